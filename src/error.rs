@@ -1,0 +1,70 @@
+//! Why a server could not be started or stopped.
+
+use std::fmt;
+use std::io;
+
+use crate::config::ConfigError;
+
+/// Why a server could not be started, or did not stop as asked.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting is out of its bounds.
+    Config(ConfigError),
+    /// An address could not be resolved or bound.
+    Listen {
+        /// The address as it was given.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No directory took the private socket: every one tried, with what it said.
+    Intake(String),
+    /// The system refused a thread, an event queue or the like.
+    System {
+        /// What was being set up.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The handlers for SIGINT and SIGTERM could not be installed.
+    Signals(ctrlc::Error),
+    /// The drain time was over before every request was answered; how many were cut.
+    Cut(usize),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Self::Intake(tried) => write!(
+                f,
+                "no directory takes the private socket; set TMPDIR to one that can be written: {tried}"
+            ),
+            Self::System { what, source } => write!(f, "cannot set up {what}: {source}"),
+            Self::Signals(source) => write!(f, "cannot watch for SIGINT and SIGTERM: {source}"),
+            Self::Cut(requests) => write!(
+                f,
+                "the drain time was over before {requests} request(s) were answered"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config(source) => Some(source),
+            Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Signals(source) => Some(source),
+            Self::Intake(_) | Self::Cut(_) => None,
+        }
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}

@@ -1,0 +1,192 @@
+//! The clients by slot, and which of them has been idle the longest.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+
+use super::admission::Ticket;
+use super::connection::Connection;
+use crate::exchange::{ClientKey, Exchange, ReplyRules};
+
+/// One client: its socket, its conversation, and its request in flight.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) socket: Arc<TcpStream>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) connection: Connection,
+    /// The request that is being answered.
+    pub(crate) exchange: Option<Arc<Exchange>>,
+    /// The rest of its reply is parked in the exchange, and no worker has it.
+    pub(crate) parked: bool,
+    /// Its place in the queue, while it waits there.
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) rules: ReplyRules,
+    /// The socket may have something to read.
+    pub(crate) readable: bool,
+    /// We have told the client that nothing more will come.
+    pub(crate) finished: bool,
+}
+
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    client: Option<Client>,
+    /// Neighbours in the list of idle clients; `previous == this slot` means not in the list.
+    previous: u32,
+    next: u32,
+}
+
+/// All clients. Slots are used again; a generation tells a slot's clients apart.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    longest_idle: u32,
+    latest_idle: u32,
+}
+
+impl Clients {
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            longest_idle: NONE,
+            latest_idle: NONE,
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// The slot that [`insert`](Self::insert) will use.
+    pub(crate) fn vacant(&mut self) -> u32 {
+        if let Some(&slot) = self.free.last() {
+            return slot;
+        }
+        let slot = u32::try_from(self.slots.len()).expect("connections are bounded far below 2^32");
+        self.slots.push(Slot {
+            generation: 0,
+            client: None,
+            previous: slot,
+            next: NONE,
+        });
+        self.free.push(slot);
+        slot
+    }
+
+    /// Puts a client into the slot that [`vacant`](Self::vacant) named.
+    pub(crate) fn insert(&mut self, client: Client) {
+        let slot = self.vacant();
+        self.free.pop();
+        self.slots[slot as usize].client = Some(client);
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Client> {
+        self.slots.get_mut(slot as usize)?.client.as_mut()
+    }
+
+    /// The client of that key, unless it has gone.
+    pub(crate) fn by_key(&mut self, key: ClientKey) -> Option<&mut Client> {
+        let slot = self.slots.get_mut(key.slot as usize)?;
+        slot.client
+            .as_mut()
+            .filter(|_| slot.generation == key.generation)
+    }
+
+    pub(crate) fn key(&self, slot: u32) -> ClientKey {
+        let generation = self.slots[slot as usize].generation;
+        ClientKey { slot, generation }
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) -> Option<Client> {
+        self.set_idle(slot, false);
+        let place = self.slots.get_mut(slot as usize)?;
+        let client = place.client.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(slot);
+        Some(client)
+    }
+
+    /// Slots that are in use, as of now.
+    pub(crate) fn used(&self) -> Vec<u32> {
+        let slots = self.slots.iter().zip(0..);
+        slots
+            .filter(|(slot, _)| slot.client.is_some())
+            .map(|(_, number)| number)
+            .collect()
+    }
+
+    /// Notes that a client has become idle (it is the last to make room), or is not idle any more.
+    pub(crate) fn set_idle(&mut self, slot: u32, idle: bool) {
+        let Some(place) = self.slots.get(slot as usize) else {
+            return;
+        };
+        let listed = place.previous != slot;
+        if idle == listed {
+            return;
+        }
+        if idle {
+            let last = std::mem::replace(&mut self.latest_idle, slot);
+            self.slots[slot as usize].previous = last;
+            self.slots[slot as usize].next = NONE;
+            match last {
+                NONE => self.longest_idle = slot,
+                last => self.slots[last as usize].next = slot,
+            }
+        } else {
+            let (previous, next) = (place.previous, place.next);
+            match previous {
+                NONE => self.longest_idle = next,
+                previous => self.slots[previous as usize].next = next,
+            }
+            match next {
+                NONE => self.latest_idle = previous,
+                next => self.slots[next as usize].previous = previous,
+            }
+            self.slots[slot as usize].previous = slot;
+        }
+    }
+
+    /// The client that has been idle the longest.
+    pub(crate) fn longest_idle(&self) -> Option<u32> {
+        (self.longest_idle != NONE).then_some(self.longest_idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(clients: &mut Clients) -> Vec<u32> {
+        std::iter::from_fn(|| {
+            let slot = clients.longest_idle()?;
+            clients.set_idle(slot, false);
+            Some(slot)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_longest_idle_comes_first_and_leaving_the_list_keeps_the_order() {
+        let mut clients = Clients::new();
+        for _ in 0..5 {
+            let slot = clients.vacant();
+            clients.free.retain(|&free| free != slot);
+        }
+        for slot in [3, 0, 4, 1] {
+            clients.set_idle(slot, true);
+            clients.set_idle(slot, true);
+        }
+        clients.set_idle(4, false);
+        clients.set_idle(2, false);
+        assert_eq!(order(&mut clients), [3, 0, 1]);
+        clients.set_idle(4, true);
+        assert_eq!(order(&mut clients), [4]);
+        assert_eq!(clients.longest_idle(), None);
+    }
+}

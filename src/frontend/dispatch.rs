@@ -1,0 +1,322 @@
+//! From a whole request to a worker, and back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::admission::Shed;
+use super::connection::{After, CloseReason, Event, Incoming};
+use super::head::{Method, Version};
+use super::refusal::Refusal;
+use super::{AHEAD, Frontend, HandedOver, MOST_AHEAD, Waiting};
+use crate::exchange::{Admitted, Exchange, Origin, ReplyRules, Stage};
+use crate::health::gate::Entry;
+use crate::health::{Outcome, bump};
+use crate::report::Answer;
+use crate::workers::{Done, Ended, Handover};
+
+impl Frontend {
+    pub(super) fn handle_event(&mut self, slot: u32, event: Event, now: Instant) {
+        match event {
+            Event::Request(incoming) => self.handle_request(slot, *incoming, now),
+            Event::Refused(refusal) => {
+                if refusal == Refusal::TooSlow {
+                    bump(&self.shared.health.counts.too_slow);
+                }
+                let outcome = if refusal.is_client_fault() {
+                    Outcome::Bad
+                } else {
+                    Outcome::Failed
+                };
+                self.shared.health.ended(outcome);
+                if let Some(client) = self.clients.get_mut(slot) {
+                    // Of its head nothing can be relied on.
+                    client.rules = ReplyRules::UNKNOWN;
+                }
+                self.refuse(slot, refusal, None, now);
+            }
+            Event::Overdue => self.handle_overdue(slot, now),
+        }
+    }
+
+    fn handle_request(&mut self, slot: u32, incoming: Incoming, now: Instant) {
+        let Incoming { head, body } = incoming;
+        let client_key = self.clients.key(slot);
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        client.rules = ReplyRules {
+            http11: head.version == Version::Http11,
+            head_only: head.method == Method::Head,
+            keep_alive: head.keep_alive,
+        };
+        if !client.connection.output().is_empty() {
+            // It reads not even "100 Continue", which a worker's reply must not overtake.
+            client.connection.close(CloseReason::Cut);
+            return;
+        }
+        let origin = Origin {
+            client: client_key,
+            peer: client.peer,
+            socket: client.socket.clone(),
+            rules: client.rules,
+        };
+        let idle = self.busy() < self.workers && self.intake.is_open();
+        let health = self.shared.health.clone();
+        if let Some(page) = self.paths.find(head.path()) {
+            bump(&health.counts.probed);
+            health.observe(idle, now);
+            let answer = page.answer(&head, &health);
+            return self.answer(slot, &answer, now);
+        }
+        if head.method == Method::Options && head.target() == "*" {
+            return self.answer(slot, &Answer::options(), now);
+        }
+        if let Some(drain) = &mut self.drain {
+            drain.note_request(now);
+        }
+        let (epoch, probe) = match health.admit(idle, now) {
+            Entry::Admit { epoch } => (epoch, false),
+            Entry::Probe { epoch } => (epoch, true),
+            Entry::Refuse { retry_after } => {
+                bump(&health.counts.shed_gate);
+                let seconds = Some(retry_after.as_secs());
+                return self.refuse(slot, Refusal::Unhealthy, seconds, now);
+            }
+        };
+        let ahead = self.busy().saturating_sub(self.workers);
+        let crew = health.crew(idle);
+        let verdict = self
+            .admission
+            .decide(origin.peer.ip(), ahead, crew, health.predicted(), now);
+        if let Err(reason) = verdict {
+            return self.shed(slot, reason, now);
+        }
+        self.retry_after.count(true, now);
+        let admitted = Admitted {
+            at: now,
+            epoch,
+            probe,
+        };
+        let deadline = now + self.limits.request_timeout;
+        let peer = origin.peer.ip();
+        let exchange = Arc::new(Exchange::new(origin, admitted, deadline, body));
+        let waiting = Waiting {
+            exchange: exchange.clone(),
+            canonical: head.into_canonical(),
+        };
+        let ticket = if self.admission.len() == 0 && self.has_room() {
+            self.hand_over_one(&waiting.exchange, &waiting.canonical, now);
+            None
+        } else {
+            Some(self.admission.push(waiting, peer, now))
+        };
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.exchange = Some(exchange);
+            client.ticket = ticket;
+        }
+    }
+
+    /// Exchanges handed over and not given back.
+    pub(super) fn busy(&self) -> usize {
+        self.handed.len() - self.free_places.len()
+    }
+
+    /// Whether another exchange may be handed over: to an idle worker, or to hide the hand-over behind the jobs that
+    /// are about to end.
+    fn has_room(&self) -> bool {
+        let busy = self.busy();
+        self.intake.is_open()
+            && (busy < self.workers || busy < self.workers + self.most_ahead())
+            && !self.free_places.is_empty()
+    }
+
+    fn most_ahead(&self) -> usize {
+        let Some(predicted) = self.shared.health.predicted() else {
+            return 0;
+        };
+        let jobs = AHEAD.as_nanos() * self.workers as u128 / predicted.as_nanos().max(1);
+        usize::try_from(jobs).unwrap_or(usize::MAX).min(MOST_AHEAD)
+    }
+
+    /// Hands over what waits, as far as the workers take it.
+    pub(super) fn hand_over(&mut self, now: Instant) {
+        while self.has_room() {
+            if let Some(exchange) = self.resuming.pop_front() {
+                self.hand_over_one(&exchange, b"GET / HTTP/1.1\r\n", now);
+            } else if let Some(waiting) = self.admission.pop(now) {
+                if let Some(client) = self.clients.by_key(waiting.exchange.origin.client) {
+                    client.ticket = None;
+                }
+                self.hand_over_one(&waiting.exchange, &waiting.canonical, now);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Sends an exchange's head down a stream. Only where [`has_room`](Self::has_room).
+    fn hand_over_one(&mut self, exchange: &Arc<Exchange>, canonical: &[u8], now: Instant) {
+        let behind_others = self.busy() >= self.workers;
+        let Some(place) = self.free_places.pop() else {
+            return;
+        };
+        self.handed_count += 1;
+        let id = Handover::id(self.handed_count, place);
+        self.shared.handover.put(id, exchange.clone());
+        let Some(stream) = self.intake.push(canonical, id) else {
+            // No stream is open, which has_room rules out.
+            self.shared.handover.take(id);
+            self.free_places.push(place);
+            return;
+        };
+        self.handed[place] = Some(HandedOver { id, stream });
+        if behind_others {
+            while self
+                .ahead
+                .front()
+                .is_some_and(|front| !front.is(Stage::Waiting))
+            {
+                self.ahead.pop_front();
+            }
+            if exchange.is(Stage::Waiting) && self.queue_deadline(exchange) > now {
+                self.ahead.push_back(exchange.clone());
+            }
+        }
+    }
+
+    /// Has a worker go on with a client's reply.
+    pub(super) fn resume(&mut self, slot: u32) {
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        if let Some(exchange) = &client.exchange
+            && exchange.advance(Stage::Replying, Stage::Resuming)
+        {
+            client.parked = false;
+            self.resuming.push_back(exchange.clone());
+        }
+    }
+
+    pub(super) fn handle_done(&mut self, done: Done, now: Instant) {
+        self.handed[done.place] = None;
+        self.free_places.push(done.place);
+        let key = done.exchange.origin.client;
+        let client = self.clients.by_key(key).filter(|client| {
+            let current = client.exchange.as_ref();
+            current.is_some_and(|current| Arc::ptr_eq(current, &done.exchange))
+        });
+        let Some(client) = client else {
+            // What is parked in it is a worker's to drop.
+            if done.exchange.advance(Stage::Replying, Stage::Abandoned)
+                && matches!(
+                    done.result,
+                    Ended::Replied {
+                        after: After::More,
+                        ..
+                    }
+                )
+            {
+                self.resuming.push_back(done.exchange);
+            }
+            return;
+        };
+        match done.result {
+            Ended::Replied { rest, after } => {
+                if after == After::More {
+                    client.parked = true;
+                } else {
+                    client.exchange = None;
+                }
+                client.connection.answer(rest, after, now);
+            }
+            Ended::Broken => {
+                client.exchange = None;
+                client.connection.close(CloseReason::Cut);
+            }
+            // It was abandoned, and the frontend has answered.
+            Ended::Dropped => {}
+        }
+        self.drive(key.slot, now);
+    }
+
+    /// Takes an exchange from whoever would answer it. False when a worker replies already, or somebody took it before.
+    pub(super) fn abandon(&self, exchange: &Exchange) -> bool {
+        if exchange.advance(Stage::Waiting, Stage::Abandoned) {
+            if exchange.admitted.probe {
+                self.shared.health.abandon_probe(exchange.admitted.epoch);
+            }
+            return true;
+        }
+        exchange.advance(Stage::Running, Stage::Abandoned)
+    }
+
+    /// Refuses a request that has waited for a worker as long as it may.
+    pub(super) fn expire(&mut self, exchange: &Exchange, now: Instant) {
+        let key = exchange.origin.client;
+        if self.abandon(exchange)
+            && let Some(client) = self.clients.by_key(key)
+        {
+            client.ticket = None;
+            client.exchange = None;
+            self.shed(key.slot, Shed::Deadline, now);
+            self.drive(key.slot, now);
+        }
+    }
+
+    /// The request timeout has come: 504, whatever the handler does.
+    fn handle_overdue(&mut self, slot: u32, now: Instant) {
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        let Some(exchange) = client.exchange.clone() else {
+            return;
+        };
+        if let Some(ticket) = client.ticket.take() {
+            self.admission.remove(ticket);
+        }
+        let health = self.shared.health.clone();
+        if self.abandon(&exchange) {
+            bump(&health.counts.timeouts);
+            let waited = now.saturating_duration_since(exchange.admitted.at);
+            health.answered(Outcome::Failed, waited);
+            if let Some(client) = self.clients.get_mut(slot) {
+                client.exchange = None;
+            }
+            self.refuse(slot, Refusal::HandlerTooSlow, None, now);
+        } else if let Some(client) = self.clients.get_mut(slot) {
+            // A part of the reply is out: all that is left is to show that it is not whole.
+            bump(&health.counts.cut);
+            client.connection.close(CloseReason::Cut);
+        }
+    }
+
+    /// Answers for the exchanges that were on a stream which broke.
+    pub(super) fn fail_stream(&mut self, stream: usize, now: Instant) {
+        bump(&self.shared.health.counts.stream_failures);
+        for place in 0..self.handed.len() {
+            let Some(handed) = self.handed[place].take_if(|handed| handed.stream == stream) else {
+                continue;
+            };
+            let Some(exchange) = self.shared.handover.take(handed.id) else {
+                // A worker has it, and will say so.
+                self.handed[place] = Some(handed);
+                continue;
+            };
+            self.free_places.push(place);
+            let key = exchange.origin.client;
+            let waited = self.abandon(&exchange);
+            let Some(client) = self.clients.by_key(key) else {
+                continue;
+            };
+            client.exchange = None;
+            if waited {
+                let since = now.saturating_duration_since(exchange.admitted.at);
+                self.shared.health.answered(Outcome::Failed, since);
+                self.refuse(key.slot, Refusal::HandlerFailed, None, now);
+            } else {
+                client.connection.close(CloseReason::Cut);
+            }
+            self.drive(key.slot, now);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Stopping: not ready at once, serve what comes, then end.
+//!
+//! ```text
+//!   begun                                        last fifth                  until
+//!     │  serve; every reply closes its connection    │  no new connections       │ cut what is left
+//!     └───────────────────────────────────────────────┴───────────────────────────┘
+//! ```
+//!
+//! A balancer needs time to see that the server is not ready, so new connections are served as long as requests keep
+//! coming. The drain ends early when nothing is in flight and no request has come for a fifth of the time.
+
+use std::time::{Duration, Instant};
+
+use super::Frontend;
+use super::connection::CloseReason;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A drain under way.
+#[derive(Debug)]
+pub(super) struct Drain {
+    until: Instant,
+    /// A fifth of the time: how long it must be quiet, and how long before the end accepting stops.
+    fifth: Duration,
+    last_request: Instant,
+    next_step: Instant,
+}
+
+impl Drain {
+    fn new(until: Instant, now: Instant) -> Self {
+        Self {
+            until,
+            fifth: until.saturating_duration_since(now) / 5,
+            last_request: now,
+            next_step: now,
+        }
+    }
+
+    /// Takes that a request has come.
+    pub(super) fn note_request(&mut self, now: Instant) {
+        self.last_request = now;
+    }
+
+    /// When to look again.
+    pub(super) fn next_timeout(&self) -> Instant {
+        self.next_step.min(self.until)
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        now >= self.last_request + self.fifth
+    }
+
+    fn accepts(&self, now: Instant) -> bool {
+        now + self.fifth < self.until
+    }
+}
+
+impl Frontend {
+    pub(super) fn begin_drain(&mut self, until: Instant, now: Instant) {
+        // A second call may only hasten the first.
+        let until = self
+            .drain
+            .as_ref()
+            .map_or(until, |drain| drain.until.min(until));
+        self.drain = Some(Drain::new(until, now));
+        self.shared.health.gauges.draining.store(true, Relaxed);
+    }
+
+    /// Closes what the drain has come to: the listeners, and connections that stay idle.
+    pub(super) fn drain_step(&mut self, now: Instant) {
+        let Some(drain) = &mut self.drain else { return };
+        if now < drain.next_step {
+            return;
+        }
+        drain.next_step = now + (drain.fifth / 4).max(Duration::from_millis(5));
+        let (quiet, accepts) = (drain.is_quiet(now), drain.accepts(now));
+        if !accepts && !self.listeners.is_closed() {
+            // Whoever is in the backlog was promised a reply.
+            self.accept(now);
+            self.listeners.close();
+        }
+        if quiet || !accepts {
+            while let Some(slot) = self.clients.longest_idle() {
+                if let Some(client) = self.clients.get_mut(slot) {
+                    client.connection.close(CloseReason::Stopped);
+                }
+                self.drive(slot, now);
+            }
+        }
+    }
+
+    /// Whether the drain is over.
+    pub(super) fn is_drained(&mut self, now: Instant) -> bool {
+        let Some(drain) = &self.drain else {
+            return false;
+        };
+        if now >= drain.until {
+            return true;
+        }
+        let over = drain.is_quiet(now) || !drain.accepts(now);
+        over && self.clients.used().into_iter().all(|slot| {
+            let client = self.clients.get_mut(slot);
+            client.is_none_or(|client| client.connection.is_lingering())
+        })
+    }
+
+    /// Lets go of every client; returns how many were still waiting for their reply.
+    pub(super) fn stop(mut self) -> usize {
+        self.listeners.close();
+        let mut cut = 0;
+        for slot in self.clients.used() {
+            let Some(client) = self.clients.get_mut(slot) else {
+                continue;
+            };
+            let connection = &mut client.connection;
+            cut += usize::from(connection.is_answering() || connection.is_replying());
+            connection.close(CloseReason::Stopped);
+            self.part(slot, CloseReason::Stopped);
+        }
+        self.publish();
+        cut
+    }
+}

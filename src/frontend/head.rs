@@ -1,0 +1,719 @@
+//! Is this head acceptable? Its canonical form.
+//!
+//! `httparse` finds the parts; this module refuses what RFC 9110 and RFC 9112 forbid and `httparse` lets through,
+//! decides how the body is framed, and rewrites the head so that `tiny_http` reads it, never looks for a body behind
+//! it, and never closes the stream because of it.
+//!
+//! Three things a strict reading forbids are met too often to refuse, so they are made harmless instead: a fragment
+//! is cut off, non-ASCII bytes in a target are percent-encoded, and up to [`MAX_EMPTY_LINES`] empty lines before the
+//! request line are skipped.
+
+use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+use httparse::Status;
+
+use super::refusal::Refusal;
+
+/// Name prefix of a field that `tiny_http` must not see as it is; the value is percent-encoded, see [`decode_raw`].
+pub(crate) const RAW_PREFIX: &str = "plimsoll-raw-";
+/// Name of the field that carries an exchange's id through `tiny_http`.
+pub(crate) const ID_HEADER: &str = "plimsoll-id";
+
+/// Fields of clients with this prefix are dropped: only the frontend writes them.
+const RESERVED_PREFIX: &[u8] = b"plimsoll-";
+/// Most fields in a head; what Apache allows. `httparse` needs an array of fixed size.
+const MAX_FIELDS: usize = 100;
+/// Empty lines skipped before a request line. RFC 9112 2.2 asks for at least one; old clients send one after a body.
+const MAX_EMPTY_LINES: usize = 2;
+/// Room for what the canonical form adds to a usual head: a raw prefix or two, and the id.
+const CANONICAL_SLACK: usize = 96;
+
+const BAD_REQUEST_LINE: Refusal = Refusal::Malformed(
+    "Write the request line as METHOD TARGET HTTP/1.1, with single spaces, then CR LF.\n",
+);
+const BAD_LINE_END: Refusal = Refusal::Malformed("End every line of the head with CR LF.\n");
+const BAD_VERSION: Refusal = Refusal::Malformed("Write the version as HTTP/1.1.\n");
+const BAD_FIELD_NAME: Refusal = Refusal::Malformed(
+    "Write each header as name:value on one line, with no space before the colon.\n",
+);
+const BAD_FIELD_VALUE: Refusal =
+    Refusal::Malformed("Leave control characters out of header values.\n");
+const BAD_TARGET: Refusal = Refusal::Malformed(
+    "Write the request target as /path?query, an http URL, or, for OPTIONS only, *.\n",
+);
+const BAD_HOST: Refusal = Refusal::Malformed("Write Host as name, name:port, or empty.\n");
+const BAD_HOST_COUNT: Refusal = Refusal::Malformed("Send exactly one Host header.\n");
+const BAD_LENGTH: Refusal =
+    Refusal::Malformed("Send at most one Content-Length, as decimal digits.\n");
+const BAD_CODING: Refusal =
+    Refusal::Malformed("Apply the chunked transfer coding once, and last.\n");
+const CODING_IN_HTTP_1_0: Refusal =
+    Refusal::Malformed("Use HTTP/1.1 to send a Transfer-Encoding.\n");
+const LENGTH_AND_CODING: Refusal =
+    Refusal::Malformed("Send either Content-Length or Transfer-Encoding, not both.\n");
+
+/// The methods the frontend tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// `GET`
+    Get,
+    /// `HEAD`
+    Head,
+    /// `POST`
+    Post,
+    /// `OPTIONS`
+    Options,
+    /// Any other token.
+    Other,
+}
+
+/// The version of HTTP a request is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+/// How the end of the body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is no body.
+    None,
+    /// The body has this many bytes.
+    Length(u64),
+    /// The body is chunked.
+    Chunked,
+}
+
+/// How far an unfinished head has been looked at, so that one that drips in is not parsed anew for each byte.
+///
+/// Belongs to one head: start with a new one, and pass it along with a growing `input` until `parse` gives a result.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Bytes whose line ends have been checked.
+    scanned: usize,
+    /// Length at which the unfinished head is parsed again for errors. It doubles, so that all parses together look at
+    /// no more than about twice the bytes of the head.
+    parse_at: usize,
+}
+
+impl Progress {
+    /// Looks at the new bytes of `window`: is it worth parsing it?
+    fn advance(&mut self, window: &[u8]) -> Result<bool, Refusal> {
+        let mut due = window.len() >= self.parse_at;
+        let old = self.scanned.min(window.len());
+        for (index, _) in window
+            .iter()
+            .enumerate()
+            .skip(old)
+            .filter(|&(_, &byte)| byte == b'\n')
+        {
+            let (line, _) = window.split_at(index + 1);
+            if line.ends_with(b"\r\n\r\n") {
+                due = true;
+                break;
+            }
+            if !line.ends_with(b"\r\n") {
+                return Err(BAD_LINE_END);
+            }
+        }
+        self.scanned = window.len();
+        if due {
+            self.parse_at = window.len().saturating_mul(2);
+        }
+        Ok(due)
+    }
+}
+
+/// An acceptable head.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// The method.
+    pub(crate) method: Method,
+    /// The version.
+    pub(crate) version: Version,
+    /// How the end of the body is found.
+    pub(crate) framing: Framing,
+    /// Whether the client wants the connection to stay open.
+    pub(crate) keep_alive: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub(crate) expects_continue: bool,
+    canonical: Vec<u8>,
+    /// Where in `canonical` the target is.
+    target: Range<usize>,
+    /// Where in `canonical` the value of the first Accept is.
+    accept: Option<Range<usize>>,
+}
+
+impl Head {
+    /// The target in origin-form, or `*`. Printable ASCII, without a fragment.
+    pub(crate) fn target(&self) -> &str {
+        self.text(&self.target)
+    }
+
+    /// The target up to its first `?`.
+    pub(crate) fn path(&self) -> &str {
+        self.target()
+            .split_once('?')
+            .map_or(self.target(), |(path, _)| path)
+    }
+
+    /// The target after its first `?`.
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.target().split_once('?').map(|(_, query)| query)
+    }
+
+    /// The value of the first Accept; none if it isn't ASCII.
+    pub(crate) fn accept(&self) -> Option<&str> {
+        self.accept.as_ref().map(|range| self.text(range))
+    }
+
+    /// The head for `tiny_http`: `METHOD SP target SP HTTP/1.1 CRLF`, then the fields in the client's order, each
+    /// ended by CRLF. The empty line at the end is missing, so that the id can still be added.
+    ///
+    /// Fields that `tiny_http` would act on, and values that aren't ASCII, have [`RAW_PREFIX`] before the name and
+    /// their value percent-encoded; so this is at most three times as long as the client's head, plus
+    /// `RAW_PREFIX.len()` for each field.
+    pub(crate) fn canonical(&self) -> &[u8] {
+        &self.canonical
+    }
+
+    /// The same, to keep.
+    pub(crate) fn into_canonical(self) -> Vec<u8> {
+        self.canonical
+    }
+
+    fn text(&self, range: &Range<usize>) -> &str {
+        let bytes = self.canonical.get(range.clone()).unwrap_or_default();
+        str::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
+/// Parses the head at the start of `input`: all that has arrived and not been used yet.
+///
+/// Returns how many bytes it used, empty lines before the request line included, or `None` if the head is unfinished.
+/// An error in an unfinished head may be found at once or as it grows; the same heads are accepted however they are
+/// split. `max_head` bounds the head in bytes, from the request line to the empty line, both included.
+///
+/// # Errors
+///
+/// Why the head is refused. The end of the request is then unknown: the connection must close.
+pub(crate) fn parse(
+    input: &[u8],
+    max_head: usize,
+    progress: &mut Progress,
+) -> Result<Option<(usize, Head)>, Refusal> {
+    let skipped = empty_lines(input);
+    let rest = input.get(skipped..).unwrap_or_default();
+    match rest {
+        [] => return Ok(None),
+        [b'\r'] if skipped < 2 * MAX_EMPTY_LINES => return Ok(None),
+        // `httparse` would skip any number of these.
+        [b'\r' | b'\n', ..] => return Err(BAD_REQUEST_LINE),
+        _ => {}
+    }
+    let full = rest.len() >= max_head;
+    let window = rest.get(..max_head).unwrap_or(rest);
+
+    let is_first = progress.scanned == 0;
+    if !is_first && !progress.advance(window)? && !full {
+        return Ok(None);
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(window, &mut fields) {
+        Ok(Status::Complete(used)) => {
+            let (head, _) = window.split_at(used);
+            let head = accept(head, &request)?;
+            *progress = Progress::default();
+            return Ok(Some((skipped + used, head)));
+        }
+        Ok(Status::Partial) => {}
+        Err(httparse::Error::Version) => {
+            if let Some(refusal) = refused_version(window) {
+                return Err(refusal);
+            }
+        }
+        Err(error) => return Err(refused(error)),
+    }
+    if is_first {
+        progress.advance(window)?;
+    }
+    if !full {
+        Ok(None)
+    } else if window.contains(&b'\n') {
+        Err(Refusal::HeadTooLarge)
+    } else {
+        Err(Refusal::TargetTooLong)
+    }
+}
+
+/// Bytes of the empty lines before a request line that are skipped. While `input` holds nothing else, no request has
+/// begun.
+pub(crate) fn empty_lines(input: &[u8]) -> usize {
+    let lines = input
+        .chunks_exact(2)
+        .take(MAX_EMPTY_LINES)
+        .take_while(|pair| *pair == b"\r\n");
+    2 * lines.count()
+}
+
+/// The value of a field whose name starts with [`RAW_PREFIX`], as the client sent it.
+pub(crate) fn decode_raw(value: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte == b'%'
+            && let Some((digits, after)) = rest.split_first_chunk()
+            && let [Some(high), Some(low)] = digits.map(hex_digit)
+        {
+            decoded.push(high << 4 | low);
+            rest = after;
+        } else {
+            decoded.push(byte);
+        }
+    }
+    decoded
+}
+
+/// Whether a token may hold this byte (RFC 9110 5.6.2).
+pub(crate) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn refused(error: httparse::Error) -> Refusal {
+    match error {
+        httparse::Error::HeaderName => BAD_FIELD_NAME,
+        httparse::Error::HeaderValue => BAD_FIELD_VALUE,
+        httparse::Error::NewLine => BAD_LINE_END,
+        httparse::Error::TooManyHeaders => Refusal::HeadTooLarge,
+        httparse::Error::Version => BAD_VERSION,
+        httparse::Error::Token | httparse::Error::Status => BAD_REQUEST_LINE,
+    }
+}
+
+/// Why a request line is refused whose version `httparse` doesn't know; none while it may still become well-formed.
+fn refused_version(window: &[u8]) -> Option<Refusal> {
+    let line_end = window.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+    let line = window
+        .get(..line_end.unwrap_or(window.len()))
+        .unwrap_or_default();
+    let version = line
+        .splitn(3, |&byte| byte == b' ')
+        .nth(2)
+        .unwrap_or_default();
+    let form = b"HTTP/0.0";
+    let fits = version.len() <= form.len()
+        && version
+            .iter()
+            .zip(form)
+            .all(|(byte, expected)| match expected {
+                b'0' => byte.is_ascii_digit(),
+                _ => byte == expected,
+            });
+    match (fits, line_end) {
+        (false, _) => Some(BAD_VERSION),
+        (true, None) => None,
+        (true, Some(_)) if version.len() == form.len() => Some(Refusal::Version),
+        (true, Some(_)) => Some(BAD_VERSION),
+    }
+}
+
+/// What the Transfer-Encoding fields say, read together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Absent,
+    /// There are fields, but they name no coding.
+    Empty,
+    /// `chunked` and nothing else.
+    Chunked,
+    /// Codings other than `chunked`, first.
+    Unknown,
+    /// `chunked` twice, or something applied after it.
+    Unframed,
+}
+
+impl Coding {
+    fn and(self, value: &[u8]) -> Self {
+        let start = if self == Self::Absent {
+            Self::Empty
+        } else {
+            self
+        };
+        list(value).fold(start, |coding, name| {
+            match (coding, name.eq_ignore_ascii_case(b"chunked")) {
+                (Self::Absent | Self::Empty, true) => Self::Chunked,
+                (Self::Absent | Self::Empty, false) | (Self::Unknown, _) => Self::Unknown,
+                (Self::Chunked | Self::Unframed, _) => Self::Unframed,
+            }
+        })
+    }
+}
+
+/// The form a request target comes in (RFC 9112 3.2).
+struct Target<'a> {
+    /// The host and port of an absolute-form target.
+    authority: Option<&'a str>,
+    /// The path and query, or `*`. An absolute-form target may lack the path.
+    origin: &'a str,
+}
+
+impl<'a> Target<'a> {
+    fn read(method: &str, target: &'a str) -> Result<Self, Refusal> {
+        if method == "CONNECT" {
+            let is_authority = !target.is_empty() && is_authority(target.as_bytes());
+            return Err(if is_authority {
+                Refusal::TunnelUnsupported
+            } else {
+                BAD_TARGET
+            });
+        }
+        let target = target.split_once('#').map_or(target, |(target, _)| target);
+        if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
+            return Ok(Self {
+                authority: None,
+                origin: target,
+            });
+        }
+        let (scheme, rest) = target.split_once("://").ok_or(BAD_TARGET)?;
+        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+            return Err(BAD_TARGET);
+        }
+        let (authority, origin) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        // RFC 9110 4.2.1: an http URL with an empty host is invalid.
+        if authority.is_empty() || !is_authority(authority.as_bytes()) {
+            return Err(BAD_TARGET);
+        }
+        // RFC 9112 3.2.4: OPTIONS with neither path nor query is about the whole server.
+        let origin = if origin.is_empty() && method == "OPTIONS" {
+            "*"
+        } else {
+            origin
+        };
+        Ok(Self {
+            authority: Some(authority),
+            origin,
+        })
+    }
+}
+
+/// Judges a whole head, which `request` is parsed from, and rewrites it.
+fn accept(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refusal> {
+    check_line_ends(head, request)?;
+    let method = request.method.unwrap_or_default();
+    let target = Target::read(method, request.path.unwrap_or_default())?;
+    let version = if request.version == Some(1) {
+        Version::Http11
+    } else {
+        Version::Http10
+    };
+
+    let mut canonical = Vec::with_capacity(head.len() + CANONICAL_SLACK);
+    canonical.extend_from_slice(method.as_bytes());
+    canonical.push(b' ');
+    let target_start = canonical.len();
+    push_target(&mut canonical, target.origin)?;
+    let target_range = target_start..canonical.len();
+    canonical.extend_from_slice(b" HTTP/1.1\r\n");
+
+    let mut has_host = false;
+    let mut length = None;
+    let mut coding = Coding::Absent;
+    let mut close = false;
+    let mut keep_alive = false;
+    let mut expects_continue = false;
+    let mut accept = None;
+    for field in &*request.headers {
+        let (name, value) = (field.name, field.value);
+        let is_raw = match Known::of(name) {
+            Known::Reserved => continue,
+            Known::Host => {
+                if has_host {
+                    return Err(BAD_HOST_COUNT);
+                }
+                has_host = true;
+                if !is_authority(value) {
+                    return Err(BAD_HOST);
+                }
+                if let Some(authority) = target.authority {
+                    push_plain(&mut canonical, name, authority.as_bytes());
+                    continue;
+                }
+                false
+            }
+            Known::ContentLength => {
+                let parsed = parse_length(value).ok_or(BAD_LENGTH)?;
+                if length.replace(parsed).is_some() {
+                    return Err(BAD_LENGTH);
+                }
+                true
+            }
+            Known::TransferEncoding => {
+                coding = coding.and(value);
+                true
+            }
+            Known::Connection => {
+                for option in list(value) {
+                    close |= option.eq_ignore_ascii_case(b"close");
+                    keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+                true
+            }
+            Known::Expect => {
+                for expectation in list(value) {
+                    if !expectation.eq_ignore_ascii_case(b"100-continue") {
+                        return Err(Refusal::ExpectationFailed);
+                    }
+                    // RFC 9110 10.1.1: ignored in HTTP/1.0.
+                    expects_continue = version == Version::Http11;
+                }
+                true
+            }
+            Known::Upgrade => true,
+            Known::Accept | Known::Other => false,
+        };
+        match written(value)? {
+            Written::Plain if !is_raw => {
+                push_plain(&mut canonical, name, value);
+                if accept.is_none() && Known::of(name) == Known::Accept {
+                    let end = canonical.len() - b"\r\n".len();
+                    accept = Some(end - value.len()..end);
+                }
+            }
+            _ => push_raw(&mut canonical, name, value),
+        }
+    }
+    if !has_host {
+        if version == Version::Http11 {
+            return Err(BAD_HOST_COUNT);
+        }
+        if let Some(authority) = target.authority {
+            push_plain(&mut canonical, "Host", authority.as_bytes());
+        }
+    }
+    Ok(Head {
+        method: match method {
+            "GET" => Method::Get,
+            "HEAD" => Method::Head,
+            "POST" => Method::Post,
+            "OPTIONS" => Method::Options,
+            _ => Method::Other,
+        },
+        version,
+        framing: framing(version, length, coding)?,
+        keep_alive: !close && (keep_alive || version == Version::Http11),
+        expects_continue,
+        canonical,
+        target: target_range,
+        accept,
+    })
+}
+
+/// `httparse` takes a bare LF for a line end; a proxy in front may not, and then both see different fields.
+fn check_line_ends(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<(), Refusal> {
+    let is_strict = request.headers.iter().all(|field| {
+        // A line ends where the next field's name starts; names are slices of the head.
+        let start = field
+            .name
+            .as_ptr()
+            .addr()
+            .saturating_sub(head.as_ptr().addr());
+        head.get(..start)
+            .is_some_and(|before| before.ends_with(b"\r\n"))
+    });
+    if is_strict && head.ends_with(b"\r\n\r\n") {
+        Ok(())
+    } else {
+        Err(BAD_LINE_END)
+    }
+}
+
+/// How the end of the body is found (RFC 9112 6.1 and 6.3).
+fn framing(version: Version, length: Option<u64>, coding: Coding) -> Result<Framing, Refusal> {
+    match (coding, length) {
+        (Coding::Absent, None) => Ok(Framing::None),
+        (Coding::Absent, Some(length)) => Ok(Framing::Length(length)),
+        _ if version == Version::Http10 => Err(CODING_IN_HTTP_1_0),
+        (Coding::Empty | Coding::Unframed, _) => Err(BAD_CODING),
+        (Coding::Unknown, _) => Err(Refusal::UnknownTransferCoding),
+        (Coding::Chunked, None) => Ok(Framing::Chunked),
+        (Coding::Chunked, Some(_)) => Err(LENGTH_AND_CODING),
+    }
+}
+
+/// The fields that matter here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Accept,
+    Connection,
+    ContentLength,
+    Expect,
+    Host,
+    Reserved,
+    TransferEncoding,
+    Upgrade,
+    Other,
+}
+
+impl Known {
+    fn of(name: &str) -> Self {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            4 if is("host") => Self::Host,
+            6 if is("accept") => Self::Accept,
+            6 if is("expect") => Self::Expect,
+            7 if is("upgrade") => Self::Upgrade,
+            10 if is("connection") => Self::Connection,
+            14 if is("content-length") => Self::ContentLength,
+            17 if is("transfer-encoding") => Self::TransferEncoding,
+            _ => match name.as_bytes().get(..RESERVED_PREFIX.len()) {
+                Some(prefix) if prefix.eq_ignore_ascii_case(RESERVED_PREFIX) => Self::Reserved,
+                _ => Self::Other,
+            },
+        }
+    }
+}
+
+/// Whether a value can be carried as it is.
+enum Written {
+    Plain,
+    NonAscii,
+}
+
+fn written(value: &[u8]) -> Result<Written, Refusal> {
+    // One pass without branches, so that it can be vectorised: nearly every value is plain.
+    let is_plain = value.iter().fold(true, |plain, &byte| {
+        plain & matches!(byte, b'\t' | b' '..=0x7e)
+    });
+    if is_plain {
+        Ok(Written::Plain)
+    } else if value
+        .iter()
+        .any(|&byte| byte.is_ascii_control() && byte != b'\t')
+    {
+        Err(BAD_FIELD_VALUE)
+    } else {
+        Ok(Written::NonAscii)
+    }
+}
+
+fn push_plain(canonical: &mut Vec<u8>, name: &str, value: &[u8]) {
+    canonical.extend_from_slice(name.as_bytes());
+    canonical.extend_from_slice(b": ");
+    canonical.extend_from_slice(value);
+    canonical.extend_from_slice(b"\r\n");
+}
+
+fn push_raw(canonical: &mut Vec<u8>, name: &str, value: &[u8]) {
+    canonical.extend_from_slice(RAW_PREFIX.as_bytes());
+    canonical.extend_from_slice(name.as_bytes());
+    canonical.extend_from_slice(b": ");
+    for &byte in value {
+        // Spaces too: `tiny_http` trims values.
+        if byte.is_ascii_graphic() && byte != b'%' {
+            canonical.push(byte);
+        } else {
+            push_encoded(canonical, byte);
+        }
+    }
+    canonical.extend_from_slice(b"\r\n");
+}
+
+fn push_target(canonical: &mut Vec<u8>, origin: &str) -> Result<(), Refusal> {
+    if origin != "*" && !origin.starts_with('/') {
+        canonical.push(b'/');
+    }
+    for &byte in origin.as_bytes() {
+        match byte {
+            0x21..=0x7e => canonical.push(byte),
+            0x80.. => push_encoded(canonical, byte),
+            _ => return Err(BAD_TARGET),
+        }
+    }
+    Ok(())
+}
+
+fn push_encoded(out: &mut Vec<u8>, byte: u8) {
+    const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
+    let digit = |nibble: u8| DIGITS[usize::from(nibble & 0xf)];
+    out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// The elements of a comma-separated list (RFC 9110 5.6.1), empty ones left out.
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
+}
+
+/// `Content-Length = 1*DIGIT` (RFC 9110 8.6).
+fn parse_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0_u64, |length, &byte| {
+        let digit = char::from(byte).to_digit(10)?;
+        length.checked_mul(10)?.checked_add(digit.into())
+    })
+}
+
+/// Whether this is an empty value or `uri-host [ ":" port ]` (RFC 9110 7.2) with a host. Userinfo is not part of it,
+/// nor is a literal of an IP version yet to come.
+fn is_authority(value: &[u8]) -> bool {
+    if value.is_empty() {
+        return true;
+    }
+    if let Some(literal) = value.strip_prefix(b"[") {
+        let Some(end) = literal.iter().position(|&byte| byte == b']') else {
+            return false;
+        };
+        let (address, after) = literal.split_at(end);
+        let is_address = str::from_utf8(address).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+        return is_address && after.strip_prefix(b"]").is_some_and(is_optional_port);
+    }
+    let host_len = value
+        .iter()
+        .position(|&byte| byte == b':')
+        .unwrap_or(value.len());
+    let (host, port) = value.split_at(host_len);
+    !host.is_empty() && is_reg_name(host) && is_optional_port(port)
+}
+
+fn is_optional_port(value: &[u8]) -> bool {
+    match value.split_first() {
+        None => true,
+        Some((b':', digits)) => digits.iter().all(u8::is_ascii_digit),
+        Some(_) => false,
+    }
+}
+
+/// `reg-name = *( unreserved / pct-encoded / sub-delims )` (RFC 3986 3.2.2), which IPv4 addresses are too.
+fn is_reg_name(host: &[u8]) -> bool {
+    let mut rest = host;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match byte {
+            b'%' => match after.split_first_chunk::<2>() {
+                Some((digits, after)) if digits.iter().all(u8::is_ascii_hexdigit) => after,
+                _ => return false,
+            },
+            _ if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte) => after,
+            _ => return false,
+        };
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;

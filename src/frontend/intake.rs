@@ -1,0 +1,394 @@
+//! The private Unix streams into tiny_http.
+//!
+//! Each stream is written by the frontend alone and read by one of tiny_http's threads, which parses the heads and
+//! queues them for the workers. Nothing travels back: a byte or an end from there means that the stream is broken.
+//!
+//! tiny_http's task pool counts its waiting threads late, so of several connections opened at the same moment some
+//! may never be read. So a stream starts with a greeting, and is used (and the next one opened) only when a worker
+//! has received that.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::net::UnixStream;
+
+use super::head::ID_HEADER;
+use crate::error::Error;
+
+/// Two streams keep two of tiny_http's parsers busy; more were not faster.
+pub(crate) const STREAMS: usize = 2;
+
+/// A greeting that has not come through by then is given up, and the stream opened anew.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long after a failure the next try waits.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A directory that only this user can enter, with the socket in it; both are gone when it is dropped.
+#[derive(Debug)]
+pub(crate) struct PrivateSocket {
+    directory: PathBuf,
+}
+
+impl PrivateSocket {
+    /// Makes the directory and binds the socket in the first place that takes both.
+    ///
+    /// # Errors
+    /// [`Error::Intake`] with every place tried and what it said.
+    pub(crate) fn bind() -> Result<(Self, UnixListener), Error> {
+        Self::bind_in(places(|name| std::env::var_os(name)))
+    }
+
+    fn bind_in(places: Vec<PathBuf>) -> Result<(Self, UnixListener), Error> {
+        let mut tried = Vec::new();
+        for place in places {
+            match Self::bind_at(&place) {
+                Ok(bound) => return Ok(bound),
+                Err(error) => tried.push(format!("{} ({error})", place.display())),
+            }
+        }
+        Err(Error::Intake(tried.join(", ")))
+    }
+
+    fn bind_at(place: &Path) -> io::Result<(Self, UnixListener)> {
+        // A name that somebody else took already is an error, never reused: so a guessed name gains nothing.
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let nanos = nanos.map_or(0, |since| since.subsec_nanos());
+        let name = format!("plimsoll-{}-{count}-{nanos:08x}", std::process::id());
+        let directory = place.join(name);
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        let private = Self { directory };
+        let listener = UnixListener::bind(private.path())?;
+        Ok((private, listener))
+    }
+
+    /// Where the socket is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.join("intake")
+    }
+}
+
+impl Drop for PrivateSocket {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            log::warn!("left behind {}: {error}", self.directory.display());
+        }
+    }
+}
+
+/// Directories to try, in turn.
+fn places(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let set = ["XDG_RUNTIME_DIR", "TMPDIR"].into_iter().filter_map(env);
+    let set = set.filter(|value| !value.is_empty()).map(PathBuf::from);
+    let fixed = ["/tmp", "/run", "/dev/shm"].into_iter().map(PathBuf::from);
+    set.chain(fixed).collect()
+}
+
+/// How a stream stands.
+#[derive(Debug)]
+enum State {
+    /// To be opened at that time.
+    Closed {
+        retry_at: Instant,
+    },
+    /// Opened and greeted; not yet known to be read.
+    Greeted {
+        socket: UnixStream,
+        since: Instant,
+    },
+    Open {
+        socket: UnixStream,
+    },
+}
+
+#[derive(Debug)]
+struct Stream {
+    state: State,
+    /// Heads that the stream has not taken yet. Bounded by the number of exchanges handed over at once.
+    pending: Vec<u8>,
+    /// Greetings of earlier tries must not vouch for a later one.
+    attempt: u32,
+}
+
+/// The streams into tiny_http, as the frontend drives them.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    path: PathBuf,
+    streams: Vec<Stream>,
+    /// The stream that takes the next head.
+    next: usize,
+}
+
+/// What is to be done about a stream that has just been opened.
+pub(crate) trait Register {
+    /// Watches `socket` for readiness under the stream's number.
+    fn register(&mut self, socket: &mut UnixStream, stream: usize) -> io::Result<()>;
+}
+
+/// A greeting's id: above every exchange's, and different at every attempt.
+pub(crate) fn greeting_id(stream: usize, attempt: u32) -> u64 {
+    GREETING | (stream as u64) << 32 | u64::from(attempt)
+}
+
+/// Set in the id of a greeting, and of no exchange.
+pub(crate) const GREETING: u64 = 1 << 63;
+
+/// Which stream and attempt a greeting is from; `None` for an exchange's id.
+pub(crate) fn greeted(id: u64) -> Option<(usize, u32)> {
+    #[allow(clippy::cast_possible_truncation)]
+    (id & GREETING != 0).then_some((((id & !GREETING) >> 32) as usize, id as u32))
+}
+
+impl Intake {
+    pub(crate) fn new(path: PathBuf, now: Instant) -> Self {
+        let streams = (0..STREAMS).map(|_| Stream {
+            state: State::Closed { retry_at: now },
+            pending: Vec::new(),
+            attempt: 0,
+        });
+        Self {
+            path,
+            streams: streams.collect(),
+            next: 0,
+        }
+    }
+
+    /// Whether a head can be handed over.
+    pub(crate) fn is_open(&self) -> bool {
+        self.streams
+            .iter()
+            .any(|stream| matches!(stream.state, State::Open { .. }))
+    }
+
+    /// Whether every stream is known to be read.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.streams
+            .iter()
+            .all(|stream| matches!(stream.state, State::Open { .. }))
+    }
+
+    /// Queues a canonical head with its exchange's id on the next open stream, and returns which; `None` when none
+    /// is open. [`flush`](Self::flush) sends what is queued, in one write for each stream.
+    pub(crate) fn push(&mut self, canonical: &[u8], id: u64) -> Option<usize> {
+        for step in 0..self.streams.len() {
+            let number = (self.next + step) % self.streams.len();
+            let stream = &mut self.streams[number];
+            if matches!(stream.state, State::Open { .. }) {
+                stream.pending.extend_from_slice(canonical);
+                push_id(&mut stream.pending, id);
+                self.next = number + 1;
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// Opens what is due. One stream at a time is on trial.
+    pub(crate) fn handle_timeout(&mut self, register: &mut impl Register, now: Instant) {
+        for stream in &mut self.streams {
+            if let State::Greeted { since, .. } = stream.state {
+                if now.duration_since(since) < GREETING_TIMEOUT {
+                    return;
+                }
+                log::warn!("a stream to the workers was not taken up; opening another");
+                stream.state = State::Closed { retry_at: now };
+            }
+        }
+        let due = self.streams.iter_mut().enumerate().find(
+            |(_, stream)| matches!(stream.state, State::Closed { retry_at } if retry_at <= now),
+        );
+        if let Some((number, stream)) = due {
+            stream.attempt = stream.attempt.wrapping_add(1);
+            let greeting = greeting_id(number, stream.attempt);
+            stream.state = match open(&self.path, register, number, greeting) {
+                Ok(socket) => State::Greeted { socket, since: now },
+                Err(error) => {
+                    log::warn!("cannot open a stream to the workers, trying again: {error}");
+                    State::Closed {
+                        retry_at: now + RETRY,
+                    }
+                }
+            };
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let due = self.streams.iter().filter_map(|stream| match stream.state {
+            State::Closed { retry_at } => Some(retry_at),
+            State::Greeted { since, .. } => Some(since + GREETING_TIMEOUT),
+            State::Open { .. } => None,
+        });
+        due.min()
+    }
+
+    /// Takes that a worker received the greeting of a stream.
+    pub(crate) fn handle_greeting(&mut self, number: usize, attempt: u32) {
+        if let Some(stream) = self.streams.get_mut(number)
+            && stream.attempt == attempt
+        {
+            let closed = State::Closed {
+                retry_at: Instant::now(),
+            };
+            stream.state = match std::mem::replace(&mut stream.state, closed) {
+                State::Greeted { socket, .. } => State::Open { socket },
+                other => other,
+            };
+        }
+    }
+
+    /// Writes what is queued as far as the streams take it; returns the number of a stream that broke.
+    pub(crate) fn flush(&mut self, now: Instant) -> Option<usize> {
+        for (number, stream) in self.streams.iter_mut().enumerate() {
+            let State::Open { socket } = &mut stream.state else {
+                continue;
+            };
+            while !stream.pending.is_empty() {
+                match socket.write(&stream.pending) {
+                    Ok(count) if count == stream.pending.len() => stream.pending.clear(),
+                    Ok(count) => drop(stream.pending.drain(..count)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        stream.fail(&error.to_string(), now);
+                        return Some(number);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Looks at a stream that has become readable, which a whole one never does; true when it broke.
+    pub(crate) fn handle_readable(&mut self, number: usize, now: Instant) -> bool {
+        let Some(stream) = self.streams.get_mut(number) else {
+            return false;
+        };
+        let (State::Open { socket } | State::Greeted { socket, .. }) = &mut stream.state else {
+            return false;
+        };
+        let mut buffer = [0; 64];
+        match socket.read(&mut buffer) {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                false
+            }
+            Ok(0) => {
+                stream.fail("it was closed", now);
+                true
+            }
+            Ok(count) => {
+                let said = String::from_utf8_lossy(&buffer[..count]).into_owned();
+                stream.fail(&format!("it answered {said:?}"), now);
+                true
+            }
+            Err(error) => {
+                stream.fail(&error.to_string(), now);
+                true
+            }
+        }
+    }
+
+    /// Breaks a stream as a fault would.
+    #[cfg(test)]
+    pub(crate) fn sabotage(&mut self, number: usize) {
+        if let State::Open { socket } = &self.streams[number].state {
+            socket.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+    }
+}
+
+impl Stream {
+    fn fail(&mut self, why: &str, now: Instant) {
+        log::warn!("a stream to the workers broke ({why}); opening it again");
+        self.pending.clear();
+        self.state = State::Closed { retry_at: now };
+    }
+}
+
+fn open(
+    path: &Path,
+    register: &mut impl Register,
+    number: usize,
+    greeting: u64,
+) -> io::Result<UnixStream> {
+    let mut socket = UnixStream::connect(path)?;
+    register.register(&mut socket, number)?;
+    let mut head = b"OPTIONS * HTTP/1.1\r\n".to_vec();
+    push_id(&mut head, greeting);
+    // A new stream's buffer is empty: it takes these bytes at once, or is not worth having.
+    socket.write_all(&head)?;
+    Ok(socket)
+}
+
+fn push_id(out: &mut Vec<u8>, id: u64) {
+    out.extend_from_slice(ID_HEADER.as_bytes());
+    out.extend_from_slice(b": ");
+    for shift in (0..16).rev() {
+        out.push(b"0123456789abcdef"[(id >> (4 * shift) & 15) as usize]);
+    }
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn temporary() -> PathBuf {
+        std::env::temp_dir()
+    }
+
+    #[test]
+    fn the_directory_is_private_and_goes_with_the_socket() {
+        let (private, listener) = PrivateSocket::bind_in(vec![temporary()]).unwrap();
+        let mode = fs::metadata(&private.directory)
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let directory = private.directory.clone();
+        drop((private, listener));
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn places_are_tried_in_turn_and_all_named_when_none_will_do() {
+        let (private, _listener) =
+            PrivateSocket::bind_in(vec!["/nonexistent/a".into(), temporary()]).unwrap();
+        assert!(private.path().starts_with(temporary()));
+        let error = PrivateSocket::bind_in(vec!["/nonexistent/a".into(), "/proc/b".into()])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("/nonexistent/a") && error.contains("/proc/b"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_environment_comes_before_the_fixed_places() {
+        let found = places(|name| (name == "TMPDIR").then(|| "/elsewhere".into()));
+        let expected = ["/elsewhere", "/tmp", "/run", "/dev/shm"];
+        assert_eq!(found, expected.map(PathBuf::from));
+        assert_eq!(
+            places(|_| Some("".into())),
+            expected[1..].iter().map(PathBuf::from).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_greeting_names_its_stream_and_attempt_and_is_no_exchange() {
+        assert_eq!(greeted(greeting_id(1, 7)), Some((1, 7)));
+        assert_eq!(greeted(42), None);
+    }
+}

@@ -1,0 +1,131 @@
+//! The listening sockets, and when accepting pauses.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+
+/// After a failed accept, how long until the next try.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the log hears of pauses.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    sockets: Vec<TcpListener>,
+    /// The listener to ask first, so that no one of them starves the others.
+    next: usize,
+    /// A connection may be waiting.
+    ready: bool,
+    /// All connections are in use: not before one is given back.
+    full: bool,
+    /// Descriptors or memory had run out: not before this.
+    paused_until: Option<Instant>,
+    logged: Option<Instant>,
+}
+
+/// What an attempt to accept gave.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    Client(TcpStream, SocketAddr),
+    /// Nobody waits.
+    Nobody,
+    /// Descriptors or memory have run out; accepting pauses.
+    Exhausted,
+}
+
+impl Listeners {
+    pub(crate) fn new(sockets: Vec<TcpListener>) -> Self {
+        Self {
+            sockets,
+            next: 0,
+            ready: true,
+            full: false,
+            paused_until: None,
+            logged: None,
+        }
+    }
+
+    pub(crate) fn sockets(&mut self) -> &mut [TcpListener] {
+        &mut self.sockets
+    }
+
+    /// Takes that a connection may be waiting.
+    pub(crate) fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// Whether an accept is worth trying at `now`.
+    pub(crate) fn is_ready(&self, now: Instant) -> bool {
+        self.ready && !self.full && self.paused_until.is_none_or(|until| now >= until)
+    }
+
+    /// When accepting goes on by itself.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.paused_until.filter(|_| self.ready && !self.full)
+    }
+
+    /// Takes that all connections are in use.
+    pub(crate) fn pause(&mut self) {
+        self.full = true;
+    }
+
+    /// Takes that a connection has been given back: a paused accept may go on.
+    pub(crate) fn resume(&mut self) {
+        self.full = false;
+        self.paused_until = None;
+    }
+
+    pub(crate) fn accept(&mut self, now: Instant) -> Accepted {
+        let mut empty = 0;
+        while empty < self.sockets.len() {
+            let listener = &self.sockets[self.next % self.sockets.len()];
+            match listener.accept() {
+                Ok((socket, peer)) => return Accepted::Client(socket, peer),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.next = (self.next + 1) % self.sockets.len();
+                    empty += 1;
+                }
+                // The client gave up while it waited, or its network failed: the next one's turn (accept(2)).
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    self.paused_until = Some(now + PAUSE);
+                    let quiet = self.logged.map(|at| now.saturating_duration_since(at));
+                    if quiet.is_none_or(|quiet| quiet >= LOG_EVERY) {
+                        self.logged = Some(now);
+                        log::warn!("accepting pauses: {error}");
+                    }
+                    return Accepted::Exhausted;
+                }
+            }
+        }
+        self.ready = false;
+        Accepted::Nobody
+    }
+
+    /// Closes the sockets: from now on the system refuses new connections.
+    pub(crate) fn close(&mut self) {
+        self.sockets.clear();
+        self.ready = false;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sockets.is_empty()
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::NetworkDown
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::TimedOut
+            | ErrorKind::PermissionDenied
+    )
+}

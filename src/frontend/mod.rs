@@ -1,0 +1,505 @@
+//! The event loop: one thread that holds every client's socket, and the only place that touches readiness.
+//!
+//! It accepts, reads requests until they are whole, answers the health paths and every refusal itself, and hands the
+//! rest to the workers. It never runs user code and never waits for a worker.
+//!
+//! Readiness is edge-triggered and may be spurious: each client remembers whether its socket may be readable, and
+//! every read and write is prepared to be told that it would block.
+
+pub(crate) mod admission;
+pub(crate) mod body;
+mod clients;
+pub(crate) mod connection;
+mod deadlines;
+mod dispatch;
+mod drain;
+pub(crate) mod head;
+pub(crate) mod intake;
+mod listeners;
+pub(crate) mod refusal;
+mod reply;
+pub(crate) mod wake;
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::{Events, Interest, Poll, Registry, Token};
+
+use crossbeam_channel::Sender;
+
+use crate::config::Config;
+use crate::exchange::{Exchange, ReplyRules, Stage};
+use crate::health::bump;
+use crate::report::Paths;
+use crate::response::DateCache;
+use crate::workers::{Shared, write_some};
+use admission::{Admission, RetryAfter};
+use clients::{Client, Clients};
+use connection::{CloseReason, Connection, Limits};
+use deadlines::Deadlines;
+use drain::Drain;
+use intake::{Intake, Register};
+use listeners::{Accepted, Listeners};
+use wake::{Inbox, Message};
+
+/// Readiness tokens: clients have their slot's number, the others count down from the top.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+const STREAM: usize = usize::MAX - 1;
+const LISTENER: usize = STREAM - intake::STREAMS;
+
+/// What is read from a client's socket at once.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Connections accepted, and requests of one client served, before the others have their turn.
+const TURN: usize = 64;
+
+/// Requests handed over beyond one for each worker are at most so many ...
+const MOST_AHEAD: usize = 64;
+
+/// ... and no more than the workers finish in this time: enough to hide the hand-over, too little to matter to a
+/// queue budget.
+const AHEAD: Duration = Duration::from_millis(1);
+
+/// The size of the hand-over table: every exchange that can be handed over at once.
+pub(crate) fn places(workers: usize) -> usize {
+    workers + MOST_AHEAD
+}
+
+/// Registers an intake stream with the event loop.
+struct Registrar<'a>(&'a Registry);
+
+impl Register for Registrar<'_> {
+    fn register(&mut self, socket: &mut UnixStream, stream: usize) -> io::Result<()> {
+        let token = Token(STREAM - stream);
+        self.0
+            .register(socket, token, Interest::READABLE | Interest::WRITABLE)
+    }
+}
+
+/// A request that waits for a worker, with the head that will go to tiny_http.
+#[derive(Debug)]
+struct Waiting {
+    exchange: Arc<Exchange>,
+    canonical: Vec<u8>,
+}
+
+/// An exchange on its way through tiny_http, or with a worker.
+#[derive(Debug)]
+struct HandedOver {
+    id: u64,
+    /// The stream that its head went down.
+    stream: usize,
+}
+
+/// The frontend's state. [`run`](Frontend::run) is the thread.
+pub(crate) struct Frontend {
+    poll: Poll,
+    inbox: Inbox,
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    intake: Intake,
+    clients: Clients,
+    max_connections: usize,
+    limits: Arc<Limits>,
+    deadlines: Deadlines,
+    admission: Admission<Waiting>,
+    retry_after: RetryAfter,
+    paths: Paths,
+    workers: usize,
+    /// Free places in the hand-over table.
+    free_places: Vec<usize>,
+    /// Exchanges handed over, by place.
+    handed: Vec<Option<HandedOver>>,
+    /// How many were handed over since the start.
+    handed_count: u64,
+    /// Exchanges handed over before a worker was idle: their queue budget still runs.
+    ahead: VecDeque<Arc<Exchange>>,
+    /// Replies to go on with, and replies without a client whose readers are to be dropped: by a worker.
+    resuming: VecDeque<Arc<Exchange>>,
+    /// Clients that have more to do than one turn allowed.
+    unfinished: Vec<u32>,
+    drain: Option<Drain>,
+    /// Told once, when every stream to the workers is open.
+    ready: Option<Sender<()>>,
+    date: DateCache,
+    read_buffer: Box<[u8]>,
+    scratch: Vec<u8>,
+}
+
+impl Frontend {
+    /// # Errors
+    /// The event queue's refusal of a listener.
+    pub(crate) fn new(
+        poll: Poll,
+        inbox: Inbox,
+        shared: Arc<Shared>,
+        listeners: Vec<TcpListener>,
+        intake: Intake,
+        config: &Config,
+        paths: Paths,
+        ready: Sender<()>,
+    ) -> io::Result<Self> {
+        let mut listeners = Listeners::new(listeners);
+        for (number, socket) in listeners.sockets().iter_mut().enumerate() {
+            poll.registry()
+                .register(socket, Token(LISTENER - number), Interest::READABLE)?;
+        }
+        let now = Instant::now();
+        let places = places(config.workers);
+        let budget = config.queue_budget;
+        Ok(Self {
+            poll,
+            inbox,
+            listeners,
+            intake,
+            clients: Clients::new(),
+            max_connections: config.max_connections,
+            limits: Arc::new(Limits {
+                max_head: config.max_head,
+                max_body: config.max_body,
+                head_timeout: config.head_timeout,
+                body_timeout: config.body_timeout,
+                idle_timeout: config.idle_timeout,
+                write_timeout: config.write_timeout,
+                request_timeout: config.request_timeout,
+            }),
+            deadlines: Deadlines::default(),
+            admission: Admission::new(budget, config.queue_max, config.workers, config.fair),
+            retry_after: RetryAfter::new(u64::from(std::process::id()), now),
+            paths,
+            workers: config.workers,
+            free_places: (0..places).rev().collect(),
+            handed: (0..places).map(|_| None).collect(),
+            handed_count: 0,
+            ahead: VecDeque::new(),
+            resuming: VecDeque::new(),
+            unfinished: Vec::new(),
+            drain: None,
+            ready: Some(ready),
+            date: DateCache::default(),
+            read_buffer: vec![0; READ_SIZE].into_boxed_slice(),
+            scratch: Vec::new(),
+            shared,
+        })
+    }
+
+    /// Runs until a drain has ended; returns how many requests were cut.
+    pub(crate) fn run(mut self) -> usize {
+        let mut events = Events::with_capacity(256);
+        loop {
+            let timeout = self.timeout();
+            let polled = self.poll.poll(&mut events, timeout);
+            self.inbox.awake();
+            if let Err(error) = polled
+                && error.kind() != ErrorKind::Interrupted
+            {
+                log::error!("the event queue failed: {error}");
+                return self.stop();
+            }
+            let now = Instant::now();
+            for event in &events {
+                self.handle_readiness(event, now);
+            }
+            for slot in std::mem::take(&mut self.unfinished) {
+                self.drive(slot, now);
+            }
+            while let Some(message) = self.inbox.next() {
+                self.handle_message(message, now);
+            }
+            self.handle_timeouts(now);
+            self.accept(now);
+            self.hand_over(now);
+            while let Some(stream) = self.intake.flush(now) {
+                self.fail_stream(stream, now);
+            }
+            if self.intake.is_complete()
+                && let Some(ready) = self.ready.take()
+            {
+                // Whoever waited for this has given up, and will say so.
+                let _ = ready.try_send(());
+            }
+            self.publish();
+            if self.is_drained(now) {
+                return self.stop();
+            }
+        }
+    }
+
+    /// Sets the gauges that only the frontend knows.
+    fn publish(&self) {
+        let gauges = &self.shared.health.gauges;
+        gauges.connections.store(self.clients.len(), Relaxed);
+        gauges.queue.store(self.admission.len(), Relaxed);
+        gauges.in_flight.store(self.busy(), Relaxed);
+    }
+
+    /// How long to wait for readiness: until the next deadline of anything.
+    fn timeout(&self) -> Option<Duration> {
+        let now = Instant::now();
+        if !self.unfinished.is_empty() || self.listeners.is_ready(now) || !self.inbox.may_sleep() {
+            return Some(Duration::ZERO);
+        }
+        let due = [
+            self.deadlines.next(),
+            self.admission.next_timeout(),
+            self.ahead
+                .front()
+                .map(|exchange| self.queue_deadline(exchange)),
+            self.intake.next_timeout(),
+            self.listeners.next_timeout(),
+            self.drain.as_ref().map(Drain::next_timeout),
+        ];
+        let due = due.into_iter().flatten().min()?;
+        // The system counts whole milliseconds; less than one would be none, and a busy loop.
+        let wait = due.saturating_duration_since(now);
+        Some(if wait.is_zero() {
+            wait
+        } else {
+            wait.max(Duration::from_millis(1))
+        })
+    }
+
+    fn handle_readiness(&mut self, event: &mio::event::Event, now: Instant) {
+        match event.token() {
+            WAKER => {}
+            Token(number) if number > LISTENER => {
+                let stream = STREAM - number;
+                if event.is_readable() && self.intake.handle_readable(stream, now) {
+                    self.fail_stream(stream, now);
+                }
+            }
+            Token(number) if number > LISTENER - 1024 => self.listeners.set_ready(),
+            Token(slot) => {
+                let Ok(slot) = u32::try_from(slot) else {
+                    return;
+                };
+                let Some(client) = self.clients.get_mut(slot) else {
+                    return;
+                };
+                client.readable |= event.is_readable() || event.is_read_closed();
+                // An event may be of the slot's last client: the socket itself knows.
+                let suspect = event.is_error() || event.is_write_closed();
+                if suspect && !matches!(client.socket.take_error(), Ok(None)) {
+                    client.connection.close(CloseReason::Reset);
+                }
+                self.drive(slot, now);
+            }
+        }
+    }
+
+    fn handle_message(&mut self, message: Message, now: Instant) {
+        match message {
+            Message::Done(done) => self.handle_done(done, now),
+            Message::Greeting { stream, attempt } => self.intake.handle_greeting(stream, attempt),
+            Message::Drain { until } => self.begin_drain(until, now),
+        }
+    }
+
+    fn handle_timeouts(&mut self, now: Instant) {
+        while let Some(slot) = self.deadlines.pop(now) {
+            if let Some(client) = self.clients.get_mut(slot) {
+                client.connection.handle_timeout(now);
+                self.drive(slot, now);
+            }
+        }
+        while let Some(waiting) = self.admission.expire(now) {
+            self.expire(&waiting.exchange, now);
+        }
+        while let Some(exchange) = self.ahead.front().cloned() {
+            if exchange.is(Stage::Waiting) {
+                if self.queue_deadline(&exchange) > now {
+                    break;
+                }
+                if exchange.advance(Stage::Waiting, Stage::Abandoned) {
+                    self.expire(&exchange, now);
+                }
+            }
+            self.ahead.pop_front();
+        }
+        self.intake
+            .handle_timeout(&mut Registrar(self.poll.registry()), now);
+        self.drain_step(now);
+    }
+
+    fn queue_deadline(&self, exchange: &Exchange) -> Instant {
+        exchange.admitted.at + self.admission.budget()
+    }
+
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..TURN {
+            if !self.listeners.is_ready(now) {
+                return;
+            }
+            if self.clients.len() >= self.max_connections && !self.make_room(now) {
+                // The kernel's backlog holds the others until a client leaves.
+                bump(&self.shared.health.counts.accept_pauses_full);
+                self.listeners.pause();
+                return;
+            }
+            match self.listeners.accept(now) {
+                Accepted::Client(socket, peer) => self.welcome(socket, peer, now),
+                Accepted::Nobody => return,
+                Accepted::Exhausted => {
+                    bump(&self.shared.health.counts.accept_pauses_descriptors);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Closes the connection that has been idle the longest; false when none is.
+    fn make_room(&mut self, now: Instant) -> bool {
+        let Some(slot) = self.clients.longest_idle() else {
+            return false;
+        };
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.connection.close(CloseReason::Evicted);
+        }
+        self.drive(slot, now);
+        true
+    }
+
+    fn welcome(&mut self, mut socket: TcpStream, peer: std::net::SocketAddr, now: Instant) {
+        let slot = self.clients.vacant();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let ready = socket.set_nodelay(true).and_then(|()| {
+            self.poll
+                .registry()
+                .register(&mut socket, Token(slot as usize), interest)
+        });
+        if let Err(error) = ready {
+            log::debug!("{peer}: gone while it was accepted: {error}");
+            return;
+        }
+        bump(&self.shared.health.counts.accepted);
+        self.clients.insert(Client {
+            socket: Arc::new(socket),
+            peer,
+            connection: Connection::new(self.limits.clone(), now),
+            exchange: None,
+            parked: false,
+            ticket: None,
+            rules: ReplyRules::UNKNOWN,
+            readable: true,
+            finished: false,
+        });
+        self.drive(slot, now);
+    }
+
+    /// Does for a client what can be done now, up to a turn's worth.
+    fn drive(&mut self, slot: u32, now: Instant) {
+        for _ in 0..TURN {
+            let Some(client) = self.clients.get_mut(slot) else {
+                return;
+            };
+            flush(client, now);
+            if let Some(event) = client.connection.poll_event() {
+                self.handle_event(slot, event, now);
+            } else if client.connection.wants_more() {
+                client.connection.await_more(now);
+                self.resume(slot);
+            } else if client.readable && client.connection.wants_input() {
+                read(client, &mut self.read_buffer, now);
+            } else {
+                self.settle(slot);
+                return;
+            }
+        }
+        self.unfinished.push(slot);
+    }
+
+    /// Puts a client that can do nothing now where it waits: on the list of the idle, before its deadline; or out.
+    fn settle(&mut self, slot: u32) {
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        if let Some(reason) = client.connection.close_reason() {
+            self.part(slot, reason);
+            return;
+        }
+        if client.connection.is_lingering() && !client.finished {
+            client.finished = true;
+            if client.socket.shutdown(Shutdown::Write).is_err() {
+                client.connection.close(CloseReason::Reset);
+                self.part(slot, CloseReason::Reset);
+                return;
+            }
+        }
+        if let Some(deadline) = client.connection.next_timeout() {
+            self.deadlines.arm(slot, deadline);
+        }
+        let idle = client.connection.is_idle();
+        self.clients.set_idle(slot, idle);
+    }
+
+    /// Takes leave of a client.
+    fn part(&mut self, slot: u32, reason: CloseReason) {
+        let Some(client) = self.clients.remove(slot) else {
+            return;
+        };
+        let counts = &self.shared.health.counts;
+        match reason {
+            CloseReason::IdleTimeout => bump(&counts.idle_closed),
+            CloseReason::WriteTimeout => bump(&counts.write_timeouts),
+            CloseReason::Evicted => bump(&counts.evicted),
+            _ => {}
+        }
+        log::trace!("{}: closed: {reason:?}", client.peer);
+        if let Some(exchange) = client.exchange {
+            if let Some(ticket) = client.ticket {
+                self.admission.remove(ticket);
+                bump(&self.shared.health.counts.skipped);
+            }
+            if !self.abandon(&exchange)
+                && !exchange.advance(Stage::Resuming, Stage::Abandoned)
+                && client.parked
+                && exchange.advance(Stage::Replying, Stage::Abandoned)
+            {
+                self.resuming.push_back(exchange);
+            }
+            // A worker may hold the socket still; its client need not wait for that.
+            drop(client.socket.shutdown(Shutdown::Both));
+        }
+        self.listeners.resume();
+    }
+}
+
+/// Sends what the conversation has to send, as far as the socket takes it.
+fn flush(client: &mut Client, now: Instant) {
+    loop {
+        let output = client.connection.output();
+        if output.is_empty() {
+            return;
+        }
+        let whole = output.len();
+        match write_some(&client.socket, output) {
+            Ok(0) => return,
+            Ok(sent) => {
+                client.connection.handle_sent(sent, now);
+                if sent < whole {
+                    return;
+                }
+            }
+            Err(_) => return client.connection.close(CloseReason::Reset),
+        }
+    }
+}
+
+/// Reads once from a client's socket.
+fn read(client: &mut Client, buffer: &mut [u8], now: Instant) {
+    match (&*client.socket).read(buffer) {
+        Ok(0) => {
+            client.readable = false;
+            client.connection.handle_eof(now);
+        }
+        Ok(count) => client.connection.handle_input(&buffer[..count], now),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => client.readable = false,
+        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+        Err(_) => client.connection.close(CloseReason::Reset),
+    }
+}

@@ -1,0 +1,149 @@
+//! What the frontend refuses, and what it says when it does.
+
+/// Why the frontend answers a request itself instead of handing it to the handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The request breaks HTTP/1.1's syntax or framing. Carries the whole answer: one line, ended by `\n`.
+    Malformed(&'static str),
+    /// The head or the body did not arrive before its deadline.
+    TooSlow,
+    /// The body is, or would become, larger than the limit.
+    BodyTooLarge,
+    /// The request line alone is larger than the limit for a head.
+    TargetTooLong,
+    /// `Expect` asks for something other than `100-continue`.
+    ExpectationFailed,
+    /// The head or the trailer section is too large, or has too many fields.
+    HeadTooLarge,
+    /// The handler ended without a reply.
+    HandlerFailed,
+    /// `CONNECT` asks for a tunnel, which only a proxy has.
+    TunnelUnsupported,
+    /// The body is wrapped in a transfer coding other than `chunked`.
+    UnknownTransferCoding,
+    /// There is more work than can be done in time.
+    Shed,
+    /// The average service time is over the threshold.
+    Unhealthy,
+    /// The server is about to stop.
+    Draining,
+    /// The handler did not reply before the request's deadline.
+    HandlerTooSlow,
+    /// The request is in a version of HTTP other than 1.0 and 1.1.
+    Version,
+}
+
+impl Refusal {
+    /// The status code of the answer.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::TooSlow => 408,
+            Self::BodyTooLarge => 413,
+            Self::TargetTooLong => 414,
+            Self::ExpectationFailed => 417,
+            Self::HeadTooLarge => 431,
+            Self::HandlerFailed => 500,
+            // 405 would promise an Allow list under which the same target takes other methods; an authority takes none.
+            Self::TunnelUnsupported | Self::UnknownTransferCoding => 501,
+            Self::Shed | Self::Unhealthy | Self::Draining => 503,
+            Self::HandlerTooSlow => 504,
+            Self::Version => 505,
+        }
+    }
+
+    /// The body of the answer: one line, ended by `\n`, that says what to do.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Malformed(text) => text,
+            Self::TooSlow => "The request took too long to arrive: send it again, faster.\n",
+            Self::BodyTooLarge => "The body is too large: send a smaller one.\n",
+            Self::TargetTooLong => "The request target is too long: send a shorter one.\n",
+            Self::ExpectationFailed => {
+                "The only expectation met here is 100-continue: leave the Expect field out.\n"
+            }
+            Self::HeadTooLarge => {
+                "The header or trailer section is too large: send fewer or shorter fields.\n"
+            }
+            Self::HandlerFailed => {
+                "The server failed to handle the request: report it if it happens again.\n"
+            }
+            Self::TunnelUnsupported => {
+                "This is not a proxy: send the request to the server it is meant for.\n"
+            }
+            Self::UnknownTransferCoding => {
+                "The only transfer coding understood here is chunked: use no other.\n"
+            }
+            Self::Shed => "The server is overloaded: try again later.\n",
+            Self::Unhealthy => "The server is recovering from overload: try again later.\n",
+            Self::Draining => "The server is stopping: try another one.\n",
+            Self::HandlerTooSlow => "The server took too long to reply: try again later.\n",
+            Self::Version => "Only HTTP/1.0 and HTTP/1.1 are spoken here: use one of these.\n",
+        }
+    }
+
+    /// Whether the connection must close after the answer.
+    ///
+    /// True where the end of this request, hence the start of the next, is unknown or may never arrive, and while
+    /// draining. Otherwise the request's framing is known and the connection can carry on once its body has been read.
+    pub(crate) fn must_close(self) -> bool {
+        !matches!(
+            self,
+            Self::HandlerFailed | Self::Shed | Self::Unhealthy | Self::HandlerTooSlow
+        )
+    }
+
+    /// Whether the client, rather than the server's state, is the reason.
+    pub(crate) fn is_client_fault(self) -> bool {
+        self.status() < 500
+            || matches!(
+                self,
+                Self::TunnelUnsupported | Self::UnknownTransferCoding | Self::Version
+            )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Refusal;
+
+    /// Refusal, status, closes, client's fault.
+    const ALL: [(Refusal, u16, bool, bool); 14] = [
+        (
+            Refusal::Malformed("Send one Host field.\n"),
+            400,
+            true,
+            true,
+        ),
+        (Refusal::TooSlow, 408, true, true),
+        (Refusal::BodyTooLarge, 413, true, true),
+        (Refusal::TargetTooLong, 414, true, true),
+        (Refusal::ExpectationFailed, 417, true, true),
+        (Refusal::HeadTooLarge, 431, true, true),
+        (Refusal::HandlerFailed, 500, false, false),
+        (Refusal::TunnelUnsupported, 501, true, true),
+        (Refusal::UnknownTransferCoding, 501, true, true),
+        (Refusal::Shed, 503, false, false),
+        (Refusal::Unhealthy, 503, false, false),
+        (Refusal::Draining, 503, true, false),
+        (Refusal::HandlerTooSlow, 504, false, false),
+        (Refusal::Version, 505, true, true),
+    ];
+
+    #[test]
+    fn each_refusal_has_its_status_fault_and_fate() {
+        for (refusal, status, closes, client) in ALL {
+            assert_eq!(refusal.status(), status, "{refusal:?}");
+            assert_eq!(refusal.must_close(), closes, "{refusal:?}");
+            assert_eq!(refusal.is_client_fault(), client, "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn each_text_is_one_line() {
+        for (refusal, ..) in ALL {
+            let text = refusal.text();
+            assert_eq!(text.find('\n'), Some(text.len() - 1), "{refusal:?}");
+        }
+    }
+}

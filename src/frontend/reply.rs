@@ -1,0 +1,90 @@
+//! What the frontend answers by itself: the health paths and every refusal.
+
+use std::time::Instant;
+
+use super::Frontend;
+use super::admission::Shed;
+use super::connection::{After, CloseReason, Piece};
+use super::refusal::Refusal;
+use crate::health::bump;
+use crate::report::Answer;
+use crate::response::{Framing, write_head};
+use crate::workers::write_some;
+
+impl Frontend {
+    /// Refuses a request for want of a worker.
+    pub(super) fn shed(&mut self, slot: u32, reason: Shed, now: Instant) {
+        let counts = &self.shared.health.counts;
+        bump(match reason {
+            Shed::Queue => &counts.shed_queue,
+            Shed::Deadline => &counts.shed_deadline,
+            Shed::Fair => &counts.shed_fair,
+        });
+        self.retry_after.count(false, now);
+        let seconds = self.retry_after.seconds(now);
+        self.refuse(slot, Refusal::Shed, Some(seconds), now);
+    }
+
+    /// Answers with a refusal, and closes the connection where it can't be trusted further.
+    pub(super) fn refuse(
+        &mut self,
+        slot: u32,
+        refusal: Refusal,
+        retry_after: Option<u64>,
+        now: Instant,
+    ) {
+        let answer = Answer {
+            status: refusal.status(),
+            retry_after,
+            close: refusal.must_close(),
+            ..Answer::text(refusal.text())
+        };
+        self.answer(slot, &answer, now);
+    }
+
+    pub(super) fn answer(&mut self, slot: u32, answer: &Answer, now: Instant) {
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        let rules = client.rules;
+        let close = answer.close || !rules.keep_alive || self.drain.is_some();
+        let seconds = answer.retry_after.map(|seconds| seconds.to_string());
+        let headers = [
+            Some(("Content-Type", answer.content_type)),
+            answer.no_store.then_some(("Cache-Control", "no-store")),
+            answer.allow.map(|methods| ("Allow", methods)),
+            seconds.as_deref().map(|seconds| ("Retry-After", seconds)),
+        ];
+        let out = &mut self.scratch;
+        out.clear();
+        let length = Framing::Length(answer.body.len() as u64);
+        let headers = headers.into_iter().flatten();
+        let headers = headers.filter(|(_, value)| !value.is_empty());
+        write_head(
+            out,
+            answer.status,
+            headers,
+            length,
+            rules.http11,
+            close,
+            &mut self.date,
+        );
+        if !rules.head_only {
+            out.extend_from_slice(&answer.body);
+        }
+        let after = if close { After::Close } else { After::Keep };
+        if !client.connection.output().is_empty() {
+            // What was sent before goes first.
+            let piece = Piece::new(out.clone(), 0);
+            return client.connection.answer([piece], after, now);
+        }
+        match write_some(&client.socket, out) {
+            Ok(sent) if sent == out.len() => client.connection.answer([], after, now),
+            Ok(sent) => {
+                let piece = Piece::new(out[sent..].to_vec(), 0);
+                client.connection.answer([piece], after, now);
+            }
+            Err(_) => client.connection.close(CloseReason::Reset),
+        }
+    }
+}

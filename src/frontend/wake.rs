@@ -1,0 +1,93 @@
+//! How other threads reach the frontend: a channel, and a wake-up that is skipped when it is awake anyway.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+use mio::Waker;
+
+use crate::workers::Done;
+
+/// What other threads tell the frontend.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A worker is done with an exchange.
+    Done(Done),
+    /// A worker has received a stream's greeting.
+    Greeting { stream: usize, attempt: u32 },
+    /// Stop taking on more, answer what is there, and end by `until` at the latest.
+    Drain { until: Instant },
+}
+
+/// The other threads' end. The channel needs no bound of its own: a worker has one exchange at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    channel: crossbeam_channel::Sender<Message>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    waker: Waker,
+    /// Whether the frontend waits, or is about to, without having seen the channel empty since.
+    sleeping: AtomicBool,
+}
+
+impl Sender {
+    pub(crate) fn send(&self, message: Message) {
+        // Once the frontend has ended there is nobody to tell, and nothing left to do.
+        drop(self.channel.send(message));
+        if self.shared.sleeping.swap(false, SeqCst)
+            && let Err(error) = self.shared.waker.wake()
+        {
+            log::error!("cannot wake the frontend: {error}");
+        }
+    }
+}
+
+/// The frontend's end.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    channel: Receiver<Message>,
+    shared: Arc<Shared>,
+}
+
+/// Makes both ends.
+pub(crate) fn channel(waker: Waker) -> (Sender, Inbox) {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let sleeping = AtomicBool::new(false);
+    let shared = Arc::new(Shared { waker, sleeping });
+    let sender = Sender {
+        channel: sender,
+        shared: shared.clone(),
+    };
+    let inbox = Inbox {
+        channel: receiver,
+        shared,
+    };
+    (sender, inbox)
+}
+
+impl Inbox {
+    /// Announces that the frontend will wait. False when a message is there already: then it must not.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.shared.sleeping.store(true, SeqCst);
+        // A sender that came before the store is seen here; one that comes after it sees the store.
+        let empty = self.channel.is_empty();
+        if !empty {
+            self.awake();
+        }
+        empty
+    }
+
+    /// Announces that the frontend is awake: no wake-up is needed.
+    pub(crate) fn awake(&self) {
+        self.shared.sleeping.store(false, SeqCst);
+    }
+
+    /// The next message, if any.
+    pub(crate) fn next(&self) -> Option<Message> {
+        self.channel.try_recv().ok()
+    }
+}

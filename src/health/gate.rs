@@ -1,0 +1,371 @@
+//! The gate: tells a sick service from a busy one, and lets it recover.
+//!
+//! ```text
+//!                      a run of readings at or above the threshold,
+//!                      or every worker stalled
+//!              ┌────────┐ ─────────────────────────────▶ ┌────────┐
+//!       start ▶│ Closed │                                │  Open  │◀─┐
+//!              └────────┘ ◀─── literal: reset thread ─── └────────┘  │
+//!                  ▲                                          │      │
+//!                  │                      guarded: reset thread      │ probes are slow,
+//!                  │ probes are quick                         ▼      │ or one is stuck
+//!                  │                                     ┌────────┐  │
+//!                  └──────────────────────────────────── │  Half  │──┘
+//!                                                        └────────┘
+//! ```
+//!
+//! The gate knows service time only (handler start to reply handed over), so queueing cannot trip it: too much traffic
+//! is the business of [admission](crate::frontend::admission). It is a pure state machine. Time is an argument, and
+//! the caller carries out what it asks for:
+//!
+//! 1. [`admit`](Gate::admit) for each request, [`done`](Gate::done) for each job that ran,
+//!    [`abandon_probe`](Gate::abandon_probe) for a probe that never will;
+//! 2. [`observe`](Gate::observe) when the state is to be read and no request came by to notice a stall;
+//! 3. after each of these, [`take_trip`](Gate::take_trip): what it returns goes to the reset thread, which sleeps that
+//!    long and calls [`reset`](Gate::reset). Nothing else clears the averages or moves the epoch.
+//!
+//! An *epoch* is the time between two resets. In guarded mode a job counts only in the epoch that admitted it.
+
+use super::ewma::Ewma;
+use crate::config::GateMode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Average age, in samples, of the average that predicts the queue: slow enough not to follow single long jobs.
+pub(crate) const PREDICTOR_AGE: u32 = 200;
+
+/// Consecutive readings at or above the threshold that trip a guarded gate: one slow request is not a sick service.
+const RUN: u32 = 30;
+
+/// Probes that a half-open gate wants before it judges by their average.
+const FEWEST_PROBES: u64 = 5;
+
+/// Probes after which any average below the threshold closes a half-open gate.
+///
+/// Without this bound a service whose average stays between [`CLOSE_BELOW`] and the threshold, which would never have
+/// tripped the gate, could leave it half open for ever.
+const MOST_PROBES: u64 = 30;
+
+/// The part of the threshold that the average of the first probes must stay below to close the gate.
+const CLOSE_BELOW: f64 = 0.8;
+
+/// A job older than this many thresholds is stuck, as far as the gate can tell.
+const STALL_THRESHOLDS: u32 = 3;
+
+/// A guarded gate that trips again this soon after it closed waits longer than the last time.
+const RELAPSE: Duration = Duration::from_secs(10);
+
+/// The longest cooldown is this many times the configured one ...
+const COOLDOWN_GROWTH: u32 = 8;
+
+/// ... and grows no further than this: a long cooldown is pure loss once the service is well again.
+const LONGEST_COOLDOWN: Duration = Duration::from_secs(10);
+
+/// What the gate is told once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GateConfig {
+    /// What trips the gate and how it recovers.
+    pub mode: GateMode,
+    /// Average service time at which the service is unhealthy.
+    pub threshold: Duration,
+    /// How long the reset thread sleeps after a first trip.
+    pub cooldown: Duration,
+}
+
+/// What the workers are doing at the moment of a decision.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crew {
+    /// Whether a worker would start the next job at once.
+    pub idle: bool,
+    /// When a worker last started a job; `None` before the first. While no worker is idle this is the start of the
+    /// youngest job that runs.
+    pub last_start: Option<Instant>,
+}
+
+/// The gate's answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// The request may go on to admission. Its job reports this epoch.
+    Admit {
+        /// The epoch to report to [`Gate::done`].
+        epoch: u64,
+    },
+    /// The request goes to an idle worker now, and tells whether the service is well again.
+    ///
+    /// It owes the gate exactly one report: [`Gate::done`] when it ran, [`Gate::abandon_probe`] when it will not.
+    Probe {
+        /// The epoch to report.
+        epoch: u64,
+    },
+    /// The answer is 503.
+    Refuse {
+        /// The value of Retry-After: whole seconds, at least one.
+        retry_after: Duration,
+    },
+}
+
+/// Where the gate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Requests pass.
+    Closed,
+    /// Every request is refused until the reset thread has slept.
+    Open {
+        /// When the reset thread is due.
+        reopen_at: Instant,
+    },
+    /// One request at a time passes, as a probe.
+    Half,
+}
+
+/// The gate: see the [module](self).
+#[derive(Debug)]
+pub(crate) struct Gate {
+    config: GateConfig,
+    average: Arc<Ewma>,
+    predictor: Arc<Ewma>,
+    state: State,
+    since: Instant,
+    epoch: u64,
+    /// Samples in the averages.
+    samples: u64,
+    /// Consecutive readings of the average at or above the threshold.
+    over: u32,
+    /// When the probe that is out was admitted.
+    probe: Option<Instant>,
+    /// When probes last closed the gate.
+    recovered: Option<Instant>,
+    /// The cooldown of the last trip.
+    cooldown: Duration,
+    /// A trip that the reset thread has not been told of.
+    pending: Option<Duration>,
+    trips: u64,
+    resets: u64,
+    probes: u64,
+}
+
+impl Gate {
+    /// A closed gate. `average` is held against the threshold, `predictor` (of age [`PREDICTOR_AGE`]) predicts
+    /// the queue; both are in seconds, and others may read them while the gate is locked.
+    pub(crate) fn new(
+        config: GateConfig,
+        average: Arc<Ewma>,
+        predictor: Arc<Ewma>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            config,
+            average,
+            predictor,
+            state: State::Closed,
+            since: now,
+            epoch: 0,
+            samples: 0,
+            over: 0,
+            probe: None,
+            recovered: None,
+            cooldown: config.cooldown,
+            pending: None,
+            trips: 0,
+            resets: 0,
+            probes: 0,
+        }
+    }
+
+    /// Decides on a request that wants a worker.
+    pub(crate) fn admit(&mut self, crew: Crew, now: Instant) -> Entry {
+        self.observe(crew, now);
+        let epoch = self.epoch;
+        match self.state {
+            State::Closed => Entry::Admit { epoch },
+            // A probe that waited for a worker would measure nothing while it waits.
+            State::Half if self.probe.is_none() && crew.idle => {
+                self.probe = Some(now);
+                self.probes += 1;
+                Entry::Probe { epoch }
+            }
+            State::Half => Entry::Refuse {
+                retry_after: Duration::from_secs(1),
+            },
+            State::Open { reopen_at } => Entry::Refuse {
+                retry_after: whole_seconds(reopen_at.saturating_duration_since(now)),
+            },
+        }
+    }
+
+    /// Trips a guarded gate whose workers, or whose probe, have been stuck for too long to wait for their samples.
+    pub(crate) fn observe(&mut self, crew: Crew, now: Instant) {
+        if self.config.mode != GateMode::Guarded {
+            return;
+        }
+        let stuck_since = match self.state {
+            // Jobs from before the gate closed are no evidence against what came after.
+            State::Closed if !crew.idle => crew.last_start.map(|start| start.max(self.since)),
+            State::Half => self.probe,
+            State::Closed | State::Open { .. } => None,
+        };
+        let limit = self.config.threshold.saturating_mul(STALL_THRESHOLDS);
+        if stuck_since.is_some_and(|since| now.saturating_duration_since(since) > limit) {
+            self.trip(now);
+        }
+    }
+
+    /// Takes the service time of a job that ran, whoever still waits for its reply.
+    pub(crate) fn done(&mut self, epoch: u64, service: Duration, now: Instant) {
+        let guarded = self.config.mode == GateMode::Guarded;
+        if guarded && epoch != self.epoch {
+            return;
+        }
+        self.samples += 1;
+        let sample = service.as_secs_f64();
+        let mean = 1.0 / self.samples as f64;
+        self.predictor
+            .add_weighted(sample, self.predictor.alpha().max(mean));
+        let weight = if guarded {
+            self.average.alpha().max(mean)
+        } else {
+            self.average.alpha()
+        };
+        let average = self.average.add_weighted(sample, weight);
+        let threshold = self.config.threshold.as_secs_f64();
+        let over = average >= threshold;
+        self.over = if over { self.over.saturating_add(1) } else { 0 };
+        match self.state {
+            State::Half => {
+                // All jobs of this epoch are probes until the gate closes.
+                self.probe = None;
+                if self.samples < FEWEST_PROBES {
+                } else if over {
+                    self.trip(now);
+                } else if average < CLOSE_BELOW * threshold || self.samples >= MOST_PROBES {
+                    self.enter(State::Closed, now);
+                    self.recovered = Some(now);
+                }
+            }
+            State::Closed => {
+                let run = match self.config.mode {
+                    GateMode::Guarded => RUN,
+                    GateMode::Literal => 1,
+                    GateMode::Off => return,
+                };
+                if self.over >= run {
+                    self.trip(now);
+                }
+            }
+            State::Open { .. } => {}
+        }
+    }
+
+    /// Frees the probe of `epoch`, which was refused, dropped or lost before its job started.
+    pub(crate) fn abandon_probe(&mut self, epoch: u64) {
+        if epoch == self.epoch && self.state == State::Half {
+            self.probe = None;
+        }
+    }
+
+    /// The cooldown that the reset thread has to sleep: once after each trip.
+    pub(crate) fn take_trip(&mut self) -> Option<Duration> {
+        self.pending.take()
+    }
+
+    /// Starts the averages afresh and a new epoch. Only for the reset thread; ignored unless the gate is open.
+    pub(crate) fn reset(&mut self, now: Instant) {
+        if !matches!(self.state, State::Open { .. }) {
+            return;
+        }
+        self.average.reset();
+        self.predictor.reset();
+        self.samples = 0;
+        self.over = 0;
+        self.probe = None;
+        self.epoch += 1;
+        self.resets += 1;
+        let next = match self.config.mode {
+            GateMode::Guarded => State::Half,
+            GateMode::Literal | GateMode::Off => State::Closed,
+        };
+        self.enter(next, now);
+    }
+
+    fn trip(&mut self, now: Instant) {
+        let relapse = self
+            .recovered
+            .is_some_and(|at| now.saturating_duration_since(at) < RELAPSE);
+        let guarded = self.config.mode == GateMode::Guarded;
+        let first = self.config.cooldown;
+        self.cooldown = if guarded && relapse {
+            let longest = first
+                .saturating_mul(COOLDOWN_GROWTH)
+                .min(LONGEST_COOLDOWN)
+                .max(first);
+            self.cooldown.saturating_mul(2).min(longest)
+        } else if guarded && self.state == State::Half {
+            // A failed probe costs one request, where a relapse costs all that came in: only the latter is worth a
+            // longer wait. Were this one to grow, the service would be kept waiting long after it is well.
+            self.cooldown
+        } else {
+            first
+        };
+        self.trips += 1;
+        self.pending = Some(self.cooldown);
+        let reopen_at = now + self.cooldown;
+        self.enter(State::Open { reopen_at }, now);
+    }
+
+    fn enter(&mut self, state: State, now: Instant) {
+        self.state = state;
+        self.since = now;
+    }
+
+    /// Where the gate stands.
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Since when it stands there.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How many resets came before this moment's jobs.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How often the gate has opened.
+    pub(crate) fn trips(&self) -> u64 {
+        self.trips
+    }
+
+    /// How often the reset thread has ended a cooldown.
+    pub(crate) fn resets(&self) -> u64 {
+        self.resets
+    }
+
+    /// How many probes have been admitted.
+    pub(crate) fn probes(&self) -> u64 {
+        self.probes
+    }
+
+    /// The cooldown of the last trip, or of the next one before the first.
+    pub(crate) fn cooldown(&self) -> Duration {
+        self.cooldown
+    }
+
+    /// The service time to expect of the next job; `None` without a sample since the reset.
+    pub(crate) fn predicted(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.predictor.value()?).ok()
+    }
+}
+
+/// Rounds up to whole seconds, at least one.
+///
+/// An exact time would bring every client back at the same instant; rounded up, they return spread over the second in
+/// which they were refused.
+fn whole_seconds(wait: Duration) -> Duration {
+    let partial = u64::from(wait.subsec_nanos() > 0);
+    Duration::from_secs(wait.as_secs().saturating_add(partial).max(1))
+}
+
+#[cfg(test)]
+mod tests;

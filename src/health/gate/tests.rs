@@ -1,0 +1,474 @@
+use super::*;
+
+const THRESHOLD: Duration = Duration::from_millis(100);
+const COOLDOWN: Duration = Duration::from_secs(1);
+const QUICK: Duration = Duration::from_millis(5);
+const SLOW: Duration = Duration::from_millis(200);
+
+const IDLE: Crew = Crew {
+    idle: true,
+    last_start: None,
+};
+
+/// A gate, and the clock that it is driven by.
+struct Scenario {
+    gate: Gate,
+    now: Instant,
+}
+
+impl Scenario {
+    fn new(mode: GateMode) -> Self {
+        Self::with_cooldown(mode, COOLDOWN)
+    }
+
+    fn with_cooldown(mode: GateMode, cooldown: Duration) -> Self {
+        let now = Instant::now();
+        let config = GateConfig {
+            mode,
+            threshold: THRESHOLD,
+            cooldown,
+        };
+        let average = Arc::new(Ewma::new(30));
+        let predictor = Arc::new(Ewma::new(PREDICTOR_AGE));
+        Self {
+            gate: Gate::new(config, average, predictor, now),
+            now,
+        }
+    }
+
+    /// A gate that has just become half open for the first time.
+    fn half() -> Self {
+        let mut scenario = Self::new(GateMode::Guarded);
+        scenario.run(30, SLOW);
+        scenario.sleep();
+        assert_eq!(scenario.gate.state(), State::Half);
+        scenario
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn admit(&mut self, crew: Crew) -> Entry {
+        self.gate.admit(crew, self.now)
+    }
+
+    /// Runs jobs one after the other, for as long as the gate lets them in.
+    fn run(&mut self, jobs: u32, service: Duration) {
+        for _ in 0..jobs {
+            let (Entry::Admit { epoch } | Entry::Probe { epoch }) = self.admit(IDLE) else {
+                return;
+            };
+            self.pass(service);
+            self.gate.done(epoch, service, self.now);
+        }
+    }
+
+    /// The reset thread's part: takes the signal, sleeps, resets.
+    fn sleep(&mut self) -> Duration {
+        let cooldown = self.gate.take_trip().expect("a trip");
+        self.pass(cooldown);
+        self.gate.reset(self.now);
+        cooldown
+    }
+
+    /// Every worker started a job at this time, and none has finished.
+    fn all_busy_since(start: Instant) -> Crew {
+        Crew {
+            idle: false,
+            last_start: Some(start),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.gate.state(), State::Open { .. })
+    }
+
+    fn average(&self) -> Option<f64> {
+        self.gate.average.value()
+    }
+}
+
+fn refuse(seconds: u64) -> Entry {
+    Entry::Refuse {
+        retry_after: Duration::from_secs(seconds),
+    }
+}
+
+#[test]
+fn guarded_trips_on_a_run_of_thirty_readings() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    scenario.run(29, SLOW);
+    assert_eq!(scenario.gate.state(), State::Closed);
+    scenario.run(1, SLOW);
+    let reopen_at = scenario.now + COOLDOWN;
+    assert_eq!(scenario.gate.state(), State::Open { reopen_at });
+    assert_eq!(scenario.gate.since(), scenario.now);
+    assert_eq!(scenario.gate.trips(), 1);
+}
+
+#[test]
+fn a_reading_below_the_threshold_ends_the_run() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    scenario.run(29, THRESHOLD);
+    scenario.run(1, QUICK);
+    scenario.run(1, 2 * SLOW);
+    scenario.run(28, THRESHOLD);
+    assert_eq!(scenario.gate.state(), State::Closed);
+    assert!(scenario.average().unwrap() > THRESHOLD.as_secs_f64());
+    scenario.run(2, THRESHOLD);
+    assert!(scenario.is_open());
+}
+
+#[test]
+fn one_slow_first_request_does_not_trip_a_guarded_gate() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    scenario.run(1, 10 * THRESHOLD);
+    scenario.run(1_000, QUICK);
+    assert_eq!(scenario.gate.trips(), 0);
+}
+
+#[test]
+fn a_guarded_average_of_few_samples_is_their_mean() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    scenario.run(1, 4 * QUICK);
+    scenario.run(3, QUICK);
+    let mean = 7.0 * QUICK.as_secs_f64() / 4.0;
+    assert!((scenario.average().unwrap() - mean).abs() < 1e-12);
+}
+
+#[test]
+fn the_prediction_is_quick_at_first_and_slow_later() {
+    let mut scenario = Scenario::new(GateMode::Literal);
+    assert_eq!(scenario.gate.predicted(), None);
+    scenario.run(1, 3 * QUICK);
+    scenario.run(1, QUICK);
+    let early = scenario.gate.predicted().unwrap();
+    assert!(
+        early.abs_diff(2 * QUICK) < Duration::from_nanos(2),
+        "{early:?}"
+    );
+    scenario.run(2_000, QUICK);
+    scenario.run(1, QUICK + Duration::from_millis(201));
+    let late = scenario.gate.predicted().unwrap();
+    let expected = QUICK + Duration::from_millis(2);
+    assert!(
+        late.abs_diff(expected) < Duration::from_micros(1),
+        "{late:?}"
+    );
+}
+
+#[test]
+fn off_never_trips() {
+    let mut scenario = Scenario::new(GateMode::Off);
+    scenario.run(1_000, SLOW);
+    let crew = Scenario::all_busy_since(scenario.now);
+    scenario.pass(1_000 * THRESHOLD);
+    assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 0 });
+    assert_eq!(scenario.gate.take_trip(), None);
+    assert!(scenario.average().is_some());
+}
+
+#[test]
+fn literal_takes_the_first_sample_for_the_average_and_trips_on_one_reading() {
+    let mut scenario = Scenario::new(GateMode::Literal);
+    scenario.run(1, THRESHOLD);
+    assert!(scenario.is_open());
+    assert_eq!(scenario.average(), Some(THRESHOLD.as_secs_f64()));
+
+    let mut scenario = Scenario::new(GateMode::Literal);
+    scenario.run(1, QUICK);
+    scenario.run(1, THRESHOLD);
+    let expected = 0.005 + 2.0 / 31.0 * (0.1 - 0.005);
+    assert!((scenario.average().unwrap() - expected).abs() < 1e-12);
+    assert_eq!(scenario.gate.state(), State::Closed);
+}
+
+#[test]
+fn literal_refuses_everything_for_the_same_cooldown_and_goes_straight_back() {
+    let mut scenario = Scenario::new(GateMode::Literal);
+    for trip in 1..=5 {
+        scenario.run(1, SLOW);
+        assert_eq!(scenario.gate.trips(), trip);
+        assert_eq!(scenario.admit(IDLE), refuse(1));
+        assert_eq!(scenario.sleep(), COOLDOWN);
+        assert_eq!(scenario.gate.resets(), trip);
+        assert_eq!(scenario.gate.state(), State::Closed);
+        assert_eq!(scenario.average(), None);
+        assert_eq!(scenario.admit(IDLE), Entry::Admit { epoch: trip });
+    }
+}
+
+#[test]
+fn literal_counts_a_job_from_before_the_reset() {
+    let mut scenario = Scenario::new(GateMode::Literal);
+    scenario.run(1, SLOW);
+    scenario.sleep();
+    scenario.gate.done(0, SLOW, scenario.now);
+    assert_eq!(scenario.gate.trips(), 2);
+}
+
+#[test]
+fn literal_knows_no_stall() {
+    let mut scenario = Scenario::new(GateMode::Literal);
+    let crew = Scenario::all_busy_since(scenario.now);
+    scenario.pass(1_000 * THRESHOLD);
+    assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 0 });
+}
+
+#[test]
+fn guarded_does_not_count_a_job_from_before_the_reset() {
+    let mut scenario = Scenario::half();
+    for _ in 0..100 {
+        scenario.gate.done(0, SLOW, scenario.now);
+    }
+    assert_eq!(scenario.gate.state(), State::Half);
+    assert_eq!(scenario.average(), None);
+    assert_eq!(scenario.gate.predicted(), None);
+}
+
+#[test]
+fn a_job_from_before_the_reset_does_not_free_the_probe() {
+    let mut scenario = Scenario::half();
+    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    scenario.gate.done(0, QUICK, scenario.now);
+    assert_eq!(scenario.admit(IDLE), refuse(1));
+}
+
+#[test]
+fn a_trip_is_handed_over_exactly_once() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    for _ in 0..1_000 {
+        scenario.gate.done(0, SLOW, scenario.now);
+    }
+    assert_eq!(scenario.gate.take_trip(), Some(COOLDOWN));
+    assert_eq!(scenario.gate.take_trip(), None);
+    assert_eq!(scenario.gate.trips(), 1);
+}
+
+#[test]
+fn the_gate_stays_open_until_the_reset_thread_comes_even_when_it_is_late() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    scenario.run(30, SLOW);
+    scenario.pass(60 * COOLDOWN);
+    assert_eq!(scenario.admit(IDLE), refuse(1));
+    assert!(scenario.is_open());
+}
+
+#[test]
+fn a_reset_without_a_trip_is_ignored() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    scenario.run(3, QUICK);
+    scenario.gate.reset(scenario.now);
+    assert_eq!(scenario.gate.state(), State::Closed);
+    assert_eq!((scenario.gate.resets(), scenario.gate.epoch()), (0, 0));
+    assert!(scenario.average().is_some());
+}
+
+/// Told the exact instant, all clients would come back at once.
+#[test]
+fn clients_refused_at_different_times_come_back_at_different_times() {
+    let mut scenario = Scenario::with_cooldown(GateMode::Guarded, Duration::from_millis(1_500));
+    scenario.run(30, SLOW);
+    let opened = scenario.now;
+    let mut returns = Vec::new();
+    for _ in 0..15 {
+        let Entry::Refuse { retry_after } = scenario.admit(IDLE) else {
+            panic!("admitted while open")
+        };
+        assert_eq!(retry_after.subsec_nanos(), 0);
+        let back = scenario.now + retry_after;
+        assert!(back >= opened + Duration::from_millis(1_500));
+        returns.push(back);
+        scenario.pass(Duration::from_millis(100));
+    }
+    returns.sort();
+    returns.dedup();
+    assert!(returns.len() >= 10, "{} instants", returns.len());
+}
+
+#[test]
+fn waits_are_rounded_up_to_whole_seconds() {
+    for (milliseconds, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (9_999, 10)] {
+        let wait = Duration::from_millis(milliseconds);
+        assert_eq!(whole_seconds(wait), Duration::from_secs(seconds));
+    }
+}
+
+#[test]
+fn guarded_trips_when_every_worker_is_stuck() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    let crew = Scenario::all_busy_since(scenario.now);
+    scenario.pass(3 * THRESHOLD);
+    assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 0 });
+    scenario.pass(Duration::from_millis(1));
+    assert_eq!(scenario.admit(crew), refuse(1));
+    assert_eq!(scenario.gate.take_trip(), Some(COOLDOWN));
+}
+
+#[test]
+fn a_stall_is_noticed_without_traffic() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    let crew = Scenario::all_busy_since(scenario.now);
+    scenario.pass(4 * THRESHOLD);
+    scenario.gate.observe(crew, scenario.now);
+    assert!(scenario.is_open());
+
+    let mut scenario = Scenario::half();
+    scenario.admit(IDLE);
+    scenario.pass(4 * THRESHOLD);
+    scenario.gate.observe(IDLE, scenario.now);
+    assert!(scenario.is_open());
+}
+
+#[test]
+fn an_idle_worker_is_no_stall() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    let crew = Crew {
+        idle: true,
+        last_start: Some(scenario.now),
+    };
+    scenario.pass(1_000 * THRESHOLD);
+    assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 0 });
+}
+
+#[test]
+fn a_stall_counts_from_the_closing_of_the_gate() {
+    let mut scenario = Scenario::half();
+    let crew = Scenario::all_busy_since(scenario.now);
+    scenario.run(4, QUICK);
+    scenario.run(1, 3 * THRESHOLD);
+    assert_eq!(scenario.gate.state(), State::Closed);
+    scenario.pass(2 * THRESHOLD);
+    assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 1 });
+    scenario.pass(2 * THRESHOLD);
+    assert_eq!(scenario.admit(crew), refuse(2));
+}
+
+#[test]
+fn half_open_admits_one_probe_at_a_time() {
+    let mut scenario = Scenario::half();
+    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    assert_eq!(scenario.admit(IDLE), refuse(1));
+    scenario.gate.done(1, QUICK, scenario.now);
+    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    assert_eq!(scenario.gate.probes(), 2);
+}
+
+#[test]
+fn a_probe_goes_to_an_idle_worker_only() {
+    let mut scenario = Scenario::half();
+    let crew = Scenario::all_busy_since(scenario.now);
+    // However long the workers stay with jobs from before the reset: they say nothing of the service as it is now.
+    for _ in 0..10 {
+        assert_eq!(scenario.admit(crew), refuse(1));
+        scenario.pass(THRESHOLD);
+    }
+    assert_eq!(scenario.gate.probes(), 0);
+    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+}
+
+#[test]
+fn a_probe_that_never_starts_makes_way_for_the_next() {
+    let mut scenario = Scenario::half();
+    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    scenario.gate.abandon_probe(0);
+    assert_eq!(scenario.admit(IDLE), refuse(1));
+    scenario.gate.abandon_probe(1);
+    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+}
+
+#[test]
+fn a_stuck_probe_trips_the_gate() {
+    let mut scenario = Scenario::half();
+    scenario.admit(IDLE);
+    scenario.pass(3 * THRESHOLD);
+    scenario.admit(IDLE);
+    assert_eq!(scenario.gate.state(), State::Half);
+    scenario.pass(Duration::from_millis(1));
+    assert_eq!(scenario.admit(IDLE), refuse(1));
+    assert_eq!(scenario.gate.trips(), 2);
+    // Its late answer is from before the next reset, and changes nothing.
+    scenario.sleep();
+    scenario.gate.done(1, SLOW, scenario.now);
+    assert_eq!(scenario.average(), None);
+}
+
+#[test]
+fn five_quick_probes_close_the_gate() {
+    let mut scenario = Scenario::half();
+    scenario.run(4, QUICK);
+    assert_eq!(scenario.gate.state(), State::Half);
+    scenario.run(1, QUICK);
+    assert_eq!(scenario.gate.state(), State::Closed);
+    assert_eq!(scenario.admit(IDLE), Entry::Admit { epoch: 1 });
+}
+
+#[test]
+fn five_slow_probes_trip_the_gate() {
+    let mut scenario = Scenario::half();
+    scenario.run(4, THRESHOLD);
+    assert_eq!(scenario.gate.state(), State::Half);
+    scenario.run(1, THRESHOLD);
+    assert!(scenario.is_open());
+}
+
+#[test]
+fn probes_close_to_the_threshold_keep_the_gate_half_open_but_not_for_ever() {
+    let mut scenario = Scenario::half();
+    scenario.run(29, THRESHOLD * 9 / 10);
+    assert_eq!(scenario.gate.state(), State::Half);
+    scenario.run(1, THRESHOLD * 9 / 10);
+    assert_eq!(scenario.gate.state(), State::Closed);
+}
+
+/// Goes from half open to closed, and trips again after `closed_for`.
+fn relapse(scenario: &mut Scenario, closed_for: Duration) -> Duration {
+    scenario.run(5, QUICK);
+    assert_eq!(scenario.gate.state(), State::Closed);
+    scenario.pass(closed_for);
+    let epoch = scenario.gate.epoch();
+    while !scenario.is_open() {
+        scenario.gate.done(epoch, SLOW, scenario.now);
+    }
+    scenario.sleep()
+}
+
+#[test]
+fn the_cooldown_grows_with_each_relapse_up_to_its_bound() {
+    let mut scenario = Scenario::half();
+    for seconds in [2, 4, 8, 8] {
+        let cooldown = relapse(&mut scenario, Duration::from_secs(9));
+        assert_eq!(cooldown, Duration::from_secs(seconds));
+        assert_eq!(scenario.gate.cooldown(), cooldown);
+    }
+    assert_eq!(relapse(&mut scenario, RELAPSE), COOLDOWN);
+}
+
+#[test]
+fn the_longest_cooldown_is_ten_seconds_but_never_less_than_the_configured_one() {
+    for (configured, grown) in [(3, [6, 10, 10]), (20, [20, 20, 20])] {
+        let configured = Duration::from_secs(configured);
+        let mut scenario = Scenario::with_cooldown(GateMode::Guarded, configured);
+        scenario.run(30, SLOW);
+        assert_eq!(scenario.sleep(), configured);
+        for seconds in grown {
+            assert_eq!(relapse(&mut scenario, QUICK), Duration::from_secs(seconds));
+        }
+    }
+}
+
+#[test]
+fn failed_probes_keep_the_cooldown_as_it_is() {
+    let mut scenario = Scenario::half();
+    for _ in 0..5 {
+        scenario.run(5, SLOW);
+        assert_eq!(scenario.sleep(), COOLDOWN);
+    }
+    relapse(&mut scenario, QUICK);
+    for _ in 0..5 {
+        scenario.pass(RELAPSE);
+        scenario.run(5, SLOW);
+        assert_eq!(scenario.sleep(), 2 * COOLDOWN);
+    }
+}

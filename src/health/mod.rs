@@ -1,0 +1,456 @@
+//! The numbers that the server knows about itself, and the gate's state.
+//!
+//! Workers and the frontend write them as requests go by; a report reads them from memory. Averages and counts are
+//! atomics, each right by itself; the [gate](gate), whose parts must agree, is behind a lock that is held for a few
+//! additions.
+
+pub(crate) mod ewma;
+pub(crate) mod gate;
+pub(crate) mod histogram;
+pub(crate) mod reset;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::Sender;
+
+use crate::config::{Config, GateMode};
+use crate::exchange::lock;
+pub use ewma::Ewma;
+use gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State};
+use histogram::Histogram;
+
+/// What the server knows about itself: read it with [`snapshot`](Health::snapshot).
+pub struct Health {
+    started: Instant,
+    start_time: SystemTime,
+    mode: GateMode,
+    threshold: Duration,
+    request_timeout: Duration,
+    gate: Mutex<Gate>,
+    /// The reset thread's ear.
+    trips: Sender<Duration>,
+    service: Arc<Ewma>,
+    predictor: Arc<Ewma>,
+    response: Ewma,
+    bad: Ewma,
+    failed: Ewma,
+    /// When each worker began its job: nanoseconds since the start, and 0 while idle.
+    workers: Box<[AtomicU64]>,
+    /// When a worker last began a job, likewise.
+    last_start: AtomicU64,
+    pub(crate) service_times: Histogram,
+    pub(crate) response_times: Histogram,
+    pub(crate) queue_waits: Histogram,
+    pub(crate) counts: Counts,
+    pub(crate) gauges: Gauges,
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What only ever grows.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counts { $($(#[$doc])* pub(crate) $name: AtomicU64,)* }
+
+        /// What has happened since the start; each only ever grows.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Totals { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counts {
+            fn read(&self) -> Totals {
+                Totals { $($name: self.$name.load(Relaxed),)* }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Requests answered with 1xx to 3xx by the handler.
+    served,
+    /// Requests answered with 4xx, malformed ones included.
+    bad,
+    /// Requests answered with 5xx by the handler or for it, 504 included.
+    failed,
+    /// Requests refused with 503 because the queue was full.
+    shed_queue,
+    /// Requests refused with 503 because they would not have reached a worker within the budget, or did not.
+    shed_deadline,
+    /// Requests refused with 503 because their client had its share of the queue.
+    shed_fair,
+    /// Requests refused with 503 because the gate was open, or half-open with a probe out.
+    shed_gate,
+    /// Requests refused with 503 because the server was stopping.
+    shed_drain,
+    /// Requests for the health paths.
+    probed,
+    /// Handlers that panicked; each is a failed request too.
+    panics,
+    /// Requests whose handler was slower than the request timeout: answered 504.
+    timeouts,
+    /// Answers dropped because the client had been answered already, or had gone.
+    late,
+    /// Requests whose client had gone before the handler started: not started.
+    skipped,
+    /// Replies cut in their middle: the body's reader failed or ended short.
+    cut,
+    /// Client connections accepted.
+    accepted,
+    /// Kept-alive connections closed to make room for new ones.
+    evicted,
+    /// Connections closed for being idle too long.
+    idle_closed,
+    /// Requests that were not whole in time: answered 408.
+    too_slow,
+    /// Replies that made no progress for the write timeout: cut.
+    write_timeouts,
+    /// Times that accepting paused because all connections were in use.
+    accept_pauses_full,
+    /// Times that accepting paused because descriptors or memory had run out.
+    accept_pauses_descriptors,
+    /// Private streams into the workers that broke and were opened again.
+    stream_failures,
+}
+
+/// What goes up and down; each has one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) connections: AtomicUsize,
+    pub(crate) in_flight: AtomicUsize,
+    pub(crate) queue: AtomicUsize,
+    pub(crate) draining: std::sync::atomic::AtomicBool,
+}
+
+/// Where the gate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GateState {
+    /// Requests pass.
+    Closed,
+    /// Every request is refused until the reset thread has slept: for this long still.
+    Open {
+        /// Time until the reset.
+        reopens_in: Duration,
+    },
+    /// One request at a time passes, to see whether the service is well again.
+    HalfOpen,
+}
+
+impl GateState {
+    /// `closed`, `open` or `half-open`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+}
+
+/// Every number of the health report at one moment. Times are in seconds, ratios from 0 to 1.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Average service time: handler start to reply handed over. `None` before the first sample since a reset.
+    pub service_time: Option<f64>,
+    /// Average response time: request whole to reply handed over, waiting included.
+    pub response_time: Option<f64>,
+    /// Average share of requests answered 4xx.
+    pub bad_ratio: Option<f64>,
+    /// Average share of requests answered 5xx.
+    pub failed_ratio: Option<f64>,
+    /// Service time that admission expects of the next request.
+    pub predicted_service_time: Option<f64>,
+    /// Client connections open.
+    pub connections: usize,
+    /// Requests handed to the workers and not answered yet.
+    pub in_flight: usize,
+    /// Requests that wait for a worker.
+    pub queue: usize,
+    /// Workers in the pool.
+    pub workers: usize,
+    /// Workers that run a handler or write a reply.
+    pub workers_busy: usize,
+    /// Workers busy with one request for longer than the request timeout.
+    pub workers_stuck: usize,
+    /// Where the gate stands.
+    pub gate: GateState,
+    /// What trips the gate.
+    pub gate_mode: GateMode,
+    /// How long it has stood there.
+    pub gate_for: Duration,
+    /// Resets so far, as jobs are told apart by it.
+    pub epoch: u64,
+    /// Times that the gate has tripped.
+    pub trips: u64,
+    /// Times that the reset thread has reset.
+    pub resets: u64,
+    /// Requests let through to see whether the service is well again.
+    pub gate_probes: u64,
+    /// The cooldown of the last trip, or the first one's.
+    pub cooldown: Duration,
+    /// Average service time at which the gate trips.
+    pub threshold: Duration,
+    /// Whether the server is stopping.
+    pub draining: bool,
+    /// Time since the start.
+    pub uptime: Duration,
+    /// When the server was started.
+    pub start_time: SystemTime,
+    /// What has happened since the start.
+    pub totals: Totals,
+}
+
+impl Snapshot {
+    /// Whether requests are served: the gate is not open.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        !matches!(self.gate, GateState::Open { .. })
+    }
+
+    /// Whether the server wants traffic: healthy, and not stopping.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_healthy() && !self.draining
+    }
+
+    /// Whether the process can do its job: not every worker is stuck.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.workers_stuck < self.workers
+    }
+}
+
+/// How a request ended, for the averages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Served,
+    Bad,
+    Failed,
+}
+
+impl Outcome {
+    pub(crate) fn of(status: u16) -> Self {
+        match status {
+            400..=499 => Self::Bad,
+            500.. => Self::Failed,
+            _ => Self::Served,
+        }
+    }
+}
+
+impl Health {
+    pub(crate) fn new(config: &Config, trips: Sender<Duration>, now: Instant) -> Self {
+        let service = Arc::new(Ewma::new(config.ewma_age));
+        let predictor = Arc::new(Ewma::new(PREDICTOR_AGE));
+        let gate_config = GateConfig {
+            mode: config.gate,
+            threshold: config.threshold,
+            cooldown: config.cooldown,
+        };
+        let gate = Gate::new(gate_config, service.clone(), predictor.clone(), now);
+        Self {
+            started: now,
+            start_time: SystemTime::now(),
+            mode: config.gate,
+            threshold: config.threshold,
+            request_timeout: config.request_timeout,
+            gate: Mutex::new(gate),
+            trips,
+            service,
+            predictor,
+            response: Ewma::new(config.ewma_age),
+            bad: Ewma::new(config.ewma_age),
+            failed: Ewma::new(config.ewma_age),
+            workers: (0..config.workers).map(|_| AtomicU64::new(0)).collect(),
+            last_start: AtomicU64::new(0),
+            service_times: Histogram::default(),
+            response_times: Histogram::default(),
+            queue_waits: Histogram::default(),
+            counts: Counts::default(),
+            gauges: Gauges::default(),
+        }
+    }
+
+    /// Whether requests are served: the gate is not open.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        !matches!(lock(&self.gate).state(), State::Open { .. })
+    }
+
+    /// Average service time in seconds: handler start to reply handed over. `None` before the first sample since a
+    /// reset. Reads one atomic.
+    #[must_use]
+    pub fn service_time(&self) -> Option<f64> {
+        self.service.value()
+    }
+
+    /// Every number of the report, at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
+        let gate = lock(&self.gate);
+        let state = match gate.state() {
+            State::Closed => GateState::Closed,
+            State::Open { reopen_at } => GateState::Open {
+                reopens_in: reopen_at.saturating_duration_since(now),
+            },
+            State::Half => GateState::HalfOpen,
+        };
+        let gate_for = now.saturating_duration_since(gate.since());
+        let (epoch, trips, resets) = (gate.epoch(), gate.trips(), gate.resets());
+        let (gate_probes, cooldown) = (gate.probes(), gate.cooldown());
+        drop(gate);
+        let ages = self.workers.iter().filter_map(|start| self.age(start, now));
+        let (busy, stuck) = ages.fold((0, 0), |(busy, stuck), age| {
+            (busy + 1, stuck + usize::from(age > self.request_timeout))
+        });
+        Snapshot {
+            service_time: self.service.value(),
+            response_time: self.response.value(),
+            bad_ratio: self.bad.value(),
+            failed_ratio: self.failed.value(),
+            predicted_service_time: self.predictor.value(),
+            connections: self.gauges.connections.load(Relaxed),
+            in_flight: self.gauges.in_flight.load(Relaxed),
+            queue: self.gauges.queue.load(Relaxed),
+            workers: self.workers.len(),
+            workers_busy: busy,
+            workers_stuck: stuck,
+            gate: state,
+            gate_mode: self.mode,
+            gate_for,
+            epoch,
+            trips,
+            resets,
+            gate_probes,
+            cooldown,
+            threshold: self.threshold,
+            draining: self.gauges.draining.load(Relaxed),
+            uptime: now.saturating_duration_since(self.started),
+            start_time: self.start_time,
+            totals: self.counts.read(),
+        }
+    }
+
+    /// Asks the gate whether a request may go on.
+    pub(crate) fn admit(&self, idle: bool, now: Instant) -> Entry {
+        let crew = self.crew(idle);
+        let mut gate = lock(&self.gate);
+        let entry = gate.admit(crew, now);
+        self.signal(&mut gate);
+        entry
+    }
+
+    /// Lets the gate notice workers that have been stuck for too long, whether or not anyone asks to be admitted.
+    pub(crate) fn observe(&self, idle: bool, now: Instant) {
+        let crew = self.crew(idle);
+        let mut gate = lock(&self.gate);
+        gate.observe(crew, now);
+        self.signal(&mut gate);
+    }
+
+    /// Service time that admission expects of the next request.
+    pub(crate) fn predicted(&self) -> Option<Duration> {
+        let seconds = self.predictor.value()?;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+
+    /// What admission and the gate know of the workers.
+    pub(crate) fn crew(&self, idle: bool) -> Crew {
+        let nanos = self.last_start.load(Relaxed);
+        Crew {
+            idle,
+            last_start: (nanos > 0).then(|| self.started + Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Gives the probe's place back: its request will not run.
+    pub(crate) fn abandon_probe(&self, epoch: u64) {
+        lock(&self.gate).abandon_probe(epoch);
+    }
+
+    /// Takes that `worker` begins a job that was admitted at `arrived`.
+    pub(crate) fn job_begins(&self, worker: usize, arrived: Instant, now: Instant) {
+        let nanos = self.nanos(now);
+        self.workers[worker].store(nanos, Relaxed);
+        self.last_start.store(nanos, Relaxed);
+        self.queue_waits.add(now.saturating_duration_since(arrived));
+    }
+
+    /// Takes that a worker's job ran from `began` till `now`.
+    pub(crate) fn job_ends(&self, worker: usize, epoch: u64, began: Instant, now: Instant) {
+        let service = now.saturating_duration_since(began);
+        self.service_times.add(service);
+        let mut gate = lock(&self.gate);
+        gate.done(epoch, service, now);
+        self.signal(&mut gate);
+        drop(gate);
+        self.worker_rests(worker);
+    }
+
+    /// Takes that a worker has nothing to do.
+    pub(crate) fn worker_rests(&self, worker: usize) {
+        self.workers[worker].store(0, Relaxed);
+    }
+
+    /// Takes that a request was answered: with what, and how long after it was whole.
+    pub(crate) fn answered(&self, outcome: Outcome, response: Duration) {
+        self.response.add(response.as_secs_f64());
+        self.response_times.add(response);
+        self.ended(outcome);
+    }
+
+    /// Takes that a request ended, without a time: it was never whole.
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        let as_sample = |it: bool| if it { 1.0 } else { 0.0 };
+        self.bad.add(as_sample(outcome == Outcome::Bad));
+        self.failed.add(as_sample(outcome == Outcome::Failed));
+        let count = match outcome {
+            Outcome::Served => &self.counts.served,
+            Outcome::Bad => &self.counts.bad,
+            Outcome::Failed => &self.counts.failed,
+        };
+        bump(count);
+    }
+
+    /// Starts the averages afresh: for the reset thread alone.
+    pub(crate) fn reset(&self, now: Instant) {
+        lock(&self.gate).reset(now);
+    }
+
+    fn signal(&self, gate: &mut Gate) {
+        if let Some(cooldown) = gate.take_trip() {
+            log::warn!(
+                "unhealthy: the average service time has reached the threshold; resetting in {cooldown:?}"
+            );
+            // The thread is gone only when the server is stopping, and nothing is to be reset then.
+            let _ = self.trips.send(cooldown);
+        }
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        let nanos = now.saturating_duration_since(self.started).as_nanos();
+        // 584 years; and never 0, which stands for idle.
+        u64::try_from(nanos).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn age(&self, start: &AtomicU64, now: Instant) -> Option<Duration> {
+        let start = start.load(Relaxed);
+        (start > 0).then(|| Duration::from_nanos(self.nanos(now).saturating_sub(start)))
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Health").field(&self.snapshot()).finish()
+    }
+}
+
+/// Adds one to a count.
+pub(crate) fn bump(count: &AtomicU64) {
+    count.fetch_add(1, Relaxed);
+}

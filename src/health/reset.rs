@@ -1,0 +1,38 @@
+//! The reset thread: it waits for a trip, sleeps the cooldown, and starts the averages afresh. Nothing else does.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::Health;
+
+/// Starts the thread. It ends when `stop` is disconnected, in the middle of a sleep too.
+pub(crate) fn spawn(
+    health: Arc<Health>,
+    trips: Receiver<Duration>,
+    stop: Receiver<()>,
+) -> io::Result<JoinHandle<()>> {
+    Builder::new()
+        .name("plimsoll-reset".into())
+        .spawn(move || run(&health, &trips, &stop))
+}
+
+fn run(health: &Health, trips: &Receiver<Duration>, stop: &Receiver<()>) {
+    loop {
+        let cooldown = crossbeam_channel::select! {
+            recv(trips) -> trip => trip,
+            recv(stop) -> _ => return,
+        };
+        let Ok(cooldown) = cooldown else { return };
+        match stop.recv_timeout(cooldown) {
+            Err(RecvTimeoutError::Timeout) => {
+                health.reset(Instant::now());
+                log::info!("reset: averages start afresh");
+            }
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The plimsoll binary: reads its options, serves until a signal, and says why when it cannot.
+
+mod options;
+
+use std::error::Error;
+use std::io::{self, LineWriter, Write};
+use std::process::ExitCode;
+use std::{env, thread};
+
+use plimsoll::{Request, Server};
+
+use crate::options::{Command, Options};
+
+/// The exit code for a bad option; one for a failure to serve is [`ExitCode::FAILURE`].
+const BAD_OPTION: u8 = 2;
+
+fn main() -> ExitCode {
+    match options::parse(env::args_os().skip(1), |name| env::var_os(name)) {
+        Ok(Command::Serve(options)) => match serve(options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(error.as_ref(), ExitCode::FAILURE),
+        },
+        Ok(Command::Help(text) | Command::Version(text)) => {
+            match io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&error, ExitCode::FAILURE),
+            }
+        }
+        Err(error) => complain(&error, ExitCode::from(BAD_OPTION)),
+    }
+}
+
+/// Prints one line to standard error, whatever the log level.
+fn complain(error: &dyn Error, code: ExitCode) -> ExitCode {
+    // Nothing is left to tell when standard error is gone; the exit code still says it.
+    let _ = writeln!(io::stderr(), "plimsoll: {error}");
+    code
+}
+
+fn serve(options: Options) -> Result<(), Box<dyn Error>> {
+    log_to_stderr(options.log_level)?;
+    let work = options.work;
+    let server = Server::builder()
+        .config(options.config)
+        .handler(move |request: &mut Request| {
+            if request.path() != "/" {
+                return (404_u16, "not found\n".to_owned());
+            }
+            thread::sleep(work);
+            let seconds = request.health().service_time().unwrap_or(0.0);
+            let text = format!("Average request time: {:.6} (ms)\n", seconds * 1e3);
+            (200, text)
+        })
+        .start()?;
+    server.run_until_signal()?;
+    Ok(())
+}
+
+/// Logs with time stamps of RFC 3339 in UTC. The line buffer makes each record one write.
+fn log_to_stderr(level: log::LevelFilter) -> Result<(), log::SetLoggerError> {
+    let format = simplelog::ConfigBuilder::new()
+        .set_time_format_rfc3339()
+        .build();
+    simplelog::WriteLogger::init(level, format, LineWriter::new(io::stderr()))
+}

@@ -1,0 +1,395 @@
+//! Starting and stopping: the order in which things come up, and go down.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use mio::{Poll, Waker};
+
+use crate::config::{Config, GateMode};
+use crate::error::Error;
+use crate::frontend::intake::{Intake, PrivateSocket};
+use crate::frontend::wake::{self, Message};
+use crate::frontend::{Frontend, WAKER, places};
+use crate::handler::Handler;
+use crate::health::{Health, reset};
+use crate::report::Paths;
+use crate::workers::{self, Handover, Shared};
+
+/// How long a start may wait for the first streams to the workers.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sets a server up. One method for each option of the binary, under its name; see [`Config`] for units, defaults and
+/// bounds.
+#[must_use]
+pub struct Builder {
+    config: Config,
+    listen_given: bool,
+    paths: Paths,
+    handler: Option<Box<dyn Handler>>,
+}
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        $($(#[$doc])* pub fn $name(mut self, $name: $type) -> Self {
+            self.config.$name = $name;
+            self
+        })*
+    };
+}
+
+macro_rules! path_settings {
+    ($($(#[$doc:meta])* $name:ident: $field:ident,)*) => {
+        $($(#[$doc])* pub fn $name<'a>(mut self, path: impl Into<Option<&'a str>>) -> Self {
+            self.paths.$field = path.into().map(str::to_owned);
+            self
+        })*
+    };
+}
+
+impl Builder {
+    fn new() -> Self {
+        Self {
+            config: Config::default(),
+            listen_given: false,
+            paths: Paths::default(),
+            handler: None,
+        }
+    }
+
+    /// Takes all settings at once.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Adds an address to serve on, `host:port`; port 0 picks one. The first call replaces the default.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        if !self.listen_given {
+            self.config.listen.clear();
+            self.listen_given = true;
+        }
+        self.config.listen.push(address.into());
+        self
+    }
+
+    settings! {
+        /// Threads that run the handler.
+        workers: usize,
+        /// Average service time at which the service is unhealthy.
+        threshold: Duration,
+        /// How long the reset thread sleeps.
+        cooldown: Duration,
+        /// Average age in samples: alpha = 2/(N+1).
+        ewma_age: u32,
+        /// What trips the gate, and how it recovers.
+        gate: GateMode,
+        /// Longest that a request may wait for a worker.
+        queue_budget: Duration,
+        /// Most requests that may wait.
+        queue_max: usize,
+        /// Whether one client's share of the queue is bounded.
+        fair: bool,
+        /// Client connections held.
+        max_connections: usize,
+        /// Request line and headers, in bytes.
+        max_head: usize,
+        /// Request body, in bytes.
+        max_body: usize,
+        /// First byte to last byte of a head, in total.
+        head_timeout: Duration,
+        /// The whole body, in total.
+        body_timeout: Duration,
+        /// A kept-alive connection between requests.
+        idle_timeout: Duration,
+        /// A reply that makes no progress.
+        write_timeout: Duration,
+        /// Whole request to reply; then 504.
+        request_timeout: Duration,
+        /// How long [`Server::run_until_signal`] drains.
+        drain: Duration,
+    }
+
+    path_settings! {
+        /// Moves `/health`; `None` leaves the path to the handler.
+        health_path: health,
+        /// Moves `/livez`; `None` leaves the path to the handler.
+        livez_path: live,
+        /// Moves `/readyz`; `None` leaves the path to the handler.
+        readyz_path: ready,
+        /// Moves `/metrics`; `None` leaves the path to the handler.
+        metrics_path: metrics,
+    }
+
+    /// What answers requests. Without one every path is 404.
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.handler = Some(Box::new(handler));
+        self
+    }
+
+    /// Starts the server: it listens when this returns.
+    ///
+    /// # Errors
+    /// A setting out of bounds, an address that can't be bound, no place for the private socket, or a refusal of the
+    /// system; nothing is left running then.
+    pub fn start(self) -> Result<Server, Error> {
+        self.config.validate()?;
+        let mut listeners = Vec::new();
+        for address in &self.config.listen {
+            let error = |source| Error::Listen {
+                address: address.clone(),
+                source,
+            };
+            let listener = TcpListener::bind(address).map_err(error)?;
+            listener.set_nonblocking(true).map_err(error)?;
+            listeners.push(listener);
+        }
+        let handler = self
+            .handler
+            .unwrap_or_else(|| Box::new(|_: &mut crate::Request| (404, "not found\n")));
+        Server::start(&self.config, self.paths, handler, listeners)
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("paths", &self.paths)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running server. Dropping it stops it.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    drain: Duration,
+    health: Arc<Health>,
+    /// `None` once stopped.
+    running: Option<Running>,
+}
+
+/// The threads, in the order in which they have to end.
+struct Running {
+    shared: Arc<Shared>,
+    frontend: JoinHandle<usize>,
+    workers: Vec<JoinHandle<()>>,
+    /// Disconnected when every worker has ended.
+    workers_ended: Receiver<()>,
+    reset: JoinHandle<()>,
+    /// Dropping it ends the reset thread.
+    stop_reset: Sender<()>,
+    private: PrivateSocket,
+}
+
+fn system(what: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::System { what, source }
+}
+
+impl Server {
+    /// Sets a server up.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    fn start(
+        config: &Config,
+        paths: Paths,
+        handler: Box<dyn Handler>,
+        listeners: Vec<TcpListener>,
+    ) -> Result<Self, Error> {
+        let addresses: Result<Vec<_>, _> = listeners.iter().map(TcpListener::local_addr).collect();
+        let addresses = addresses.map_err(system("the listeners"))?;
+        let (trips, tripped) = crossbeam_channel::unbounded();
+        let health = Arc::new(Health::new(config, trips, Instant::now()));
+        let (private, listener) = PrivateSocket::bind()?;
+        let server = tiny_http::Server::from_listener(listener, None)
+            .map_err(|error| system("the request queue")(std::io::Error::other(error)))?;
+        let poll = Poll::new().map_err(system("the event queue"))?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(system("the event queue"))?;
+        let (sender, inbox) = wake::channel(waker);
+        let shared = Arc::new(Shared {
+            server,
+            handler,
+            health: health.clone(),
+            handover: Handover::new(places(config.workers)),
+            frontend: sender,
+            closing: AtomicBool::new(false),
+        });
+        let (ready, started) = crossbeam_channel::bounded(1);
+        let frontend = Frontend::new(
+            poll,
+            inbox,
+            shared.clone(),
+            listeners
+                .into_iter()
+                .map(mio::net::TcpListener::from_std)
+                .collect(),
+            Intake::new(private.path(), Instant::now()),
+            config,
+            paths,
+            ready,
+        )
+        .map_err(system("the event queue"))?;
+
+        let (stop_reset, reset_stopped) = crossbeam_channel::bounded(0);
+        let (worker_alive, workers_ended) = crossbeam_channel::bounded(0);
+        let reset = reset::spawn(health.clone(), tripped, reset_stopped)
+            .map_err(system("the reset thread"))?;
+        let frontend = std::thread::Builder::new()
+            .name("plimsoll-front".into())
+            .spawn(move || frontend.run())
+            .map_err(system("the frontend's thread"))?;
+        let mut server = Self {
+            addresses,
+            drain: config.drain,
+            health,
+            running: Some(Running {
+                shared: shared.clone(),
+                frontend,
+                workers: Vec::new(),
+                workers_ended,
+                reset,
+                stop_reset,
+                private,
+            }),
+        };
+        // From here on an error drops the server, which ends what has been started.
+        for index in 0..config.workers {
+            let worker = workers::spawn(shared.clone(), index, worker_alive.clone())
+                .map_err(system("a worker thread"))?;
+            if let Some(running) = &mut server.running {
+                running.workers.push(worker);
+            }
+        }
+        drop((worker_alive, shared));
+        started.recv_timeout(START_TIMEOUT).map_err(|_| {
+            let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+            system("the streams to the workers")(late)
+        })?;
+        for address in &server.addresses {
+            log::info!("listening on http://{address}");
+        }
+        Ok(server)
+    }
+
+    /// The first address that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Every address that it listens on, in the order given.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What the server knows about itself.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Stops: not ready at once, keeps serving, answers what is in flight, and joins every thread; at most that long,
+    /// and earlier when nothing is in flight and no request has come for a fifth of it. (`tiny_http`'s own few
+    /// threads, which hold nothing, end by themselves some seconds later.)
+    ///
+    /// # Errors
+    /// [`Error::Cut`] when the time was over before every request was answered.
+    pub fn shutdown(mut self, drain: Duration) -> Result<(), Error> {
+        self.stop(drain)
+    }
+
+    /// Serves until SIGINT or SIGTERM, then drains as the `drain` setting says. A second signal ends the process at
+    /// once, with status 1.
+    ///
+    /// # Errors
+    /// As [`shutdown`](Self::shutdown); and [`Error::Signals`] when the handlers can't be installed, as when somebody
+    /// else has done so: the server stops then.
+    pub fn run_until_signal(mut self) -> Result<(), Error> {
+        let (sender, signals) = crossbeam_channel::bounded(1);
+        let asked = AtomicBool::new(false);
+        ctrlc::set_handler(move || {
+            if asked.swap(true, Ordering::AcqRel) {
+                log::warn!("stopping at once");
+                std::process::exit(1);
+            }
+            // Nobody listens any more when the server has ended already.
+            let _ = sender.try_send(());
+        })
+        .map_err(Error::Signals)?;
+        // The handler keeps its end for ever, so this is a signal.
+        if signals.recv().is_ok() {
+            log::info!(
+                "draining for up to {:?}; a second signal stops at once",
+                self.drain
+            );
+        }
+        self.stop(self.drain)
+    }
+
+    fn stop(&mut self, drain: Duration) -> Result<(), Error> {
+        let Some(running) = self.running.take() else {
+            return Ok(());
+        };
+        let until = Instant::now() + drain;
+        running.shared.frontend.send(Message::Drain { until });
+        let cut = running.frontend.join().unwrap_or_else(|_| {
+            log::error!("the frontend's thread panicked");
+            0
+        });
+        drop(running.stop_reset);
+        running.shared.closing.store(true, Ordering::Release);
+        for _ in &running.workers {
+            running.shared.server.unblock();
+        }
+        // A handler that hangs can't be ended; its thread is left to it.
+        let grace = until.max(Instant::now() + JOIN_GRACE);
+        match running.workers_ended.recv_deadline(grace) {
+            Err(RecvTimeoutError::Disconnected) | Ok(()) => {
+                for worker in running.workers {
+                    if worker.join().is_err() {
+                        log::error!("a worker's thread panicked");
+                    }
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => log::warn!("left behind workers whose handlers hang"),
+        }
+        if running.reset.join().is_err() {
+            log::error!("the reset thread panicked");
+        }
+        // tiny_http wakes its accept thread through the socket, so that has to go last.
+        drop(running.shared);
+        drop(running.private);
+        if cut > 0 {
+            Err(Error::Cut(cut))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// How long a stop waits for handlers that run on beyond the drain.
+const JOIN_GRACE: Duration = Duration::from_millis(500);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(Duration::ZERO) {
+            log::debug!("stopped: {error}");
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .field("health", &self.health)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,337 @@
+//! The binary as a user meets it: its options, what it prints and how it exits.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest any test waits for anything; reached only when something is wrong.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running binary, killed when dropped.
+struct Plimsoll {
+    child: Child,
+    stderr: Receiver<String>,
+}
+
+impl Plimsoll {
+    /// Starts the binary in an environment with no variables of its own but these.
+    fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("PLIMSOLL_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+        let (sender, stderr) = mpsc::channel();
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, stderr }
+    }
+
+    /// The address in the next `listening on` line of standard error.
+    fn address(&self) -> SocketAddr {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self
+                .stderr
+                .recv_timeout(left)
+                .expect("a `listening on` line");
+            if let Some((_, address)) = line.split_once("listening on http://") {
+                return address.parse().expect("an address and nothing after it");
+            }
+        }
+    }
+
+    /// Sends SIGTERM once it is caught: the addresses are logged before the wait for a signal.
+    fn terminate(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.catches_sigterm() {
+            assert!(Instant::now() < deadline, "SIGTERM is not caught");
+            thread::yield_now();
+        }
+        let status = Command::new("sh")
+            .args(["-c", &format!("kill -TERM {}", self.child.id())])
+            .status()
+            .expect("sh runs");
+        assert!(status.success(), "kill: {status}");
+    }
+
+    /// Reads the mask of caught signals, see `proc_pid_status(5)`.
+    fn catches_sigterm(&self) -> bool {
+        const SIGTERM: u32 = 15;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("the child is there until it is waited for");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let mask = u64::from_str_radix(mask.expect("a mask").trim(), 16).expect("a mask in hex");
+        mask & (1 << (SIGTERM - 1)) != 0
+    }
+
+    /// Waits for the exit; gives its status, what is on standard output and the lines left on
+    /// standard error.
+    fn exit(mut self) -> (ExitStatus, String, Vec<String>) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = Vec::new();
+        // Standard error ends when the process does.
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.stderr.recv_timeout(left) {
+                Ok(line) => lines.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("still running after {lines:?}"),
+            }
+        }
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "still running after {lines:?}");
+            thread::yield_now();
+        };
+        let mut stdout = String::new();
+        self.child
+            .stdout
+            .take()
+            .expect("stdout is piped")
+            .read_to_string(&mut stdout)
+            .expect("stdout is text");
+        (status, stdout, lines)
+    }
+}
+
+impl Drop for Plimsoll {
+    fn drop(&mut self) {
+        // Either fails only when the child has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs the binary to its end, expecting nothing but one line on standard error, and gives that
+/// line with the exit code.
+fn refusal(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let (status, stdout, lines) = Plimsoll::start(arguments, variables).exit();
+    assert_eq!(stdout, "");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    (status.code(), lines.concat())
+}
+
+/// Sends a GET on a connection of its own and gives the whole answer.
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a timeout above 0");
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream
+        .write_all(head.as_bytes())
+        .expect("the request is sent");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("an answer in time");
+    answer
+}
+
+#[test]
+fn help_lists_every_option_with_its_variable_on_standard_output() {
+    let (status, stdout, lines) = Plimsoll::start(&["--help"], &[]).exit();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(lines, [""; 0]);
+    for (flag, variable) in [
+        ("--listen ADDR", "PLIMSOLL_LISTEN"),
+        ("--workers N", "PLIMSOLL_WORKERS"),
+        ("--threshold DUR", "PLIMSOLL_THRESHOLD"),
+        ("--cooldown DUR", "PLIMSOLL_COOLDOWN"),
+        ("--ewma-age N", "PLIMSOLL_EWMA_AGE"),
+        ("--gate MODE", "PLIMSOLL_GATE"),
+        ("--queue-budget DUR", "PLIMSOLL_QUEUE_BUDGET"),
+        ("--queue-max N", "PLIMSOLL_QUEUE_MAX"),
+        ("--fair", "PLIMSOLL_FAIR"),
+        ("--max-connections N", "PLIMSOLL_MAX_CONNECTIONS"),
+        ("--max-head SIZE", "PLIMSOLL_MAX_HEAD"),
+        ("--max-body SIZE", "PLIMSOLL_MAX_BODY"),
+        ("--head-timeout DUR", "PLIMSOLL_HEAD_TIMEOUT"),
+        ("--body-timeout DUR", "PLIMSOLL_BODY_TIMEOUT"),
+        ("--idle-timeout DUR", "PLIMSOLL_IDLE_TIMEOUT"),
+        ("--write-timeout DUR", "PLIMSOLL_WRITE_TIMEOUT"),
+        ("--request-timeout DUR", "PLIMSOLL_REQUEST_TIMEOUT"),
+        ("--drain DUR", "PLIMSOLL_DRAIN"),
+        ("--work DUR", "PLIMSOLL_WORK"),
+        ("--log-level L", "PLIMSOLL_LOG"),
+    ] {
+        assert!(stdout.contains(&format!("  {flag}")), "{flag} in {stdout}");
+        assert!(
+            stdout.contains(&format!("[{variable}, default ")),
+            "{variable} in {stdout}"
+        );
+    }
+    assert!(stdout.contains("--help") && stdout.contains("--version"));
+}
+
+#[test]
+fn version_is_printed_on_standard_output() {
+    let (status, stdout, lines) = Plimsoll::start(&["--version"], &[]).exit();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(
+        stdout,
+        concat!("plimsoll ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    assert_eq!(lines, [""; 0]);
+}
+
+#[test]
+fn bad_options_exit_2_with_one_line_that_names_them() {
+    for (arguments, expected) in [
+        (
+            ["--wrokers", "4"],
+            "plimsoll: expected an option that --help lists (perhaps --workers), found \"--wrokers\"",
+        ),
+        (
+            ["serve", "now"],
+            "plimsoll: expected an option that --help lists, found \"serve\"",
+        ),
+        (
+            ["--workers", "many"],
+            "plimsoll: --workers: expected a whole number, found \"many\"",
+        ),
+        (
+            ["--workers", "0"],
+            "plimsoll: --workers: expected a whole number from 1 to 1024, found \"0\"",
+        ),
+        (
+            ["--threshold", "1000"],
+            "plimsoll: --threshold: expected a duration, such as 250ms, 1.5s or 2m, found \"1000\"",
+        ),
+        (
+            ["--head-timeout", "0"],
+            "plimsoll: --head-timeout: expected a duration above 0 and at most 24h, found \"0\"",
+        ),
+        (
+            ["--max-body", "1MB"],
+            "plimsoll: --max-body: expected a size, such as 16KiB, 1MiB or 4096, found \"1MB\"",
+        ),
+        (
+            ["--gate", "ajar"],
+            "plimsoll: --gate: expected guarded, literal or off, found \"ajar\"",
+        ),
+        (
+            ["--log-level", "loud"],
+            "plimsoll: --log-level: expected off, error, warn, info, debug or trace, found \"loud\"",
+        ),
+        (
+            ["--listen", ":8080"],
+            "plimsoll: --listen: expected HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080, found \":8080\"",
+        ),
+        (
+            ["--fair=maybe", "--fair"],
+            "plimsoll: --fair: expected true, false, 1 or 0, found \"maybe\"",
+        ),
+        (
+            ["--fair", "--drain"],
+            "plimsoll: --drain: expected a duration, such as 250ms, 1.5s or 2m, found nothing",
+        ),
+    ] {
+        assert_eq!(refusal(&arguments, &[]), (Some(2), expected.to_owned()));
+    }
+}
+
+#[test]
+fn a_bad_variable_exits_2_with_one_line_that_names_it() {
+    assert_eq!(
+        refusal(&[], &[("PLIMSOLL_QUEUE_BUDGET", "soon")]),
+        (
+            Some(2),
+            "plimsoll: PLIMSOLL_QUEUE_BUDGET: expected a duration, such as 250ms, 1.5s or 2m, found \"soon\""
+                .to_owned(),
+        ),
+    );
+}
+
+#[test]
+fn an_address_in_use_exits_1_with_the_address_and_the_reason() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = holder.local_addr().expect("a bound address").to_string();
+    // The log level must not hide it.
+    let (code, line) = refusal(&["--listen", &address, "--log-level", "off"], &[]);
+    assert_eq!(code, Some(1));
+    let reason = line
+        .strip_prefix(&format!("plimsoll: cannot listen on {address}: "))
+        .unwrap_or_else(|| panic!("the address first in {line}"));
+    assert!(reason.contains("in use"), "{line}");
+}
+
+#[test]
+fn a_flag_beats_the_environment() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = holder.local_addr().expect("a bound address").to_string();
+    let variables = [("PLIMSOLL_LISTEN", taken.as_str()), ("PLIMSOLL_LOG", "off")];
+
+    let (code, line) = refusal(&[], &variables);
+    assert_eq!(code, Some(1), "the variable alone is obeyed: {line}");
+
+    let flags = ["--listen", "127.0.0.1:0", "--log-level", "info"];
+    let server = Plimsoll::start(&flags, &variables);
+    assert_ne!(server.address().to_string(), taken);
+}
+
+#[test]
+fn every_address_is_served_and_logged() {
+    let by_flag = Plimsoll::start(&["--listen", "127.0.0.1:0", "--listen=127.0.0.1:0"], &[]);
+    let by_variable = Plimsoll::start(&[], &[("PLIMSOLL_LISTEN", "127.0.0.1:0,127.0.0.1:0")]);
+    for server in [by_flag, by_variable] {
+        let addresses = [server.address(), server.address()];
+        assert_ne!(addresses[0], addresses[1]);
+        for address in addresses {
+            assert!(get(address, "/").starts_with("HTTP/1.1 200 "));
+        }
+    }
+}
+
+#[test]
+fn the_root_tells_the_average_and_takes_as_long_as_asked() {
+    let work = Duration::from_millis(30);
+    let server = Plimsoll::start(&["--listen", "127.0.0.1:0", "--work", "30ms"], &[]);
+    let address = server.address();
+
+    let sent = Instant::now();
+    let answer = get(address, "/");
+    assert!(sent.elapsed() >= work);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(
+        answer.ends_with("\r\n\r\nAverage request time: 0.000000 (ms)\n"),
+        "{answer}"
+    );
+
+    let answer = get(address, "/elsewhere");
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nnot found\n"), "{answer}");
+}
+
+#[test]
+fn sigterm_ends_it_with_exit_0() {
+    let server = Plimsoll::start(&["--listen", "127.0.0.1:0", "--drain", "0"], &[]);
+    server.address();
+    server.terminate();
+    let (status, _, lines) = server.exit();
+    assert_eq!(status.code(), Some(0), "{lines:?}");
+}
