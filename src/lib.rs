@@ -1,4 +1,52 @@
 //! A small synchronous HTTP server that knows its own load line.
+//!
+//! It measures how long it takes to serve a request with a lock-free moving average, reports its health, refuses with
+//! 503 what it cannot carry, and recovers by itself: it sleeps, starts the average afresh, and tries again. A fixed
+//! pool of threads runs the handler; there is no async runtime and there are no futures.
+//!
+//! # Start
+//!
+//! ```no_run
+//! use plimsoll::{Request, Server};
+//!
+//! fn main() -> Result<(), plimsoll::Error> {
+//!     let server = Server::builder()
+//!         .listen("127.0.0.1:8080")
+//!         .handler(|_: &mut Request| "hello\n")
+//!         .start()?;
+//!     server.run_until_signal()
+//! }
+//! ```
+//!
+//! A handler is blocking, straight-line code. What it returns is [a reply](IntoResponse): text, bytes, a status with
+//! either, a `Result`, a [`Response`] with headers and a body behind a [`Read`](std::io::Read), or a
+//! `tiny_http::Response`.
+//!
+//! # What happens to a request
+//!
+//! ```text
+//!     clients ══ TCP ══▶ frontend ── whole, valid heads ──▶ tiny_http ── recv() ──▶ workers ─┐
+//!        ▲               (1 thread,     over a private      (parses,      (fixed pool,      │ handler
+//!        │                holds every   Unix stream         queues)       N threads)       │
+//!        │                socket)                                                          │
+//!        └──────────────── the reply, written by the worker straight to the client ◀───────┘
+//! ```
+//!
+//! The frontend is one thread with an event loop. It enforces every limit and deadline, and reads requests until they
+//! are whole, so idle and slow clients cost it a few hundred bytes, and never a thread. Admission lets a request wait
+//! only if it should reach a worker within the queue budget. `tiny_http` parses and queues what was admitted; a worker
+//! runs the handler and writes the reply straight to the client's socket. What the socket does not take at once is the
+//! frontend's to finish, so a slow reader never holds a worker.
+//!
+//! The health paths (`/health`, `/livez`, `/readyz`, `/metrics`) and every refusal are answered by the frontend
+//! itself, from memory: they work when all workers are stuck.
+//!
+//! # The gate
+//!
+//! When the average *service time* (handler start to reply handed over) has reached the threshold, the gate opens like
+//! a fuse: every request but those for health gets 503 with `Retry-After`. One thread sleeps the cooldown, then starts
+//! the averages afresh; single requests then show whether the service is well again. [`GateMode`] chooses between this,
+//! the plainer pattern it descends from, and none.
 #![forbid(unsafe_code)]
 
 mod config;

@@ -58,14 +58,8 @@ impl Response {
     }
 
     fn with_body(status: u16, body: Body) -> Self {
-        let status = if (200..=999).contains(&status) {
-            status
-        } else {
-            log::error!("a handler returned status {status}, expected 200 to 999: sent as 500");
-            500
-        };
         Self {
-            status,
+            status: final_status(status),
             headers: Vec::new(),
             body,
         }
@@ -193,6 +187,9 @@ pub(crate) enum Progress {
 /// How much of a stream is read at a time: what a worker may hold for a client beyond the socket's buffer.
 const STREAM_STEP: usize = 64 * 1024;
 
+/// A chunk's size line has a fixed width, so that the data can be read in place behind it.
+const SIZE_LINE: usize = 10;
+
 impl Stream {
     /// Reads one step of the body and appends it to `out` as it goes over the wire.
     ///
@@ -208,8 +205,6 @@ impl Stream {
         if limit == 0 {
             return Ok(Progress::End);
         }
-        // A chunk's size line has a fixed width, so that the data can be read in place behind it.
-        const SIZE_LINE: usize = 10;
         let data = match self.framing {
             Framing::Chunked => start + SIZE_LINE,
             _ => start,
@@ -351,6 +346,15 @@ impl DateCache {
     }
 }
 
+/// A status that ends an exchange; anything else is a handler's mistake.
+fn final_status(status: u16) -> u16 {
+    if (200..=999).contains(&status) {
+        return status;
+    }
+    log::error!("a handler returned status {status}, expected 200 to 999: sent as 500");
+    500
+}
+
 fn is_token(name: &str) -> bool {
     !name.is_empty()
         && name
@@ -399,8 +403,7 @@ impl IntoResponse for Vec<u8> {
 impl<T: IntoResponse> IntoResponse for (u16, T) {
     fn into_response(self) -> Response {
         let mut response = self.1.into_response();
-        let status = Response::with_body(self.0, Body::Bytes(Cow::Borrowed(b""))).status;
-        response.status = status;
+        response.status = final_status(self.0);
         response
     }
 }

@@ -1,20 +1,22 @@
 //! Starting and stopping: the order in which things come up, and go down.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use mio::net::TcpListener;
 use mio::{Poll, Waker};
 
 use crate::config::{Config, GateMode};
 use crate::error::Error;
 use crate::frontend::intake::{Intake, PrivateSocket};
 use crate::frontend::wake::{self, Message};
-use crate::frontend::{Frontend, WAKER, places};
+use crate::frontend::{Frontend, Parts, WAKER, places};
 use crate::handler::Handler;
 use crate::health::{Health, reset};
 use crate::report::Paths;
@@ -144,9 +146,7 @@ impl Builder {
                 address: address.clone(),
                 source,
             };
-            let listener = TcpListener::bind(address).map_err(error)?;
-            listener.set_nonblocking(true).map_err(error)?;
-            listeners.push(listener);
+            listeners.push(bind(address).map_err(error)?);
         }
         let handler = self
             .handler
@@ -186,7 +186,19 @@ struct Running {
     private: PrivateSocket,
 }
 
-fn system(what: &'static str) -> impl Fn(std::io::Error) -> Error {
+/// Binds the first of a name's addresses that can be bound.
+fn bind(address: &str) -> io::Result<TcpListener> {
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in address.to_socket_addrs()? {
+        match TcpListener::bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::System { what, source }
 }
 
@@ -208,7 +220,7 @@ impl Server {
         let health = Arc::new(Health::new(config, trips, Instant::now()));
         let (private, listener) = PrivateSocket::bind()?;
         let server = tiny_http::Server::from_listener(listener, None)
-            .map_err(|error| system("the request queue")(std::io::Error::other(error)))?;
+            .map_err(|error| system("the request queue")(io::Error::other(error)))?;
         let poll = Poll::new().map_err(system("the event queue"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("the event queue"))?;
         let (sender, inbox) = wake::channel(waker);
@@ -221,20 +233,16 @@ impl Server {
             closing: AtomicBool::new(false),
         });
         let (ready, started) = crossbeam_channel::bounded(1);
-        let frontend = Frontend::new(
+        let parts = Parts {
             poll,
             inbox,
-            shared.clone(),
-            listeners
-                .into_iter()
-                .map(mio::net::TcpListener::from_std)
-                .collect(),
-            Intake::new(private.path(), Instant::now()),
-            config,
+            shared: shared.clone(),
+            listeners,
+            intake: Intake::new(private.path(), Instant::now()),
             paths,
             ready,
-        )
-        .map_err(system("the event queue"))?;
+        };
+        let frontend = Frontend::new(parts, config).map_err(system("the event queue"))?;
 
         let (stop_reset, reset_stopped) = crossbeam_channel::bounded(0);
         let (worker_alive, workers_ended) = crossbeam_channel::bounded(0);
@@ -268,7 +276,7 @@ impl Server {
         }
         drop((worker_alive, shared));
         started.recv_timeout(START_TIMEOUT).map_err(|_| {
-            let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+            let late = io::Error::from(io::ErrorKind::TimedOut);
             system("the streams to the workers")(late)
         })?;
         for address in &server.addresses {

@@ -36,8 +36,11 @@ pub(crate) struct Shared {
 /// from a broken stream finds nothing, and never another client's exchange.
 #[derive(Debug)]
 pub(crate) struct Handover {
-    places: Box<[Mutex<Option<(u64, Arc<Exchange>)>>]>,
+    places: Box<[Mutex<Option<Entry>>]>,
 }
+
+/// An exchange under its id.
+type Entry = (u64, Arc<Exchange>);
 
 /// The bits of an id that name the place.
 const PLACE_BITS: u32 = 16;

@@ -138,7 +138,7 @@ impl<T> Admission<T> {
             .last_start
             .map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
         let expected = predicted.unwrap_or(Duration::ZERO);
-        if gap > self.budget / 10 {
+        if gap > self.budget / 2 {
             expected.max(gap)
         } else {
             expected
@@ -255,6 +255,11 @@ struct Count {
     admitted: u32,
 }
 
+/// The place of the n-th part of a second since the start.
+fn slot_of(slot: u64) -> usize {
+    usize::try_from(slot % SLOTS as u64).unwrap_or(0)
+}
+
 impl RetryAfter {
     /// Nothing counted yet. `seed` should differ between processes.
     pub(crate) fn new(seed: u64, now: Instant) -> Self {
@@ -270,7 +275,7 @@ impl RetryAfter {
     /// Counts a request that was offered, and whether it was admitted.
     pub(crate) fn count(&mut self, admitted: bool, now: Instant) {
         self.advance(now);
-        let count = &mut self.slots[self.slot as usize % SLOTS];
+        let count = &mut self.slots[slot_of(self.slot)];
         count.offered = count.offered.saturating_add(1);
         count.admitted = count.admitted.saturating_add(u32::from(admitted));
     }
@@ -282,7 +287,13 @@ impl RetryAfter {
             self.slots.iter().map(|slot| f64::from(part(slot))).sum()
         };
         let ratio = sum(|slot| slot.offered) / sum(|slot| slot.admitted).max(1.0);
-        1 + (self.uniform() * ratio.min(LONGEST_RETRY)) as u64
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "from 0 to 30"
+        )]
+        let extra = (self.uniform() * ratio.min(LONGEST_RETRY)) as u64;
+        1 + extra
     }
 
     /// Empties the slots that have passed since the last call.
@@ -290,7 +301,7 @@ impl RetryAfter {
         let passed = now.saturating_duration_since(self.start).as_millis() / SLOT.as_millis();
         let slot = u64::try_from(passed).unwrap_or(u64::MAX).max(self.slot);
         for stale in (self.slot + 1..=slot).rev().take(SLOTS) {
-            self.slots[stale as usize % SLOTS] = Count::default();
+            self.slots[slot_of(stale)] = Count::default();
         }
         self.slot = slot;
     }

@@ -11,6 +11,10 @@ use crate::exchange::{ClientKey, Exchange, ReplyRules};
 
 /// One client: its socket, its conversation, and its request in flight.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact about the socket or the reply by itself"
+)]
 pub(crate) struct Client {
     pub(crate) socket: Arc<TcpStream>,
     pub(crate) peer: SocketAddr,
@@ -24,6 +28,8 @@ pub(crate) struct Client {
     pub(crate) rules: ReplyRules,
     /// The socket may have something to read.
     pub(crate) readable: bool,
+    /// The client has said that it will send nothing more: what it sent ends with an end.
+    pub(crate) ending: bool,
     /// We have told the client that nothing more will come.
     pub(crate) finished: bool,
 }

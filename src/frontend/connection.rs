@@ -335,7 +335,7 @@ impl Connection {
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         let body = match &self.state {
-            State::Body(parts) => parts.2.capacity() + parts.0.canonical().len(),
+            State::Body(parts) => parts.2.capacity(),
             _ => 0,
         };
         let output: usize = self.output.iter().map(|piece| piece.bytes.len()).sum();

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::Frontend;
 use super::connection::CloseReason;
+use super::refusal::Refusal;
+use crate::health::bump;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A drain under way.
@@ -104,16 +106,22 @@ impl Frontend {
     }
 
     /// Lets go of every client; returns how many were still waiting for their reply.
-    pub(super) fn stop(mut self) -> usize {
+    pub(super) fn stop(mut self, now: Instant) -> usize {
         self.listeners.close();
         let mut cut = 0;
         for slot in self.clients.used() {
             let Some(client) = self.clients.get_mut(slot) else {
                 continue;
             };
-            let connection = &mut client.connection;
-            cut += usize::from(connection.is_answering() || connection.is_replying());
-            connection.close(CloseReason::Stopped);
+            if let Some(ticket) = client.ticket.take() {
+                // No worker has it: its client can be told to go elsewhere.
+                client.exchange = None;
+                self.admission.remove(ticket);
+                bump(&self.shared.health.counts.shed_drain);
+                self.refuse(slot, Refusal::Draining, None, now);
+            } else if client.connection.is_answering() || client.connection.is_replying() {
+                cut += 1;
+            }
             self.part(slot, CloseReason::Stopped);
         }
         self.publish();

@@ -178,11 +178,6 @@ impl Head {
     /// Fields that `tiny_http` would act on, and values that aren't ASCII, have [`RAW_PREFIX`] before the name and
     /// their value percent-encoded; so this is at most three times as long as the client's head, plus
     /// `RAW_PREFIX.len()` for each field.
-    pub(crate) fn canonical(&self) -> &[u8] {
-        &self.canonical
-    }
-
-    /// The same, to keep.
     pub(crate) fn into_canonical(self) -> Vec<u8> {
         self.canonical
     }
@@ -317,10 +312,9 @@ fn refused_version(window: &[u8]) -> Option<Refusal> {
                 _ => byte == expected,
             });
     match (fits, line_end) {
-        (false, _) => Some(BAD_VERSION),
         (true, None) => None,
         (true, Some(_)) if version.len() == form.len() => Some(Refusal::Version),
-        (true, Some(_)) => Some(BAD_VERSION),
+        (true, Some(_)) | (false, _) => Some(BAD_VERSION),
     }
 }
 

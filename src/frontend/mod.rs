@@ -96,6 +96,18 @@ struct HandedOver {
     stream: usize,
 }
 
+/// What a frontend is put together from.
+pub(crate) struct Parts {
+    pub(crate) poll: Poll,
+    pub(crate) inbox: Inbox,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) intake: Intake,
+    pub(crate) paths: Paths,
+    /// Told once, when every stream to the workers is open.
+    pub(crate) ready: Sender<()>,
+}
+
 /// The frontend's state. [`run`](Frontend::run) is the thread.
 pub(crate) struct Frontend {
     poll: Poll,
@@ -134,20 +146,21 @@ pub(crate) struct Frontend {
 impl Frontend {
     /// # Errors
     /// The event queue's refusal of a listener.
-    pub(crate) fn new(
-        poll: Poll,
-        inbox: Inbox,
-        shared: Arc<Shared>,
-        listeners: Vec<TcpListener>,
-        intake: Intake,
-        config: &Config,
-        paths: Paths,
-        ready: Sender<()>,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(parts: Parts, config: &Config) -> io::Result<Self> {
+        let Parts {
+            poll,
+            inbox,
+            shared,
+            listeners,
+            intake,
+            paths,
+            ready,
+        } = parts;
         let mut listeners = Listeners::new(listeners);
         for (number, socket) in listeners.sockets().iter_mut().enumerate() {
+            let token = Token(LISTENER - number);
             poll.registry()
-                .register(socket, Token(LISTENER - number), Interest::READABLE)?;
+                .register(socket, token, Interest::READABLE)?;
         }
         let now = Instant::now();
         let places = places(config.workers);
@@ -199,7 +212,7 @@ impl Frontend {
                 && error.kind() != ErrorKind::Interrupted
             {
                 log::error!("the event queue failed: {error}");
-                return self.stop();
+                return self.stop(Instant::now());
             }
             let now = Instant::now();
             for event in &events {
@@ -225,7 +238,7 @@ impl Frontend {
             }
             self.publish();
             if self.is_drained(now) {
-                return self.stop();
+                return self.stop(now);
             }
         }
     }
@@ -282,6 +295,7 @@ impl Frontend {
                     return;
                 };
                 client.readable |= event.is_readable() || event.is_read_closed();
+                client.ending |= event.is_read_closed();
                 // An event may be of the slot's last client: the socket itself knows.
                 let suspect = event.is_error() || event.is_write_closed();
                 if suspect && !matches!(client.socket.take_error(), Ok(None)) {
@@ -386,6 +400,7 @@ impl Frontend {
             ticket: None,
             rules: ReplyRules::UNKNOWN,
             readable: true,
+            ending: false,
             finished: false,
         });
         self.drive(slot, now);
@@ -497,7 +512,12 @@ fn read(client: &mut Client, buffer: &mut [u8], now: Instant) {
             client.readable = false;
             client.connection.handle_eof(now);
         }
-        Ok(count) => client.connection.handle_input(&buffer[..count], now),
+        Ok(count) => {
+            // A short read has emptied the socket: what comes later, comes with an event. Not so an end that came
+            // together with the bytes.
+            client.readable = count == buffer.len() || client.ending;
+            client.connection.handle_input(&buffer[..count], now);
+        }
         Err(error) if error.kind() == ErrorKind::WouldBlock => client.readable = false,
         Err(error) if error.kind() == ErrorKind::Interrupted => {}
         Err(_) => client.connection.close(CloseReason::Reset),

@@ -16,7 +16,7 @@ pub(crate) enum Message {
     Done(Done),
     /// A worker has received a stream's greeting.
     Greeting { stream: usize, attempt: u32 },
-    /// Stop taking on more, answer what is there, and end by `until` at the latest.
+    /// Drain, and end by `until` at the latest.
     Drain { until: Instant },
 }
 

@@ -24,12 +24,6 @@ impl Page {
         self.sample(name, "", value);
     }
 
-    /// A gauge that has no sample before its first value.
-    fn average(&mut self, name: &str, help: &str, value: Option<f64>) {
-        self.family(name, "gauge", help);
-        self.sample(name, "", value.unwrap_or(f64::NAN));
-    }
-
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.family(name, "counter", help);
         self.sample(name, "", value);
@@ -65,176 +59,201 @@ impl Page {
 /// The page of `/metrics`.
 pub(super) fn metrics(now: &Snapshot, health: &Health) -> String {
     let mut page = Page(String::with_capacity(12 * 1024));
+    state(&mut page, now);
+    times(&mut page, now, health);
+    requests(&mut page, now);
+    connections(&mut page, now);
+    workers(&mut page, now);
+    gate(&mut page, now);
+    process(&mut page, now);
+    page.0
+}
+
+fn state(page: &mut Page, now: &Snapshot) {
+    for (name, help, value) in [
+        (
+            "up",
+            "Whether requests are served: 0 while the gate is open.",
+            now.is_healthy(),
+        ),
+        ("ready", "Whether the server wants traffic.", now.is_ready()),
+        (
+            "live",
+            "Whether the process can do its job: not every worker is stuck.",
+            now.is_live(),
+        ),
+        ("draining", "Whether the server is stopping.", now.draining),
+    ] {
+        page.gauge(&format!("plimsoll_{name}"), help, u8::from(value));
+    }
+}
+
+fn times(page: &mut Page, now: &Snapshot, health: &Health) {
+    const SERVICE: &str = "Moving average of the service time: handler start to reply handed over.";
+    const RESPONSE: &str =
+        "Moving average of the response time: request whole to reply handed over.";
+    const BAD: &str = "Moving average of the share of requests answered 4xx.";
+    const FAILED: &str = "Moving average of the share of requests answered 5xx.";
+    const PREDICTED: &str = "Service time that admission expects of the next request.";
+    for (name, help, value) in [
+        ("service_time_average_seconds", SERVICE, now.service_time),
+        ("response_time_average_seconds", RESPONSE, now.response_time),
+        ("bad_requests_average_ratio", BAD, now.bad_ratio),
+        ("failed_requests_average_ratio", FAILED, now.failed_ratio),
+        (
+            "predicted_service_time_seconds",
+            PREDICTED,
+            now.predicted_service_time,
+        ),
+    ] {
+        // A gauge without a sample yet is no number.
+        page.gauge(&format!("plimsoll_{name}"), help, value.unwrap_or(f64::NAN));
+    }
+    for (name, help, histogram) in [
+        (
+            "request_duration",
+            "Request whole to reply handed over.",
+            &health.response_times,
+        ),
+        (
+            "service_duration",
+            "Handler start to reply handed over.",
+            &health.service_times,
+        ),
+        (
+            "queue_wait",
+            "Request whole to handler start.",
+            &health.queue_waits,
+        ),
+    ] {
+        page.histogram(&format!("plimsoll_{name}_seconds"), help, histogram);
+    }
+}
+
+fn requests(page: &mut Page, now: &Snapshot) {
+    const OUTCOMES: &str =
+        "Requests answered: served (up to 3xx), bad (4xx, malformed included), failed (5xx).";
     let totals = &now.totals;
-    page.gauge(
-        "plimsoll_up",
-        "Whether requests are served: 1, or 0 while the gate is open.",
-        u8::from(now.is_healthy()),
-    );
-    page.gauge(
-        "plimsoll_ready",
-        "Whether the server wants traffic.",
-        u8::from(now.is_ready()),
-    );
-    page.gauge(
-        "plimsoll_live",
-        "Whether the process can do its job: not every worker is stuck.",
-        u8::from(now.is_live()),
-    );
-    page.gauge(
-        "plimsoll_draining",
-        "Whether the server is stopping.",
-        u8::from(now.draining),
-    );
-    page.average(
-        "plimsoll_service_time_average_seconds",
-        "Moving average of the service time: handler start to reply handed over.",
-        now.service_time,
-    );
-    page.average(
-        "plimsoll_response_time_average_seconds",
-        "Moving average of the response time: request whole to reply handed over.",
-        now.response_time,
-    );
-    page.average(
-        "plimsoll_bad_requests_average_ratio",
-        "Moving average of the share of requests answered 4xx.",
-        now.bad_ratio,
-    );
-    page.average(
-        "plimsoll_failed_requests_average_ratio",
-        "Moving average of the share of requests answered 5xx.",
-        now.failed_ratio,
-    );
-    page.histogram(
-        "plimsoll_request_duration_seconds",
-        "Request whole to reply handed over.",
-        &health.response_times,
-    );
-    page.histogram(
-        "plimsoll_service_duration_seconds",
-        "Handler start to reply handed over.",
-        &health.service_times,
-    );
-    page.histogram(
-        "plimsoll_queue_wait_seconds",
-        "Request whole to handler start.",
-        &health.queue_waits,
-    );
-    page.counters(
-        "plimsoll_requests_total",
-        "Requests answered, by outcome: served (up to 3xx), bad (4xx, malformed included), failed (5xx).",
-        "outcome",
-        &[("served", totals.served), ("bad", totals.bad), ("failed", totals.failed)],
-    );
+    let outcomes = [
+        ("served", totals.served),
+        ("bad", totals.bad),
+        ("failed", totals.failed),
+    ];
+    page.counters("plimsoll_requests_total", OUTCOMES, "outcome", &outcomes);
+    let shed = [
+        ("queue", totals.shed_queue),
+        ("deadline", totals.shed_deadline),
+        ("fair", totals.shed_fair),
+        ("gate", totals.shed_gate),
+        ("drain", totals.shed_drain),
+    ];
     page.counters(
         "plimsoll_shed_total",
-        "Requests refused with 503, by reason.",
+        "Requests refused with 503.",
         "reason",
-        &[
-            ("queue", totals.shed_queue),
-            ("deadline", totals.shed_deadline),
-            ("fair", totals.shed_fair),
-            ("gate", totals.shed_gate),
-            ("drain", totals.shed_drain),
-        ],
+        &shed,
     );
-    page.counter(
-        "plimsoll_health_requests_total",
-        "Requests for the health paths.",
-        totals.probed,
-    );
-    page.counter(
-        "plimsoll_handler_panics_total",
-        "Handlers that panicked.",
-        totals.panics,
-    );
-    page.counter(
-        "plimsoll_request_timeouts_total",
-        "Requests answered 504: slower than the request timeout.",
-        totals.timeouts,
-    );
-    page.counter(
-        "plimsoll_late_replies_total",
-        "Replies dropped: their client had been answered already, or had gone.",
-        totals.late,
-    );
-    page.counter(
-        "plimsoll_abandoned_requests_total",
-        "Requests not started: their client had gone, or had been refused.",
-        totals.skipped,
-    );
-    page.counter(
-        "plimsoll_cut_replies_total",
-        "Replies cut in their middle.",
-        totals.cut,
-    );
-    page.counter(
-        "plimsoll_slow_requests_total",
-        "Requests not whole in time: answered 408.",
-        totals.too_slow,
-    );
-    page.counter(
-        "plimsoll_write_timeouts_total",
-        "Replies cut for making no progress.",
-        totals.write_timeouts,
-    );
+    for (name, help, value) in [
+        (
+            "health_requests",
+            "Requests for the health paths.",
+            totals.probed,
+        ),
+        ("handler_panics", "Handlers that panicked.", totals.panics),
+        (
+            "request_timeouts",
+            "Requests answered 504: slower than the request timeout.",
+            totals.timeouts,
+        ),
+        (
+            "late_replies",
+            "Replies dropped: their client was answered already, or had gone.",
+            totals.late,
+        ),
+        (
+            "abandoned_requests",
+            "Requests not started: their client had gone.",
+            totals.skipped,
+        ),
+        ("cut_replies", "Replies cut in their middle.", totals.cut),
+        (
+            "slow_requests",
+            "Requests not whole in time: answered 408.",
+            totals.too_slow,
+        ),
+        (
+            "write_timeouts",
+            "Replies cut for making no progress.",
+            totals.write_timeouts,
+        ),
+    ] {
+        page.counter(&format!("plimsoll_{name}_total"), help, value);
+    }
+}
+
+fn connections(page: &mut Page, now: &Snapshot) {
+    const IDLE: &str =
+        "Kept-alive connections closed: unused for the idle timeout, or making room.";
+    const PAUSES: &str =
+        "Times that accepting paused: all connections in use, or no descriptors left.";
+    let totals = &now.totals;
     page.gauge(
         "plimsoll_connections",
         "Client connections open.",
         now.connections,
     );
+    let accepted = "Client connections accepted.";
     page.counter(
         "plimsoll_connections_accepted_total",
-        "Client connections accepted.",
+        accepted,
         totals.accepted,
     );
+    let idle = [("timeout", totals.idle_closed), ("room", totals.evicted)];
     page.counters(
-        "plimsoll_connections_closed_idle_total",
-        "Kept-alive connections closed, by reason: unused for the idle timeout, or making room.",
+        "plimsoll_idle_connections_closed_total",
+        IDLE,
         "reason",
-        &[("timeout", totals.idle_closed), ("room", totals.evicted)],
+        &idle,
     );
-    page.counters(
-        "plimsoll_accept_pauses_total",
-        "Times that accepting paused, by reason: all connections in use, or no descriptors left.",
-        "reason",
-        &[
-            ("full", totals.accept_pauses_full),
-            ("descriptors", totals.accept_pauses_descriptors),
-        ],
-    );
-    page.gauge(
-        "plimsoll_requests_in_flight",
-        "Requests handed to the workers and not answered yet.",
-        now.in_flight,
-    );
-    page.gauge(
-        "plimsoll_queue_length",
-        "Requests that wait for a worker.",
-        now.queue,
-    );
-    page.average(
-        "plimsoll_predicted_service_time_seconds",
-        "Service time that admission expects of the next request.",
-        now.predicted_service_time,
-    );
-    page.gauge("plimsoll_workers", "Workers in the pool.", now.workers);
-    page.gauge(
-        "plimsoll_workers_busy",
-        "Workers that run a handler or write a reply.",
-        now.workers_busy,
-    );
-    page.gauge(
-        "plimsoll_workers_stuck",
-        "Workers busy with one request for longer than the request timeout.",
-        now.workers_stuck,
-    );
+    let pauses = [
+        ("full", totals.accept_pauses_full),
+        ("descriptors", totals.accept_pauses_descriptors),
+    ];
+    page.counters("plimsoll_accept_pauses_total", PAUSES, "reason", &pauses);
+}
+
+fn workers(page: &mut Page, now: &Snapshot) {
+    const STUCK: &str = "Workers busy with one request for longer than the request timeout.";
+    const STREAMS: &str = "Private streams to the workers that broke and were opened again.";
+    for (name, help, value) in [
+        (
+            "requests_in_flight",
+            "Requests handed to the workers and not answered yet.",
+            now.in_flight,
+        ),
+        (
+            "queue_length",
+            "Requests that wait for a worker.",
+            now.queue,
+        ),
+        ("workers", "Workers in the pool.", now.workers),
+        (
+            "workers_busy",
+            "Workers that run a handler or write a reply.",
+            now.workers_busy,
+        ),
+        ("workers_stuck", STUCK, now.workers_stuck),
+    ] {
+        page.gauge(&format!("plimsoll_{name}"), help, value);
+    }
     page.counter(
         "plimsoll_stream_failures_total",
-        "Private streams to the workers that broke and were opened again.",
-        totals.stream_failures,
+        STREAMS,
+        now.totals.stream_failures,
     );
+}
+
+fn gate(page: &mut Page, now: &Snapshot) {
     page.family(
         "plimsoll_gate_state",
         "gauge",
@@ -251,72 +270,67 @@ pub(super) fn metrics(now: &Snapshot, health: &Health) -> String {
     page.family("plimsoll_gate_mode", "gauge", "1 for what trips the gate.");
     for mode in [GateMode::Guarded, GateMode::Literal, GateMode::Off] {
         let here = u8::from(now.gate_mode == mode);
-        page.sample(
-            "plimsoll_gate_mode",
-            &format!("{{mode=\"{}\"}}", mode.as_str()),
-            here,
-        );
+        page.sample("plimsoll_gate_mode", &format!("{{mode=\"{mode}\"}}"), here);
     }
     let reopens_in = match now.gate {
         GateState::Open { reopens_in } => reopens_in,
         _ => Duration::ZERO,
     };
-    page.gauge(
-        "plimsoll_gate_reopens_in_seconds",
-        "Time until the reset while the gate is open, else 0.",
-        reopens_in.as_secs_f64(),
-    );
-    page.gauge(
-        "plimsoll_gate_state_seconds",
-        "How long the gate has been in its state.",
-        now.gate_for.as_secs_f64(),
-    );
-    page.gauge(
-        "plimsoll_gate_threshold_seconds",
-        "Average service time at which the gate trips.",
-        now.threshold.as_secs_f64(),
-    );
-    page.gauge(
-        "plimsoll_gate_cooldown_seconds",
-        "Cooldown of the last trip.",
-        now.cooldown.as_secs_f64(),
-    );
+    for (name, help, value) in [
+        (
+            "reopens_in",
+            "Time until the reset while the gate is open, else 0.",
+            reopens_in,
+        ),
+        (
+            "state_age",
+            "How long the gate has been in its state.",
+            now.gate_for,
+        ),
+        (
+            "threshold",
+            "Average service time at which the gate trips.",
+            now.threshold,
+        ),
+        ("cooldown", "Cooldown of the last trip.", now.cooldown),
+    ] {
+        page.gauge(
+            &format!("plimsoll_gate_{name}_seconds"),
+            help,
+            value.as_secs_f64(),
+        );
+    }
     page.gauge(
         "plimsoll_gate_epoch",
         "Resets so far, as jobs are told apart by it.",
         now.epoch,
     );
-    page.counter(
-        "plimsoll_gate_trips_total",
-        "Times that the gate tripped.",
-        now.trips,
-    );
-    page.counter(
-        "plimsoll_gate_resets_total",
-        "Times that the reset thread reset.",
-        now.resets,
-    );
-    page.counter(
-        "plimsoll_gate_probes_total",
-        "Requests let through to see whether the service is well again.",
-        now.gate_probes,
-    );
+    for (name, help, value) in [
+        ("trips", "Times that the gate tripped.", now.trips),
+        ("resets", "Times that the reset thread reset.", now.resets),
+        (
+            "probes",
+            "Requests let through to see whether the service is well again.",
+            now.gate_probes,
+        ),
+    ] {
+        page.counter(&format!("plimsoll_gate_{name}_total"), help, value);
+    }
+}
+
+fn process(page: &mut Page, now: &Snapshot) {
     page.gauge(
         "plimsoll_uptime_seconds",
         "Time since the start.",
         now.uptime.as_secs_f64(),
     );
-    let start = now.start_time.duration_since(SystemTime::UNIX_EPOCH);
-    page.gauge(
-        "process_start_time_seconds",
-        "Start time since the Unix epoch.",
-        start.unwrap_or_default().as_secs_f64(),
-    );
+    let start = now
+        .start_time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let help = "Start time since the Unix epoch.";
+    page.gauge("process_start_time_seconds", help, start.as_secs_f64());
     page.family("plimsoll_build_info", "gauge", "The version, as a label.");
-    page.sample(
-        "plimsoll_build_info",
-        concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"),
-        1,
-    );
-    page.0
+    let labels = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
+    page.sample("plimsoll_build_info", labels, 1);
 }
