@@ -75,7 +75,7 @@ impl Refusal {
                 "The only transfer coding understood here is chunked: use no other.\n"
             }
             Self::Shed => "The server is overloaded: try again later.\n",
-            Self::Unhealthy => "The server is recovering from overload: try again later.\n",
+            Self::Unhealthy => "The service is unhealthy and recovers: try again later.\n",
             Self::Draining => "The server is stopping: try another one.\n",
             Self::HandlerTooSlow => "The server took too long to reply: try again later.\n",
             Self::Version => "Only HTTP/1.0 and HTTP/1.1 are spoken here: use one of these.\n",
