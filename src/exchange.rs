@@ -12,7 +12,7 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -92,6 +92,8 @@ pub(crate) struct Exchange {
     /// When the client gets 504 instead.
     pub(crate) deadline: Instant,
     stage: AtomicU8,
+    /// The client has sent more already, or has ended: the frontend waits for this exchange's end.
+    awaited: AtomicBool,
     body: Mutex<Vec<u8>>,
     /// A reply whose rest waits for the client to read.
     parked: Mutex<Option<Stream>>,
@@ -110,6 +112,7 @@ impl Exchange {
             admitted,
             deadline,
             stage: AtomicU8::new(Stage::Waiting as u8),
+            awaited: AtomicBool::new(false),
             body: Mutex::new(body),
             parked: Mutex::new(None),
         }
@@ -125,6 +128,16 @@ impl Exchange {
     /// Whether it stands at `stage` now.
     pub(crate) fn is(&self, stage: Stage) -> bool {
         self.stage.load(Ordering::Acquire) == stage as u8
+    }
+
+    /// Notes that the frontend waits for the end of this exchange.
+    pub(crate) fn set_awaited(&self) {
+        self.awaited.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the frontend waits for the end of this exchange.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::SeqCst)
     }
 
     /// The body, once.

@@ -82,8 +82,17 @@ impl Handover {
 pub(crate) struct Done {
     /// The place in the hand-over table, free again.
     pub(crate) place: usize,
+    /// When.
+    pub(crate) at: Instant,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) result: Ended,
+}
+
+impl Done {
+    /// Whether nothing is left to do but to wait for the client's next request.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(&self.result, Ended::Replied { rest, after: After::Keep } if rest.is_empty())
+    }
 }
 
 /// What became of an exchange.
@@ -165,11 +174,14 @@ impl Worker {
             return;
         };
         let result = self.work(inner, &exchange);
-        self.shared.frontend.send(Message::Done(Done {
+        let in_flight = &self.shared.health.gauges.in_flight;
+        in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.shared.frontend.send_done(Done {
             place: Handover::place(id),
+            at: Instant::now(),
             exchange,
             result,
-        }));
+        });
     }
 
     fn work(&mut self, inner: tiny_http::Request, exchange: &Arc<Exchange>) -> Ended {

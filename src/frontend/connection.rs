@@ -252,6 +252,11 @@ impl Connection {
         self.handle_sent(0, now);
     }
 
+    /// Whether bytes of a further request have come.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     /// The next bytes to send; empty when there are none.
     pub(crate) fn output(&self) -> &[u8] {
         self.output.front().map_or(&[], Piece::rest)

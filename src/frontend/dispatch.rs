@@ -1,6 +1,7 @@
 //! From a whole request to a worker, and back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::admission::Shed;
@@ -169,18 +170,21 @@ impl Frontend {
             self.free_places.push(place);
             return;
         };
+        self.shared.health.gauges.in_flight.fetch_add(1, Relaxed);
         self.handed[place] = Some(HandedOver { id, stream });
-        if behind_others {
-            while self
-                .ahead
-                .front()
-                .is_some_and(|front| !front.is(Stage::Waiting))
-            {
-                self.ahead.pop_front();
-            }
-            if exchange.is(Stage::Waiting) && self.queue_deadline(exchange) > now {
-                self.ahead.push_back(exchange.clone());
-            }
+        if !behind_others {
+            self.shared.health.idle_worker_taken(now);
+            return;
+        }
+        while self
+            .ahead
+            .front()
+            .is_some_and(|front| !front.is(Stage::Waiting))
+        {
+            self.ahead.pop_front();
+        }
+        if exchange.is(Stage::Waiting) && self.queue_deadline(exchange) > now {
+            self.ahead.push_back(exchange.clone());
         }
     }
 
@@ -227,7 +231,7 @@ impl Frontend {
                 } else {
                     client.exchange = None;
                 }
-                client.connection.answer(rest, after, now);
+                client.connection.answer(rest, after, done.at);
             }
             Ended::Broken => {
                 client.exchange = None;
@@ -303,6 +307,7 @@ impl Frontend {
                 continue;
             };
             self.free_places.push(place);
+            self.shared.health.gauges.in_flight.fetch_sub(1, Relaxed);
             let key = exchange.origin.client;
             let waited = self.abandon(&exchange);
             let Some(client) = self.clients.by_key(key) else {

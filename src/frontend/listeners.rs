@@ -72,6 +72,11 @@ impl Listeners {
         self.full = true;
     }
 
+    /// Whether accepting waits for a connection to be given back.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// Takes that a connection has been given back: a paused accept may go on.
     pub(crate) fn resume(&mut self) {
         self.full = false;

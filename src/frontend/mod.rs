@@ -215,14 +215,15 @@ impl Frontend {
                 return self.stop(Instant::now());
             }
             let now = Instant::now();
+            // Ends of exchanges first: the next request of a client is often here already.
+            while let Some(message) = self.inbox.next() {
+                self.handle_message(message, now);
+            }
             for event in &events {
                 self.handle_readiness(event, now);
             }
             for slot in std::mem::take(&mut self.unfinished) {
                 self.drive(slot, now);
-            }
-            while let Some(message) = self.inbox.next() {
-                self.handle_message(message, now);
             }
             self.handle_timeouts(now);
             self.accept(now);
@@ -248,13 +249,19 @@ impl Frontend {
         let gauges = &self.shared.health.gauges;
         gauges.connections.store(self.clients.len(), Relaxed);
         gauges.queue.store(self.admission.len(), Relaxed);
-        gauges.in_flight.store(self.busy(), Relaxed);
     }
 
     /// How long to wait for readiness: until the next deadline of anything.
     fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
-        if !self.unfinished.is_empty() || self.listeners.is_ready(now) || !self.inbox.may_sleep() {
+        let hungry = self.admission.len() > 0
+            || !self.resuming.is_empty()
+            || self.listeners.is_full()
+            || self.drain.is_some();
+        if !self.unfinished.is_empty()
+            || self.listeners.is_ready(now)
+            || !self.inbox.may_sleep(hungry)
+        {
             return Some(Duration::ZERO);
         }
         let due = [
@@ -421,7 +428,7 @@ impl Frontend {
             } else if client.readable && client.connection.wants_input() {
                 read(client, &mut self.read_buffer, now);
             } else {
-                self.settle(slot);
+                self.settle(slot, now);
                 return;
             }
         }
@@ -429,7 +436,7 @@ impl Frontend {
     }
 
     /// Puts a client that can do nothing now where it waits: on the list of the idle, before its deadline; or out.
-    fn settle(&mut self, slot: u32) {
+    fn settle(&mut self, slot: u32, now: Instant) {
         let Some(client) = self.clients.get_mut(slot) else {
             return;
         };
@@ -445,8 +452,15 @@ impl Frontend {
                 return;
             }
         }
+        if let Some(exchange) = &client.exchange
+            && (client.readable || client.connection.has_input())
+        {
+            exchange.set_awaited();
+        }
         if let Some(deadline) = client.connection.next_timeout() {
-            self.deadlines.arm(slot, deadline);
+            // The end of an exchange need not wake this thread, so the idle timeout behind it has to be looked for.
+            let idle_timeout = now + self.limits.idle_timeout;
+            self.deadlines.arm(slot, deadline.min(idle_timeout));
         }
         let idle = client.connection.is_idle();
         self.clients.set_idle(slot, idle);

@@ -373,11 +373,17 @@ impl Health {
         lock(&self.gate).abandon_probe(epoch);
     }
 
+    /// Takes that an idle worker is about to begin a job. Without this, the first requests after a quiet time would
+    /// find every worker taken and no job begun for long, which is what a stall looks like.
+    pub(crate) fn idle_worker_taken(&self, now: Instant) {
+        self.last_start.fetch_max(self.nanos(now), Relaxed);
+    }
+
     /// Takes that `worker` begins a job that was admitted at `arrived`.
     pub(crate) fn job_begins(&self, worker: usize, arrived: Instant, now: Instant) {
         let nanos = self.nanos(now);
         self.workers[worker].store(nanos, Relaxed);
-        self.last_start.store(nanos, Relaxed);
+        self.last_start.fetch_max(nanos, Relaxed);
         self.queue_waits.add(now.saturating_duration_since(arrived));
     }
 
