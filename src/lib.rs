@@ -53,6 +53,9 @@ mod config;
 mod error;
 mod exchange;
 mod frontend;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod health;
 mod report;

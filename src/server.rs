@@ -401,3 +401,81 @@ impl fmt::Debug for Server {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn send(address: SocketAddr, target: &str) -> TcpStream {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        client
+    }
+
+    fn reply(mut client: TcpStream) -> String {
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).unwrap();
+        reply
+    }
+
+    fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < end, "never: {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// What a broken stream holds is answered 500, what workers hold is not touched, and the stream comes back.
+    #[test]
+    fn a_broken_stream_fails_its_exchanges_and_is_opened_again() {
+        let (release, released) = crossbeam_channel::bounded::<()>(0);
+        let server = Server::builder()
+            .listen("127.0.0.1:0")
+            .workers(2)
+            .queue_budget(PATIENCE)
+            .handler(move |request: &mut crate::Request| {
+                if request.path() == "/wait" {
+                    let _ = released.recv();
+                }
+                "served"
+            })
+            .start()
+            .unwrap();
+        let address = server.local_addr();
+        // A quick job first: then requests are handed over ahead of idle workers.
+        assert!(reply(send(address, "/")).ends_with("served"));
+        let held: Vec<_> = (0..2).map(|_| send(address, "/wait")).collect();
+        await_that("both workers busy", || {
+            server.health().snapshot().workers_busy == 2
+        });
+        let lost: Vec<_> = (0..4).map(|_| send(address, "/")).collect();
+        await_that("all handed over", || {
+            server.health().snapshot().in_flight == 6
+        });
+
+        let running = server.running.as_ref().unwrap();
+        for stream in 0..2 {
+            running.shared.frontend.send(Message::Sabotage { stream });
+        }
+        for client in lost {
+            let reply = reply(client);
+            assert!(reply.starts_with("HTTP/1.1 500 "), "{reply}");
+        }
+        drop(release);
+        for client in held {
+            assert!(reply(client).ends_with("served"));
+        }
+        await_that("served again", || {
+            reply(send(address, "/")).ends_with("served")
+        });
+        assert_eq!(server.health().snapshot().totals.stream_failures, 2);
+        server.shutdown(PATIENCE).unwrap();
+    }
+}

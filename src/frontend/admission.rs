@@ -100,11 +100,11 @@ impl<T> Admission<T> {
         if let Some(peers) = &self.peers {
             let peer = Peer::from(peer);
             let queued = peers.get(&peer).copied().unwrap_or(0);
-            let others = peers.len() + usize::from(queued == 0);
+            let waiting = peers.len() + usize::from(queued == 0);
             let service = self.service(crew, predicted, now).as_secs_f64();
             let room =
                 self.budget.as_secs_f64() * f64::from(self.workers) / service.max(f64::EPSILON);
-            if queued as f64 >= (room / (others + 1) as f64).max(1.0) {
+            if queued as f64 >= (room / (waiting + 1) as f64).max(1.0) {
                 return Err(Shed::Fair);
             }
         }
@@ -246,7 +246,7 @@ pub(crate) struct RetryAfter {
     /// The slot of `now`, counted from `start`.
     slot: u64,
     slots: [Count; SLOTS],
-    random: u64,
+    random: Random,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -267,8 +267,7 @@ impl RetryAfter {
             start: now,
             slot: 0,
             slots: [Count::default(); SLOTS],
-            // The generator's one fixed point is zero.
-            random: seed | 1,
+            random: Random::new(seed),
         }
     }
 
@@ -292,7 +291,7 @@ impl RetryAfter {
             clippy::cast_sign_loss,
             reason = "from 0 to 30"
         )]
-        let extra = (self.uniform() * ratio.min(LONGEST_RETRY)) as u64;
+        let extra = (self.random.uniform() * ratio.min(LONGEST_RETRY)) as u64;
         1 + extra
     }
 
@@ -305,13 +304,25 @@ impl RetryAfter {
         }
         self.slot = slot;
     }
+}
 
-    /// A number in [0, 1): [xorshift64*](https://en.wikipedia.org/wiki/Xorshift#xorshift*).
-    fn uniform(&mut self) -> f64 {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        let bits = self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11;
+/// Random numbers that need not be unpredictable: [xorshift64*](https://en.wikipedia.org/wiki/Xorshift#xorshift*).
+#[derive(Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// A sequence of its own for almost every seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        // Zero is the generator's one fixed point.
+        Self(seed | 1)
+    }
+
+    /// A number in [0, 1), uniformly distributed.
+    pub(crate) fn uniform(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11;
         bits as f64 / (1_u64 << 53) as f64
     }
 }

@@ -9,11 +9,11 @@
 //! request line are skipped.
 
 use std::mem::MaybeUninit;
-use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use httparse::Status;
 
+use super::authority::is_authority;
 use super::refusal::Refusal;
 
 /// Name prefix of a field that `tiny_http` must not see as it is; the value is percent-encoded, see [`decode_raw`].
@@ -105,20 +105,21 @@ impl Progress {
     /// Looks at the new bytes of `window`: is it worth parsing it?
     fn advance(&mut self, window: &[u8]) -> Result<bool, Refusal> {
         let mut due = window.len() >= self.parse_at;
-        let old = self.scanned.min(window.len());
-        for (index, _) in window
-            .iter()
-            .enumerate()
-            .skip(old)
-            .filter(|&(_, &byte)| byte == b'\n')
-        {
-            let (line, _) = window.split_at(index + 1);
-            if line.ends_with(b"\r\n\r\n") {
+        let (old, new) = window.split_at(self.scanned.min(window.len()));
+        let mut previous = old.last().copied();
+        for (index, &byte) in new.iter().enumerate() {
+            if (byte == b'\n') != (previous == Some(b'\r')) {
+                return Err(BAD_LINE_END);
+            }
+            previous = Some(byte);
+            if byte == b'\n'
+                && window
+                    .split_at(old.len() + index + 1)
+                    .0
+                    .ends_with(b"\r\n\r\n")
+            {
                 due = true;
                 break;
-            }
-            if !line.ends_with(b"\r\n") {
-                return Err(BAD_LINE_END);
             }
         }
         self.scanned = window.len();
@@ -178,6 +179,12 @@ impl Head {
     /// Fields that `tiny_http` would act on, and values that aren't ASCII, have [`RAW_PREFIX`] before the name and
     /// their value percent-encoded; so this is at most three times as long as the client's head, plus
     /// `RAW_PREFIX.len()` for each field.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn canonical(&self) -> &[u8] {
+        &self.canonical
+    }
+
+    /// The same, to keep.
     pub(crate) fn into_canonical(self) -> Vec<u8> {
         self.canonical
     }
@@ -314,13 +321,14 @@ fn refused_version(window: &[u8]) -> Option<Refusal> {
     match (fits, line_end) {
         (true, None) => None,
         (true, Some(_)) if version.len() == form.len() => Some(Refusal::Version),
-        (true, Some(_)) | (false, _) => Some(BAD_VERSION),
+        (false, _) | (true, Some(_)) => Some(BAD_VERSION),
     }
 }
 
 /// What the Transfer-Encoding fields say, read together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Coding {
+    #[default]
     Absent,
     /// There are fields, but they name no coding.
     Empty,
@@ -412,69 +420,25 @@ fn accept(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
     canonical.push(b' ');
     let target_start = canonical.len();
     push_target(&mut canonical, target.origin)?;
-    let target_range = target_start..canonical.len();
+    let target_end = canonical.len();
     canonical.extend_from_slice(b" HTTP/1.1\r\n");
 
-    let mut has_host = false;
-    let mut length = None;
-    let mut coding = Coding::Absent;
-    let mut close = false;
-    let mut keep_alive = false;
-    let mut expects_continue = false;
+    let mut facts = Facts::default();
     let mut accept = None;
     for field in &*request.headers {
         let (name, value) = (field.name, field.value);
-        let is_raw = match Known::of(name) {
-            Known::Reserved => continue,
-            Known::Host => {
-                if has_host {
-                    return Err(BAD_HOST_COUNT);
-                }
-                has_host = true;
-                if !is_authority(value) {
-                    return Err(BAD_HOST);
-                }
-                if let Some(authority) = target.authority {
-                    push_plain(&mut canonical, name, authority.as_bytes());
-                    continue;
-                }
-                false
+        let known = Known::of(name);
+        facts.note(known, value)?;
+        let is_ascii = check_value(value)?;
+        match (known, target.authority) {
+            (Known::Reserved, _) => {}
+            // RFC 9112 3.2.2: the target's authority replaces Host.
+            (Known::Host, Some(authority)) => {
+                push_plain(&mut canonical, name, authority.as_bytes());
             }
-            Known::ContentLength => {
-                let parsed = parse_length(value).ok_or(BAD_LENGTH)?;
-                if length.replace(parsed).is_some() {
-                    return Err(BAD_LENGTH);
-                }
-                true
-            }
-            Known::TransferEncoding => {
-                coding = coding.and(value);
-                true
-            }
-            Known::Connection => {
-                for option in list(value) {
-                    close |= option.eq_ignore_ascii_case(b"close");
-                    keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                }
-                true
-            }
-            Known::Expect => {
-                for expectation in list(value) {
-                    if !expectation.eq_ignore_ascii_case(b"100-continue") {
-                        return Err(Refusal::ExpectationFailed);
-                    }
-                    // RFC 9110 10.1.1: ignored in HTTP/1.0.
-                    expects_continue = version == Version::Http11;
-                }
-                true
-            }
-            Known::Upgrade => true,
-            Known::Accept | Known::Other => false,
-        };
-        match written(value)? {
-            Written::Plain if !is_raw => {
+            (Known::Host | Known::Accept | Known::Other, _) if is_ascii => {
                 push_plain(&mut canonical, name, value);
-                if accept.is_none() && Known::of(name) == Known::Accept {
+                if known == Known::Accept && accept.is_none() {
                     let end = canonical.len() - b"\r\n".len();
                     accept = Some(end - value.len()..end);
                 }
@@ -482,7 +446,7 @@ fn accept(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
             _ => push_raw(&mut canonical, name, value),
         }
     }
-    if !has_host {
+    if !facts.has_host {
         if version == Version::Http11 {
             return Err(BAD_HOST_COUNT);
         }
@@ -499,13 +463,67 @@ fn accept(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
             _ => Method::Other,
         },
         version,
-        framing: framing(version, length, coding)?,
-        keep_alive: !close && (keep_alive || version == Version::Http11),
-        expects_continue,
+        framing: framing(version, facts.length, facts.coding)?,
+        keep_alive: facts.keep_alive.unwrap_or(version == Version::Http11),
+        // RFC 9110 10.1.1: HTTP/1.0 has no interim replies.
+        expects_continue: facts.expects_continue && version == Version::Http11,
         canonical,
-        target: target_range,
+        target: target_start..target_end,
         accept,
     })
+}
+
+/// What the fields say about the message and the connection.
+#[derive(Default)]
+struct Facts {
+    has_host: bool,
+    length: Option<u64>,
+    coding: Coding,
+    /// What Connection asks for; `close` beats `keep-alive`.
+    keep_alive: Option<bool>,
+    expects_continue: bool,
+}
+
+impl Facts {
+    fn note(&mut self, known: Known, value: &[u8]) -> Result<(), Refusal> {
+        match known {
+            Known::Host => {
+                if self.has_host {
+                    return Err(BAD_HOST_COUNT);
+                }
+                if !is_authority(value) {
+                    return Err(BAD_HOST);
+                }
+                self.has_host = true;
+            }
+            Known::ContentLength => {
+                let length = parse_length(value).ok_or(BAD_LENGTH)?;
+                if self.length.replace(length).is_some() {
+                    return Err(BAD_LENGTH);
+                }
+            }
+            Known::TransferEncoding => self.coding = self.coding.and(value),
+            Known::Connection => {
+                for option in list(value) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        self.keep_alive = Some(false);
+                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                        self.keep_alive.get_or_insert(true);
+                    }
+                }
+            }
+            Known::Expect => {
+                for expectation in list(value) {
+                    if !expectation.eq_ignore_ascii_case(b"100-continue") {
+                        return Err(Refusal::ExpectationFailed);
+                    }
+                    self.expects_continue = true;
+                }
+            }
+            Known::Accept | Known::Reserved | Known::Upgrade | Known::Other => {}
+        }
+        Ok(())
+    }
 }
 
 /// `httparse` takes a bare LF for a line end; a proxy in front may not, and then both see different fields.
@@ -573,26 +591,21 @@ impl Known {
     }
 }
 
-/// Whether a value can be carried as it is.
-enum Written {
-    Plain,
-    NonAscii,
-}
-
-fn written(value: &[u8]) -> Result<Written, Refusal> {
-    // One pass without branches, so that it can be vectorised: nearly every value is plain.
+/// Whether a value is ASCII; refuses one that holds control characters (RFC 9110 5.5).
+fn check_value(value: &[u8]) -> Result<bool, Refusal> {
+    // No early exit, so that it can be vectorised: nearly every value is plain.
     let is_plain = value.iter().fold(true, |plain, &byte| {
         plain & matches!(byte, b'\t' | b' '..=0x7e)
     });
     if is_plain {
-        Ok(Written::Plain)
+        Ok(true)
     } else if value
         .iter()
         .any(|&byte| byte.is_ascii_control() && byte != b'\t')
     {
         Err(BAD_FIELD_VALUE)
     } else {
-        Ok(Written::NonAscii)
+        Ok(false)
     }
 }
 
@@ -661,52 +674,6 @@ fn parse_length(value: &[u8]) -> Option<u64> {
         let digit = char::from(byte).to_digit(10)?;
         length.checked_mul(10)?.checked_add(digit.into())
     })
-}
-
-/// Whether this is an empty value or `uri-host [ ":" port ]` (RFC 9110 7.2) with a host. Userinfo is not part of it,
-/// nor is a literal of an IP version yet to come.
-fn is_authority(value: &[u8]) -> bool {
-    if value.is_empty() {
-        return true;
-    }
-    if let Some(literal) = value.strip_prefix(b"[") {
-        let Some(end) = literal.iter().position(|&byte| byte == b']') else {
-            return false;
-        };
-        let (address, after) = literal.split_at(end);
-        let is_address = str::from_utf8(address).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
-        return is_address && after.strip_prefix(b"]").is_some_and(is_optional_port);
-    }
-    let host_len = value
-        .iter()
-        .position(|&byte| byte == b':')
-        .unwrap_or(value.len());
-    let (host, port) = value.split_at(host_len);
-    !host.is_empty() && is_reg_name(host) && is_optional_port(port)
-}
-
-fn is_optional_port(value: &[u8]) -> bool {
-    match value.split_first() {
-        None => true,
-        Some((b':', digits)) => digits.iter().all(u8::is_ascii_digit),
-        Some(_) => false,
-    }
-}
-
-/// `reg-name = *( unreserved / pct-encoded / sub-delims )` (RFC 3986 3.2.2), which IPv4 addresses are too.
-fn is_reg_name(host: &[u8]) -> bool {
-    let mut rest = host;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = match byte {
-            b'%' => match after.split_first_chunk::<2>() {
-                Some((digits, after)) if digits.iter().all(u8::is_ascii_hexdigit) => after,
-                _ => return false,
-            },
-            _ if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte) => after,
-            _ => return false,
-        };
-    }
-    true
 }
 
 #[cfg(test)]

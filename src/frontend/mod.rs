@@ -7,6 +7,7 @@
 //! every read and write is prepared to be told that it would block.
 
 pub(crate) mod admission;
+mod authority;
 pub(crate) mod body;
 mod clients;
 pub(crate) mod connection;
@@ -18,6 +19,8 @@ pub(crate) mod intake;
 mod listeners;
 pub(crate) mod refusal;
 mod reply;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod wake;
 
 use std::collections::VecDeque;
@@ -318,6 +321,8 @@ impl Frontend {
             Message::Done(done) => self.handle_done(done, now),
             Message::Greeting { stream, attempt } => self.intake.handle_greeting(stream, attempt),
             Message::Drain { until } => self.begin_drain(until, now),
+            #[cfg(test)]
+            Message::Sabotage { stream } => self.intake.sabotage(stream),
         }
     }
 

@@ -18,6 +18,9 @@ pub(crate) enum Message {
     Greeting { stream: usize, attempt: u32 },
     /// Drain, and end by `until` at the latest.
     Drain { until: Instant },
+    /// Break a stream as a fault would.
+    #[cfg(test)]
+    Sabotage { stream: usize },
 }
 
 /// The other threads' end. The channel needs no bound of its own: a worker has one exchange at a time.

@@ -351,6 +351,12 @@ impl Gate {
     pub(crate) fn cooldown(&self) -> Duration {
         self.cooldown
     }
+
+    /// The service time to expect of the next job; `None` without a sample since the reset.
+    #[cfg(test)]
+    pub(crate) fn predicted(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.predictor.value()?).ok()
+    }
 }
 
 /// Rounds up to whole seconds, at least one.
