@@ -2,6 +2,7 @@
 //!
 //! Requests arrive at random (Poisson), wait in [`Admission`], and occupy one of [`WORKERS`] workers for as long as the
 //! scenario says. Clients give up after [`PATIENCE`]. Everything is deterministic for a seed.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small numbers, chosen here
 
 use super::admission::{Admission, Random};
 use crate::config::GateMode;

@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small numbers, chosen here
+
 use super::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
