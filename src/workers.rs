@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
@@ -136,6 +136,10 @@ struct Worker {
 /// A body up to this size is copied behind its head, so that one plain write does; a larger one is left in place.
 const COPY_UP_TO: usize = 16 * 1024;
 
+/// How long a worker stays with a reply whose client takes all that its reader gives. Then the frontend sees that the
+/// reply makes progress, and other requests have their turn.
+const STREAM_TURN: Duration = Duration::from_millis(20);
+
 /// A worker's buffer keeps no more than this between requests.
 const KEEP_BUFFER: usize = 64 * 1024;
 
@@ -211,12 +215,22 @@ impl Worker {
             Response::text(500, "the handler failed\n")
         });
         let status = response.status();
-        let result = if exchange.advance(Stage::Running, Stage::Replying) {
-            self.reply(response, exchange)
-        } else {
-            bump(&health.counts.late);
-            Ended::Dropped
-        };
+        // A response may hold a reader, and dropping that is user code too.
+        let replied = catch_unwind(AssertUnwindSafe(|| {
+            if exchange.advance(Stage::Running, Stage::Replying) {
+                self.reply(response, exchange)
+            } else {
+                bump(&health.counts.late);
+                drop(response);
+                Ended::Dropped
+            }
+        }));
+        let result = replied.unwrap_or_else(|panic| {
+            bump(&health.counts.panics);
+            let what = panic_text(panic.as_ref());
+            log::error!("a reply's reader panicked while it was dropped: {what}");
+            Ended::Broken
+        });
         let ended = Instant::now();
         health.job_ends(self.index, exchange.admitted.epoch, began, ended);
         if !matches!(result, Ended::Dropped) {
@@ -291,8 +305,9 @@ impl Worker {
         ended
     }
 
-    /// Reads the body and writes it, until its end or until the socket is full.
+    /// Reads the body and writes it, until its end, until the socket is full, or until others should have a turn.
     fn stream(&mut self, mut stream: Stream, exchange: &Exchange) -> Ended {
+        let began = Instant::now();
         let after = if stream.close {
             After::Close
         } else {
@@ -326,7 +341,8 @@ impl Worker {
                     return broken(&error);
                 }
             };
-            if sent == self.buffer.len() && progress == Progress::More {
+            let may_go_on = began.elapsed() < STREAM_TURN;
+            if sent == self.buffer.len() && progress == Progress::More && may_go_on {
                 self.buffer.clear();
                 continue;
             }

@@ -142,7 +142,11 @@ impl Frontend {
     /// Hands over what waits, as far as the workers take it.
     pub(super) fn hand_over(&mut self, now: Instant) {
         while self.has_room() {
-            if let Some(exchange) = self.resuming.pop_front() {
+            // By turns, so that endless replies and new requests do not starve each other.
+            let first = self.admission.len() == 0 || !std::mem::take(&mut self.resumed);
+            let resuming = first.then(|| self.resuming.pop_front()).flatten();
+            if let Some(exchange) = resuming {
+                self.resumed = true;
                 self.hand_over_one(&exchange, b"GET / HTTP/1.1\r\n", now);
             } else if let Some(waiting) = self.admission.pop(now) {
                 if let Some(client) = self.clients.by_key(waiting.exchange.origin.client) {
@@ -245,19 +249,22 @@ impl Frontend {
 
     /// Takes an exchange from whoever would answer it. False when a worker replies already, or somebody took it before.
     pub(super) fn abandon(&self, exchange: &Exchange) -> bool {
-        if exchange.advance(Stage::Waiting, Stage::Abandoned) {
-            if exchange.admitted.probe {
-                self.shared.health.abandon_probe(exchange.admitted.epoch);
-            }
-            return true;
+        self.abandon_waiting(exchange) || exchange.advance(Stage::Running, Stage::Abandoned)
+    }
+
+    /// The same, unless a worker has it already.
+    fn abandon_waiting(&self, exchange: &Exchange) -> bool {
+        let abandoned = exchange.advance(Stage::Waiting, Stage::Abandoned);
+        if abandoned && exchange.admitted.probe {
+            self.shared.health.abandon_probe(exchange.admitted.epoch);
         }
-        exchange.advance(Stage::Running, Stage::Abandoned)
+        abandoned
     }
 
     /// Refuses a request that has waited for a worker as long as it may.
     pub(super) fn expire(&mut self, exchange: &Exchange, now: Instant) {
         let key = exchange.origin.client;
-        if self.abandon(exchange)
+        if self.abandon_waiting(exchange)
             && let Some(client) = self.clients.by_key(key)
         {
             client.ticket = None;

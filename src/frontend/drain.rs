@@ -27,6 +27,9 @@ pub(super) struct Drain {
     next_step: Instant,
 }
 
+/// Turns of accepting before the listeners close: enough for a backlog of 4096, and not without end.
+const BACKLOG_TURNS: usize = 64;
+
 impl Drain {
     fn new(until: Instant, now: Instant) -> Self {
         Self {
@@ -77,8 +80,15 @@ impl Frontend {
         let (quiet, accepts) = (drain.is_quiet(now), drain.accepts(now));
         if !accepts && !self.listeners.is_closed() {
             // Whoever is in the backlog was promised a reply.
-            self.accept(now);
+            for _ in 0..BACKLOG_TURNS {
+                if !self.listeners.is_ready(now) {
+                    break;
+                }
+                self.accept(now);
+            }
             self.listeners.close();
+            // Their requests may still be on the way: the next step closes whoever is idle then.
+            return;
         }
         if quiet || !accepts {
             while let Some(slot) = self.clients.longest_idle() {

@@ -83,6 +83,11 @@ impl Listeners {
         self.paused_until = None;
     }
 
+    /// Takes that a connection is idle, and could be given back.
+    pub(crate) fn make_room(&mut self) {
+        self.full = false;
+    }
+
     pub(crate) fn accept(&mut self, now: Instant) -> Accepted {
         let mut empty = 0;
         while empty < self.sockets.len() {

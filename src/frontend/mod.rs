@@ -136,6 +136,8 @@ pub(crate) struct Frontend {
     ahead: VecDeque<Arc<Exchange>>,
     /// Replies to go on with, and replies without a client whose readers are to be dropped: by a worker.
     resuming: VecDeque<Arc<Exchange>>,
+    /// The last exchange from a queue was one of those.
+    resumed: bool,
     /// Clients that have more to do than one turn allowed.
     unfinished: Vec<u32>,
     drain: Option<Drain>,
@@ -194,6 +196,7 @@ impl Frontend {
             handed_count: 0,
             ahead: VecDeque::new(),
             resuming: VecDeque::new(),
+            resumed: false,
             unfinished: Vec::new(),
             drain: None,
             ready: Some(ready),
@@ -225,6 +228,9 @@ impl Frontend {
             for event in &events {
                 self.handle_readiness(event, now);
             }
+            // Once each, or a client that never pauses would get one more turn with every event.
+            self.unfinished.sort_unstable();
+            self.unfinished.dedup();
             for slot in std::mem::take(&mut self.unfinished) {
                 self.drive(slot, now);
             }
@@ -329,6 +335,9 @@ impl Frontend {
     fn handle_timeouts(&mut self, now: Instant) {
         while let Some(slot) = self.deadlines.pop(now) {
             if let Some(client) = self.clients.get_mut(slot) {
+                // The system reports a socket as writable only when a third of its buffer is free: a slow client's
+                // progress may not have shown yet.
+                flush(client, now);
                 client.connection.handle_timeout(now);
                 self.drive(slot, now);
             }
@@ -341,9 +350,7 @@ impl Frontend {
                 if self.queue_deadline(&exchange) > now {
                     break;
                 }
-                if exchange.advance(Stage::Waiting, Stage::Abandoned) {
-                    self.expire(&exchange, now);
-                }
+                self.expire(&exchange, now);
             }
             self.ahead.pop_front();
         }
@@ -361,14 +368,21 @@ impl Frontend {
             if !self.listeners.is_ready(now) {
                 return;
             }
-            if self.clients.len() >= self.max_connections && !self.make_room(now) {
-                // The kernel's backlog holds the others until a client leaves.
+            let full = self.clients.len() >= self.max_connections;
+            if full && self.clients.longest_idle().is_none() {
+                // The kernel's backlog holds the others until a client leaves or falls idle.
                 bump(&self.shared.health.counts.accept_pauses_full);
                 self.listeners.pause();
                 return;
             }
             match self.listeners.accept(now) {
-                Accepted::Client(socket, peer) => self.welcome(socket, peer, now),
+                Accepted::Client(socket, peer) => {
+                    // Not before somebody is known to wait: readiness may be spurious.
+                    if full {
+                        self.make_room(now);
+                    }
+                    self.welcome(socket, peer, now);
+                }
                 Accepted::Nobody => return,
                 Accepted::Exhausted => {
                     bump(&self.shared.health.counts.accept_pauses_descriptors);
@@ -378,16 +392,15 @@ impl Frontend {
         }
     }
 
-    /// Closes the connection that has been idle the longest; false when none is.
-    fn make_room(&mut self, now: Instant) -> bool {
+    /// Closes the connection that has been idle the longest.
+    fn make_room(&mut self, now: Instant) {
         let Some(slot) = self.clients.longest_idle() else {
-            return false;
+            return;
         };
         if let Some(client) = self.clients.get_mut(slot) {
             client.connection.close(CloseReason::Evicted);
         }
         self.drive(slot, now);
-        true
     }
 
     fn welcome(&mut self, mut socket: TcpStream, peer: std::net::SocketAddr, now: Instant) {
@@ -437,6 +450,8 @@ impl Frontend {
                 return;
             }
         }
+        // It is busy, so it must not make room for others.
+        self.clients.set_idle(slot, false);
         self.unfinished.push(slot);
     }
 
@@ -469,6 +484,9 @@ impl Frontend {
         }
         let idle = client.connection.is_idle();
         self.clients.set_idle(slot, idle);
+        if idle {
+            self.listeners.make_room();
+        }
     }
 
     /// Takes leave of a client.
@@ -496,7 +514,9 @@ impl Frontend {
             {
                 self.resuming.push_back(exchange);
             }
-            // A worker may hold the socket still; its client need not wait for that.
+        }
+        if Arc::strong_count(&client.socket) > 1 {
+            // An exchange holds the socket still; its client need not wait for that.
             drop(client.socket.shutdown(Shutdown::Both));
         }
         self.listeners.resume();
