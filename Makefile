@@ -14,7 +14,7 @@ run: need-cargo ## builds and serves on 127.0.0.1:8080 (ARGS="--work 20ms" passe
 
 test: need-cargo ## everything: format, lints, unit, integration, property and doc tests
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features internals -- -D warnings
 	$(CARGO) test --locked
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 	.ci/no-async-runtime
@@ -23,7 +23,7 @@ test-slow: need-cargo ## the tests that take longer than ten seconds
 	$(CARGO) test --locked --release -- --ignored
 
 bench: need-cargo ## times the parts and the whole
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --features internals --bench '*'
 
 static: need-cargo ## the static binary, stripped: target/static/plimsoll
 	@mkdir -p target/static

@@ -53,11 +53,11 @@ mod config;
 mod error;
 mod exchange;
 mod frontend;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod handler;
 mod health;
+#[cfg(any(test, feature = "internals"))]
+#[doc(hidden)]
+pub mod internals;
 mod report;
 mod request;
 mod response;

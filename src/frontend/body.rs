@@ -109,7 +109,7 @@ impl Body {
     /// Decodes from `input`, appending the data to `out`; returns how many bytes it used, never one past the body's
     /// end, and whether the body is complete. All of `input` is used unless the body is complete.
     ///
-    /// `out` grows by no more than the data in `input`, and by no more than `max_body` in total.
+    /// `out` grows by no more than the data in `input`, and by no more than `max_body` in total, capacity included.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl Body {
             match self.state {
                 State::Complete => break,
                 State::Identity(missing) => {
-                    let missing = take(missing, &mut rest, out);
+                    let missing = take(missing, missing, &mut rest, out);
                     self.state = if missing == 0 {
                         State::Complete
                     } else {
@@ -132,7 +132,8 @@ impl Body {
                     };
                 }
                 State::Data(missing) => {
-                    let missing = take(missing, &mut rest, out);
+                    let most = missing + self.data_left;
+                    let missing = take(missing, most, &mut rest, out);
                     self.state = if missing == 0 {
                         State::DataCarriageReturn
                     } else {
@@ -255,11 +256,17 @@ impl Body {
 }
 
 /// Moves up to `missing` bytes from `rest` to `out`; returns how many are still missing.
-fn take(missing: u64, rest: &mut &[u8], out: &mut Vec<u8>) -> u64 {
+///
+/// `out` makes room for no more than `most` bytes: its capacity, like its length, stays within `max_body`.
+fn take(missing: u64, most: u64, rest: &mut &[u8], out: &mut Vec<u8>) -> u64 {
     let available = usize::try_from(missing)
         .unwrap_or(usize::MAX)
         .min(rest.len());
     let (data, after) = rest.split_at(available);
+    if out.capacity() - out.len() < data.len() {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        out.reserve_exact(data.len().max(out.len().min(most)));
+    }
     out.extend_from_slice(data);
     *rest = after;
     missing - data.len() as u64

@@ -174,6 +174,8 @@ impl Connection {
             if *discarded > LINGER_BYTES {
                 self.close(CloseReason::Finished);
             }
+        } else if matches!(self.state, State::Closed(_)) {
+            // Nobody will ever want it.
         } else if self.input.is_empty() {
             let used = self.advance(data, now);
             self.input.extend_from_slice(&data[used..]);
@@ -187,7 +189,8 @@ impl Connection {
     pub(crate) fn handle_eof(&mut self, now: Instant) {
         self.eof = true;
         match &self.state {
-            State::Idle | State::Lingering { .. } => self.close(CloseReason::Client),
+            State::Idle => self.close(CloseReason::Client),
+            State::Lingering { .. } => self.close(CloseReason::Finished),
             State::Head(_) | State::Body(_) => {
                 self.refuse(
                     Refusal::Malformed("Send the whole request: it ended in its middle.\n"),
@@ -207,7 +210,9 @@ impl Connection {
         match &self.state {
             State::Idle => self.close(CloseReason::IdleTimeout),
             State::Head(_) | State::Body(_) => self.refuse(Refusal::TooSlow, now),
-            State::Answering => self.event = Some(Event::Overdue),
+            State::Answering if self.event.is_none() => self.event = Some(Event::Overdue),
+            // What the driver has not taken yet, it can't be late with.
+            State::Answering => self.deadline = Some(now + self.limits.request_timeout),
             State::Replying(_) => self.close(CloseReason::WriteTimeout),
             State::Lingering { .. } => self.close(CloseReason::Finished),
             State::Closed(_) => {}
@@ -246,6 +251,8 @@ impl Connection {
         if matches!(self.state, State::Closed(_)) {
             return;
         }
+        // What is answered is not overdue any more.
+        self.event = None;
         self.output.extend(pieces);
         self.state = State::Replying(after);
         self.deadline = Some(now + self.limits.write_timeout);
@@ -269,8 +276,10 @@ impl Connection {
 
     /// Takes that a worker makes the next part of the reply: its time is the worker's now, not the client's.
     pub(crate) fn await_more(&mut self, now: Instant) {
-        self.state = State::Answering;
-        self.deadline = Some(now + self.limits.request_timeout);
+        if self.wants_more() {
+            self.state = State::Answering;
+            self.deadline = Some(now + self.limits.request_timeout);
+        }
     }
 
     /// Takes that `count` bytes of [`output`](Self::output) were sent.
@@ -337,10 +346,13 @@ impl Connection {
     }
 
     /// Bytes of heap it holds: for tests of the bounds.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn held(&self) -> usize {
-        let body = match &self.state {
-            State::Body(parts) => parts.2.capacity(),
+        let body = match (&self.state, &self.event) {
+            (State::Body(parts), _) => parts.2.capacity() + parts.0.canonical().len(),
+            (_, Some(Event::Request(incoming))) => {
+                incoming.body.capacity() + incoming.head.canonical().len()
+            }
             _ => 0,
         };
         let output: usize = self.output.iter().map(|piece| piece.bytes.len()).sum();
@@ -365,7 +377,7 @@ impl Connection {
         loop {
             let rest = &data[used..];
             match &mut self.state {
-                State::Idle if rest.is_empty() => return used,
+                State::Idle if is_blank(rest) => return used,
                 State::Idle => {
                     self.state = State::Head(head::Progress::default());
                     self.deadline = Some(now + self.limits.head_timeout);
@@ -411,7 +423,7 @@ impl Connection {
     }
 
     fn begin_body(&mut self, head: Head, more_came: bool, now: Instant) {
-        if head.framing == Framing::None {
+        if matches!(head.framing, Framing::None | Framing::Length(0)) {
             return self.request_is_whole(head, Vec::new(), now);
         }
         match Body::new(head.framing, self.limits.max_body, MAX_TRAILERS) {
@@ -445,6 +457,10 @@ impl Connection {
         self.deadline = Some(now + self.limits.idle_timeout);
         if !self.input.is_empty() {
             self.advance_buffered(now);
+            if self.event.is_none() {
+                // The start of a head must not hold on to the space of the requests before it.
+                self.input.shrink_to_fit();
+            }
         }
         if self.eof {
             self.handle_eof(now);
@@ -460,6 +476,11 @@ impl Connection {
             self.deadline = Some(now + LINGER);
         }
     }
+}
+
+/// Whether a request has yet to begin: old clients send an empty line after a body, which promises no other request.
+fn is_blank(input: &[u8]) -> bool {
+    matches!(input[head::empty_lines(input)..], [] | [b'\r'])
 }
 
 #[cfg(test)]

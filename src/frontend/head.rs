@@ -179,7 +179,7 @@ impl Head {
     /// Fields that `tiny_http` would act on, and values that aren't ASCII, have [`RAW_PREFIX`] before the name and
     /// their value percent-encoded; so this is at most three times as long as the client's head, plus
     /// `RAW_PREFIX.len()` for each field.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn canonical(&self) -> &[u8] {
         &self.canonical
     }

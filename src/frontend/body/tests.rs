@@ -258,12 +258,12 @@ fn nearly_chunked() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn any_bytes_keep_the_invariants(data in prop::collection::vec(any::<u8>(), 0..200)) {
-        crate::fuzzing::body(&data);
+        crate::internals::invariants::body(&data);
     }
 
     #[test]
     fn nearly_valid_bodies_keep_the_invariants(framing in 0_u8..200, data in nearly_chunked()) {
-        crate::fuzzing::body(&[&[framing, 30], data.as_slice()].concat());
+        crate::internals::invariants::body(&[&[framing, 30], data.as_slice()].concat());
     }
 
     #[test]

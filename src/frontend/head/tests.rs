@@ -587,12 +587,12 @@ fn nearly_a_head() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn any_bytes_keep_the_invariants(data in prop::collection::vec(any::<u8>(), 0..300)) {
-        crate::fuzzing::head(&data);
+        crate::internals::invariants::head(&data);
     }
 
     #[test]
     fn nearly_valid_heads_keep_the_invariants(data in nearly_a_head()) {
-        crate::fuzzing::head(&data);
+        crate::internals::invariants::head(&data);
     }
 
     #[test]

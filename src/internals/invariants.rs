@@ -1,0 +1,279 @@
+//! What must hold for every input: checked by the fuzz targets and the property tests.
+
+use std::iter;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::frontend::body::Body;
+use crate::frontend::connection::{After, CloseReason, Connection, Event, Limits, Piece};
+use crate::frontend::head::{self, Framing, Head, Progress, RAW_PREFIX};
+use crate::frontend::refusal::Refusal;
+
+const MAX_HEAD: usize = 2048;
+const MAX_TRAILERS: usize = 256;
+
+/// Any bytes as a head.
+///
+/// # Panics
+///
+/// When an invariant of the head parser doesn't hold.
+pub fn head(data: &[u8]) {
+    let whole = head::parse(data, MAX_HEAD, &mut Progress::default());
+    if let Ok(Some((used, head))) = &whole {
+        assert!(*used <= data.len() && *used <= MAX_HEAD + 4);
+        check_canonical(head);
+        assert!(head.canonical().len() <= 3 * used + 100 * RAW_PREFIX.len() + 32);
+    }
+
+    let mut progress = Progress::default();
+    let dripped = (0..=data.len())
+        .map(|end| head::parse(&data[..end], MAX_HEAD, &mut progress))
+        .find(|result| !matches!(result, Ok(None)))
+        .unwrap_or(Ok(None));
+    match (whole, dripped) {
+        // An error in an unfinished head may be found later when it drips in.
+        (Err(_), Err(_) | Ok(None)) => {}
+        (whole, dripped) => assert_eq!(whole, dripped),
+    }
+}
+
+/// Any bytes as a body: two bytes choose framing and limit, the rest is the input.
+///
+/// # Panics
+///
+/// When an invariant of the body decoder doesn't hold.
+pub fn body(data: &[u8]) {
+    let &[framing, max_body, ref input @ ..] = data else {
+        return;
+    };
+    let max_body = usize::from(max_body);
+    let framing = if framing < 192 {
+        Framing::Chunked
+    } else {
+        Framing::Length(u64::from(framing - 192) * 5)
+    };
+
+    let (whole, whole_out) = decode(framing, max_body, input.chunks(usize::MAX));
+    let (dripped, dripped_out) = decode(framing, max_body, input.chunks(1));
+    assert_eq!(whole, dripped);
+    assert_eq!(whole_out, dripped_out);
+    assert!(whole_out.capacity() <= max_body.min(2 * input.len()));
+    assert!(dripped_out.capacity() <= max_body.min(2 * input.len()));
+}
+
+fn decode<'a>(
+    framing: Framing,
+    max_body: usize,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> (Result<(usize, bool), Refusal>, Vec<u8>) {
+    let mut out = Vec::new();
+    let mut body = match Body::new(framing, max_body, MAX_TRAILERS) {
+        Ok(body) => body,
+        Err(refusal) => return (Err(refusal), out),
+    };
+    let mut total = 0;
+    let mut complete = matches!(body.decode(&[], &mut out), Ok((0, true)));
+    for piece in pieces {
+        if complete {
+            break;
+        }
+        match body.decode(piece, &mut out) {
+            Ok((used, done)) => {
+                assert!(used == piece.len() || done);
+                total += used;
+                complete = done;
+            }
+            Err(refusal) => return (Err(refusal), out),
+        }
+    }
+    (Ok((total, complete)), out)
+}
+
+/// Reads a canonical head as `tiny_http` does.
+fn check_canonical(head: &Head) {
+    let text = str::from_utf8(head.canonical()).expect("a canonical head is ASCII");
+    let mut lines: Vec<&str> = text.split("\r\n").collect();
+    assert_eq!(lines.pop(), Some(""), "the last line is ended");
+    assert!(
+        text.bytes()
+            .all(|byte| byte.is_ascii_graphic() || b" \t\r\n".contains(&byte))
+    );
+    assert!(
+        lines
+            .iter()
+            .all(|line| !line.is_empty() && !line.contains(['\r', '\n']))
+    );
+
+    let words: Vec<&str> = lines.remove(0).split(' ').collect();
+    assert!(words.len() == 3 && words[2] == "HTTP/1.1", "{words:?}");
+    assert!(!words[0].is_empty() && words[0].bytes().all(head::is_token_byte));
+    assert_eq!(words[1], head.target());
+    assert!(words[1].starts_with('/') || words[1] == "*");
+    assert!(!words[1].contains('#'));
+
+    for line in lines {
+        let field: tiny_http::Header = line.parse().expect("tiny_http accepts each line");
+        for acted_on in [
+            "connection",
+            "content-length",
+            "transfer-encoding",
+            "expect",
+            "upgrade",
+        ] {
+            assert!(!field.field.equiv(acted_on), "{line}");
+        }
+        let name = field.field.as_str().as_str();
+        let is_reserved = name
+            .get(..9)
+            .is_some_and(|prefix| prefix.eq_ignore_ascii_case("plimsoll-"));
+        assert!(!is_reserved || name.starts_with(RAW_PREFIX), "{line}");
+        assert_eq!(
+            format!("{name}: {}", field.value),
+            line,
+            "nothing is trimmed"
+        );
+    }
+}
+
+/// The limits of the conversations here: so small that inputs reach them, and that none of the three hides in another.
+pub(crate) const LIMITS: Limits = Limits {
+    max_head: 256,
+    max_body: 1_000,
+    head_timeout: Duration::from_secs(10),
+    body_timeout: Duration::from_secs(30),
+    idle_timeout: Duration::from_mins(1),
+    write_timeout: Duration::from_secs(11),
+    request_timeout: Duration::from_secs(31),
+};
+
+/// What is handed to a conversation at once, at most.
+pub(crate) const READ: usize = 512;
+
+/// Most bytes that a conversation may hold. A head's buffer doubles as it fills, and the canonical form of a head, which
+/// takes its place, has up to three bytes for one.
+const MOST_HELD: usize = 4 * LIMITS.max_head + LIMITS.max_body + READ;
+
+/// What a driver sees, without the wording of refusals: an error in a head may be found at once or as the head grows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Request { canonical: Vec<u8>, body: Vec<u8> },
+    Refused,
+    Closed(CloseReason),
+}
+
+/// Any bytes as what a client sends in one conversation, and as a list of calls.
+///
+/// # Panics
+///
+/// When an invariant of the conversation doesn't hold.
+pub fn connection(data: &[u8]) {
+    let Some((&size, input)) = data.split_first() else {
+        return;
+    };
+    let whole = conversation(input, iter::repeat(READ));
+    let sizes = [1, usize::from(size) + 1];
+    for size in sizes {
+        assert_eq!(conversation(input, iter::repeat(size)), whole);
+    }
+    calls(data);
+}
+
+/// A whole conversation whose client sends `input` in parts of these sizes, then nothing more, and whose driver
+/// answers at once. No time passes.
+pub(crate) fn conversation(input: &[u8], sizes: impl IntoIterator<Item = usize>) -> Vec<Seen> {
+    let now = Instant::now();
+    let mut connection = Connection::new(Arc::new(LIMITS), now);
+    let mut seen = Vec::new();
+    let mut rest = input;
+    let mut sizes = sizes.into_iter();
+    while !rest.is_empty() && connection.wants_input() {
+        let size = sizes.next().unwrap_or(READ).clamp(1, READ);
+        let (part, after) = rest.split_at(size.min(rest.len()));
+        rest = after;
+        connection.handle_input(part, now);
+        settle(&mut connection, now, &mut seen);
+    }
+    connection.handle_eof(now);
+    settle(&mut connection, now, &mut seen);
+    let reason = connection.close_reason();
+    seen.push(Seen::Closed(reason.expect("an eof ends it")));
+    seen
+}
+
+/// Does the driver's part until there is nothing to do.
+fn settle(connection: &mut Connection, now: Instant, seen: &mut Vec<Seen>) {
+    loop {
+        check(connection, now);
+        while !connection.output().is_empty() {
+            connection.handle_sent(connection.output().len(), now);
+        }
+        let (what, after) = match connection.poll_event() {
+            None => return,
+            Some(Event::Request(incoming)) => {
+                let keep_alive = incoming.head.keep_alive;
+                let body = incoming.body;
+                let canonical = incoming.head.into_canonical();
+                let what = Seen::Request { canonical, body };
+                (
+                    what,
+                    if keep_alive {
+                        After::Keep
+                    } else {
+                        After::Close
+                    },
+                )
+            }
+            Some(Event::Refused(_)) => (Seen::Refused, After::Close),
+            Some(Event::Overdue) => unreachable!("no time passes"),
+        };
+        seen.push(what);
+        connection.answer([Piece::new(&b"reply"[..], 0)], after, now);
+    }
+}
+
+/// Any order of calls, also ones that a driver does not make. Two bytes choose a call and its number; what is sent
+/// follows them.
+pub(crate) fn calls(script: &[u8]) {
+    let mut now = Instant::now();
+    let mut connection = Connection::new(Arc::new(LIMITS), now);
+    let mut rest = script;
+    while let &[call, number, ref after @ ..] = rest {
+        rest = after;
+        match call % 10 {
+            0..=3 => {
+                let (part, after) = rest.split_at(usize::from(number).min(rest.len()));
+                rest = after;
+                // What comes unasked is the driver's to bound.
+                if connection.wants_input() {
+                    connection.handle_input(part, now);
+                }
+            }
+            4 => drop(connection.poll_event()),
+            5 => now += Duration::from_secs(number.into()),
+            6 if connection.is_answering() => {
+                let after = [After::Keep, After::Close, After::More][usize::from(number) % 3];
+                let sent = usize::from(number) % 6;
+                connection.answer([Piece::new(&b"reply"[..], sent)], after, now);
+            }
+            6 | 7 => {
+                let count = connection.output().len().min(number.into());
+                connection.handle_sent(count, now);
+            }
+            8 => connection.await_more(now),
+            _ if number < 128 => connection.handle_eof(now),
+            _ => connection.close(CloseReason::Evicted),
+        }
+        connection.handle_timeout(now);
+        check(&connection, now);
+    }
+}
+
+fn check(connection: &Connection, now: Instant) {
+    let held = connection.held();
+    assert!(held <= MOST_HELD, "{held} bytes");
+    let deadline = connection.next_timeout();
+    assert!(deadline.is_none_or(|deadline| deadline > now));
+    if connection.close_reason().is_some() {
+        assert!(deadline.is_none() && held == 0 && !connection.wants_input());
+    }
+}

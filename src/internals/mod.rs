@@ -1,0 +1,85 @@
+//! Ways into the parts, for benchmarks and fuzz targets only. Nothing here is promised to users.
+
+pub mod invariants;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::frontend::body::Body;
+use crate::frontend::connection::{After, Connection, Event, Limits, Piece};
+use crate::frontend::head::{self, Framing};
+
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_BODY: usize = 1024 * 1024;
+const MAX_TRAILERS: usize = 8 * 1024;
+
+/// Judges and rewrites a whole head; the length of its canonical form, unless it is unfinished or refused.
+#[must_use]
+pub fn parse_head(input: &[u8]) -> Option<usize> {
+    let parsed = head::parse(input, MAX_HEAD, &mut head::Progress::default());
+    let (_, head) = parsed.ok()??;
+    Some(head.canonical().len())
+}
+
+/// Decodes a whole chunked body; the length of its data, unless it is unfinished or refused.
+#[must_use]
+pub fn decode_chunked(input: &[u8]) -> Option<usize> {
+    let mut out = Vec::new();
+    let mut body = Body::new(Framing::Chunked, MAX_BODY, MAX_TRAILERS).ok()?;
+    let (_, whole) = body.decode(input, &mut out).ok()?;
+    whole.then_some(out.len())
+}
+
+/// A client's conversation whose requests all get the same reply, at once and in one piece.
+#[derive(Debug)]
+pub struct Conversation {
+    connection: Connection,
+    now: Instant,
+}
+
+impl Conversation {
+    /// One that has just been accepted, with the limits that are the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        let timeout = Duration::from_secs(10);
+        let limits = Limits {
+            max_head: MAX_HEAD,
+            max_body: MAX_BODY,
+            head_timeout: timeout,
+            body_timeout: timeout,
+            idle_timeout: timeout,
+            write_timeout: timeout,
+            request_timeout: timeout,
+        };
+        let now = Instant::now();
+        Self {
+            connection: Connection::new(Arc::new(limits), now),
+            now,
+        }
+    }
+
+    /// Takes what the client sent, and replies to every request that is whole; returns how many those were.
+    pub fn serve(&mut self, input: &[u8], reply: &'static [u8]) -> usize {
+        let mut served = 0;
+        self.connection.handle_input(input, self.now);
+        while let Some(Event::Request(incoming)) = self.connection.poll_event() {
+            let after = if incoming.head.keep_alive {
+                After::Keep
+            } else {
+                After::Close
+            };
+            self.connection
+                .answer([Piece::new(reply, 0)], after, self.now);
+            let count = self.connection.output().len();
+            self.connection.handle_sent(count, self.now);
+            served += 1;
+        }
+        served
+    }
+}
+
+impl Default for Conversation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
