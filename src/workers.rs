@@ -314,8 +314,11 @@ impl Worker {
             After::Keep
         };
         loop {
+            let start = self.buffer.len();
             let filled = catch_unwind(AssertUnwindSafe(|| stream.fill(&mut self.buffer)));
             let progress = filled.unwrap_or_else(|panic| {
+                // The room that was made for the reader's bytes must not pass for them.
+                self.buffer.truncate(start);
                 bump(&self.shared.health.counts.panics);
                 let what = panic_text(panic.as_ref());
                 Err(io::Error::other(format!("the reader panicked: {what}")))

@@ -1,0 +1,314 @@
+//! Draining, stopping, and what is left then: nothing.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use common::{Client, Latch, PATIENCE, get, quiet, wait_until};
+use plimsoll::{Error, Request, Response, Server};
+
+/// Held for reading by every test that runs a server, and for writing by the one that looks at what this whole process
+/// has of them.
+static SERVERS: RwLock<()> = RwLock::new(());
+
+/// Whether anybody listens there.
+fn is_listening(server: std::net::SocketAddr) -> bool {
+    TcpStream::connect(server).is_ok()
+}
+
+/// A server of two workers whose `/held` waits for the latch.
+fn holding() -> (Server, Arc<Latch>) {
+    let latch = Arc::new(Latch::default());
+    let held = latch.clone();
+    let server = quiet(2)
+        .handler(move |request: &mut Request| match request.path() {
+            "/held" => {
+                held.pass();
+                "held\n"
+            }
+            _ => "served\n",
+        })
+        .start()
+        .expect("a server");
+    (server, latch)
+}
+
+#[test]
+fn a_drain_says_not_ready_at_once_and_serves_until_all_is_answered() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let (server, latch) = holding();
+    let address = server.local_addr();
+    let mut kept_alive = Client::connect(address);
+    assert_eq!(kept_alive.get("/").reply().text(), "served\n");
+    assert_eq!(get(address, "/readyz").status, 200);
+    let mut in_flight = Client::connect(address);
+    in_flight.get("/held");
+    latch.wait_for(1);
+
+    let stopping = thread::spawn(move || server.shutdown(PATIENCE / 2));
+    wait_until("not ready", || {
+        let reply = get(address, "/readyz");
+        assert!(reply.status == 200 || reply.text() == "draining\n");
+        reply.status == 503
+    });
+    let reply = get(address, "/health");
+    assert_eq!(reply.status, 503, "a balancer must see it there too");
+    assert_eq!(get(address, "/livez").status, 200, "yet it is alive");
+    assert!(
+        get(address, "/metrics")
+            .text()
+            .contains("plimsoll_draining 1\n")
+    );
+
+    let reply = kept_alive.get("/").reply();
+    assert_eq!((reply.status, reply.text()), (200, "served\n"));
+    assert!(
+        reply.closes(),
+        "so that its client goes elsewhere: {reply:?}"
+    );
+    kept_alive.expect_close();
+    let reply = get(address, "/");
+    assert_eq!((reply.status, reply.text()), (200, "served\n"));
+    assert!(reply.closes(), "{reply:?}");
+
+    assert!(!stopping.is_finished(), "a request is in flight");
+    latch.open();
+    let reply = in_flight.reply();
+    assert_eq!((reply.status, reply.text()), (200, "held\n"));
+    assert!(reply.closes(), "{reply:?}");
+    in_flight.expect_close();
+    stopping
+        .join()
+        .expect("no panic")
+        .expect("every request was answered");
+    assert!(!is_listening(address));
+}
+
+#[test]
+fn a_drain_with_nothing_in_flight_ends_early_and_closes_idle_connections() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let (server, _latch) = holding();
+    let address = server.local_addr();
+    let mut idle = Client::connect(address);
+    assert_eq!(idle.get("/").reply().text(), "served\n");
+    let began = std::time::Instant::now();
+    // A fifth of it is waited for quiet; all of it would be seen.
+    server
+        .shutdown(PATIENCE / 6)
+        .expect("nothing was in flight");
+    assert!(began.elapsed() >= PATIENCE / 30);
+    idle.expect_close();
+    assert!(!is_listening(address));
+}
+
+#[test]
+fn a_drain_that_runs_out_of_time_cuts_what_is_left_and_says_so() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let (server, latch) = holding();
+    let mut in_flight = Client::connect(server.local_addr());
+    in_flight.get("/held");
+    latch.wait_for(1);
+    match server.shutdown(Duration::from_millis(100)) {
+        Err(Error::Cut(1)) => {}
+        other => panic!("{other:?}"),
+    }
+    in_flight.expect_close();
+    latch.open();
+}
+
+#[test]
+fn what_still_waits_when_the_drain_is_over_is_told_to_go_elsewhere() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let latch = Arc::new(Latch::default());
+    let held = latch.clone();
+    let server = quiet(1)
+        .handler(move |_: &mut Request| {
+            held.pass();
+            "held\n"
+        })
+        .start()
+        .expect("a server");
+    let mut running = Client::connect(server.local_addr());
+    running.get("/");
+    latch.wait_for(1);
+    let mut waiting = Client::connect(server.local_addr());
+    waiting.get("/");
+    wait_until("one waits", || server.health().snapshot().queue == 1);
+    let stopped = server.shutdown(Duration::from_millis(100));
+    assert!(matches!(stopped, Err(Error::Cut(_))), "{stopped:?}");
+    let reply = waiting.reply();
+    assert_eq!(reply.status, 503);
+    assert!(reply.closes(), "{reply:?}");
+    running.expect_close();
+    latch.open();
+}
+
+#[test]
+fn dropping_a_server_stops_it() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let (server, _latch) = holding();
+    let address = server.local_addr();
+    assert_eq!(get(address, "/").text(), "served\n");
+    drop(server);
+    assert!(!is_listening(address));
+}
+
+#[test]
+fn dropping_a_server_whose_handler_hangs_does_not_hang() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let (server, latch) = holding();
+    let address = server.local_addr();
+    let mut client = Client::connect(address);
+    client.get("/held");
+    latch.wait_for(1);
+    drop(server);
+    assert!(!is_listening(address));
+    client.expect_close();
+    latch.open();
+}
+
+#[test]
+fn several_servers_live_in_one_process_each_with_its_own_numbers() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let start = |name: &'static str| {
+        quiet(1)
+            .handler(move |_: &mut Request| name)
+            .start()
+            .expect("a server")
+    };
+    let (one, two) = (start("one\n"), start("two\n"));
+    assert_ne!(one.local_addr(), two.local_addr());
+    for _ in 0..3 {
+        assert_eq!(get(one.local_addr(), "/").text(), "one\n");
+    }
+    assert_eq!(get(two.local_addr(), "/").text(), "two\n");
+    let served = |server: &Server| server.health().snapshot().totals.served;
+    wait_until("both have counted", || {
+        served(&one) == 3 && served(&two) == 1
+    });
+    drop(one);
+    assert_eq!(get(two.local_addr(), "/").text(), "two\n");
+}
+
+#[test]
+fn a_server_listens_on_every_address_given() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let server = quiet(1)
+        .listen("127.0.0.1:0")
+        .handler(|_: &mut Request| "served\n")
+        .start()
+        .expect("a server");
+    let addresses = server.local_addrs().to_vec();
+    assert_eq!(addresses.len(), 2);
+    for &address in &addresses {
+        assert_eq!(get(address, "/").text(), "served\n");
+    }
+    drop(server);
+    for address in addresses {
+        assert!(!is_listening(address));
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_an_error_that_names_it() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let (server, _latch) = holding();
+    let address = server.local_addr().to_string();
+    let error = Server::builder()
+        .listen(address.as_str())
+        .start()
+        .expect_err("it is taken");
+    assert!(matches!(error, Error::Listen { .. }), "{error:?}");
+    assert!(error.to_string().contains(&address), "{error}");
+}
+
+#[test]
+fn a_setting_out_of_bounds_is_an_error_that_names_it() {
+    let error = quiet(0).start().expect_err("no workers");
+    assert!(matches!(error, Error::Config(_)), "{error:?}");
+    assert!(error.to_string().contains("workers"), "{error}");
+}
+
+#[test]
+fn a_panic_in_the_handler_is_500_and_the_worker_lives() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let server = quiet(1)
+        .handler(|request: &mut Request| {
+            assert_ne!(request.path(), "/panic", "a panic of the test");
+            Response::text(200, "served\n")
+        })
+        .start()
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    for _ in 0..3 {
+        let reply = client.get("/panic").reply();
+        assert_eq!(reply.status, 500);
+        assert!(!reply.closes(), "{reply:?}");
+        assert!(!reply.text().contains("test"), "what it said stays inside");
+        assert_eq!(client.get("/").reply().text(), "served\n");
+    }
+    wait_until("they are counted", || {
+        let totals = server.health().snapshot().totals;
+        totals.panics == 3 && totals.failed == 3 && totals.served == 3
+    });
+    server.shutdown(Duration::ZERO).expect("nothing in flight");
+}
+
+/// The private directories of this process's servers.
+fn directories() -> BTreeSet<PathBuf> {
+    let set = ["XDG_RUNTIME_DIR", "TMPDIR"];
+    let set = set.into_iter().filter_map(std::env::var_os);
+    let fixed = ["/tmp", "/run", "/dev/shm"].into_iter().map(Into::into);
+    let prefix = format!("plimsoll-{}-", std::process::id());
+    set.chain(fixed)
+        .filter_map(|place| fs::read_dir(place).ok())
+        .flatten()
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with(&prefix)
+        })
+        .collect()
+}
+
+/// The names of this process's threads that are a server's.
+fn threads() -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").expect("threads");
+    tasks
+        // A thread may end between the listing and the reading.
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter(|name| name.starts_with("plimsoll-"))
+        .collect()
+}
+
+#[test]
+fn a_server_that_has_stopped_leaves_no_directory_and_no_thread() {
+    let _alone = SERVERS.write().unwrap_or_else(PoisonError::into_inner);
+    // Handlers that were held beyond their server's end.
+    wait_until("other tests' threads have ended", || threads().is_empty());
+    assert_eq!(directories(), BTreeSet::new());
+    for stop in [(|server| drop(server)) as fn(Server), |server| {
+        server.shutdown(Duration::from_millis(100)).expect("idle");
+    }] {
+        let (server, _latch) = holding();
+        assert_eq!(get(server.local_addr(), "/").text(), "served\n");
+        let private = directories();
+        let directory = private.first().expect("a private directory");
+        let metadata = fs::metadata(directory).expect("a directory");
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o700);
+        assert_eq!(private.len(), 1);
+        // A thread has its name once it runs: two workers, the frontend, the reset thread.
+        wait_until("four threads", || threads().len() == 4);
+        stop(server);
+        assert_eq!(directories(), BTreeSet::new());
+        // A thread that has been joined may be listed for a moment more.
+        wait_until("no thread is left", || threads().is_empty());
+    }
+}
