@@ -161,7 +161,7 @@ impl Frontend {
 
     /// Sends an exchange's head down a stream. Only where [`has_room`](Self::has_room).
     fn hand_over_one(&mut self, exchange: &Arc<Exchange>, canonical: &[u8], now: Instant) {
-        let behind_others = self.busy() >= self.workers;
+        let busy = self.busy();
         let Some(place) = self.free_places.pop() else {
             return;
         };
@@ -176,9 +176,8 @@ impl Frontend {
         };
         self.shared.health.gauges.in_flight.fetch_add(1, Relaxed);
         self.handed[place] = Some(HandedOver { id, stream });
-        if !behind_others {
+        if busy < self.workers {
             self.shared.health.idle_worker_taken(now);
-            return;
         }
         while self
             .ahead
@@ -187,6 +186,7 @@ impl Frontend {
         {
             self.ahead.pop_front();
         }
+        // Whether or not a worker is idle: on the other stream a later request may overtake this one.
         if exchange.is(Stage::Waiting) && self.queue_deadline(exchange) > now {
             self.ahead.push_back(exchange.clone());
         }

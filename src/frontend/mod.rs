@@ -132,7 +132,7 @@ pub(crate) struct Frontend {
     handed: Vec<Option<HandedOver>>,
     /// How many were handed over since the start.
     handed_count: u64,
-    /// Exchanges handed over before a worker was idle: their queue budget still runs.
+    /// Exchanges handed over that no worker was seen to have: their queue budget still runs.
     ahead: VecDeque<Arc<Exchange>>,
     /// Replies to go on with, and replies without a client whose readers are to be dropped: by a worker.
     resuming: VecDeque<Arc<Exchange>>,

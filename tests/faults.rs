@@ -1,0 +1,500 @@
+//! Handlers that panic, hang, or give a body that is not what they said: the client gets a correct reply or one that
+//! is visibly cut, the health paths answer all the while, and everything recovers.
+
+mod support;
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use plimsoll::{GateMode, Request, Response, Server};
+use support::{Client, PATIENCE, await_that, get, time_to_get};
+
+/// A gate for handlers to hang at: closed until told otherwise.
+#[derive(Default)]
+struct Barrier {
+    open: Mutex<bool>,
+    opened: Condvar,
+    waiting: AtomicUsize,
+}
+
+impl Barrier {
+    fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let open = self.open.lock().unwrap();
+        let bounded = self
+            .opened
+            .wait_timeout_while(open, PATIENCE, |open| !*open);
+        drop(bounded.unwrap());
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+/// Opens it even when the test fails, so that no server waits for its handlers.
+struct OpenAtEnd(Arc<Barrier>);
+
+impl Drop for OpenAtEnd {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// Gives `parts` one read at a time, then what `end` makes.
+struct Parts<F> {
+    parts: std::vec::IntoIter<&'static [u8]>,
+    end: F,
+}
+
+impl<F: FnMut() -> io::Result<usize>> Read for Parts<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.parts.next() {
+            Some(part) => {
+                buffer[..part.len()].copy_from_slice(part);
+                Ok(part.len())
+            }
+            None => (self.end)(),
+        }
+    }
+}
+
+fn parts<F: FnMut() -> io::Result<usize>>(parts: &[&'static [u8]], end: F) -> Parts<F> {
+    Parts {
+        parts: Vec::from(parts).into_iter(),
+        end,
+    }
+}
+
+/// A reader that panics when it is dropped.
+struct DropBomb(&'static [u8]);
+
+impl Read for DropBomb {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Drop for DropBomb {
+    fn drop(&mut self) {
+        assert!(
+            thread::panicking(),
+            "a reader that fails while it is dropped"
+        );
+    }
+}
+
+fn faulty(request: &mut Request) -> Response {
+    let fails = || Err(io::Error::other("the disk is gone"));
+    match request.path() {
+        "/panic" => panic!("on purpose"),
+        "/too-short" => Response::reader(200, parts(&[b"12345"], || Ok(0)), Some(10)),
+        "/too-long" => Response::reader(200, &b"1234567890"[..], Some(5)),
+        "/fails" => Response::reader(200, parts(&[b"12345"], fails), Some(10)),
+        "/fails-chunked" => Response::reader(200, parts(&[b"12345"], fails), None),
+        "/panics" => {
+            let body = parts(&[b"12345"], || panic!("on purpose"));
+            Response::reader(200, body, None)
+        }
+        "/bomb" => Response::reader(200, DropBomb(b"12345"), Some(5)),
+        "/split" => Response::text(200, "x")
+            .with_header("X-Split", "a\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK"),
+        "/no-content" => Response::text(204, "must not be sent"),
+        "/not-modified" => Response::text(304, "must not be sent"),
+        "/late-bomb" => {
+            while !request.abandoned() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Response::reader(200, DropBomb(b"12345"), Some(5))
+        }
+        _ => Response::text(200, "fine\n"),
+    }
+}
+
+fn start(workers: usize, handler: impl plimsoll::Handler) -> Server {
+    Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(workers)
+        .gate(GateMode::Off)
+        .queue_budget(Duration::from_secs(5))
+        .handler(handler)
+        .start()
+        .expect("the server starts")
+}
+
+#[test]
+fn a_panic_is_a_500_and_the_worker_lives() {
+    let server = start(1, faulty);
+    let mut client = Client::connect(server.local_addr());
+    for _ in 0..20 {
+        let reply = client.get("/panic").expect("a reply");
+        assert_eq!(reply.status, 500);
+        assert!(reply.whole);
+        assert_eq!(client.get("/fine").expect("a reply").text(), "fine\n");
+    }
+    assert_eq!(server.health().snapshot().totals.panics, 20);
+}
+
+#[test]
+fn a_body_that_is_not_what_it_said_is_visibly_cut_and_nothing_follows_it() {
+    let server = start(1, faulty);
+    for path in ["/too-short", "/fails", "/fails-chunked", "/panics"] {
+        let mut client = Client::connect(server.local_addr());
+        let reply = client.get(path).expect("a head");
+        assert_eq!(reply.status, 200, "{path}");
+        assert!(!reply.whole, "{path} looks whole: {reply:?}");
+        assert_eq!(reply.text(), "12345", "{path}");
+        assert!(client.ends(), "{path}: something follows");
+    }
+    assert_eq!(server.health().snapshot().totals.cut, 4);
+    let mut client = Client::connect(server.local_addr());
+    let reply = client.get("/too-long").expect("a reply");
+    assert!(reply.whole && reply.text() == "12345", "{reply:?}");
+    assert_eq!(client.get("/fine").expect("a reply").text(), "fine\n");
+}
+
+/// A panic in a reader's `drop` outside of the handler ended the worker for good.
+#[test]
+fn a_reader_that_panics_while_it_is_dropped_costs_no_worker() {
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(1)
+        .gate(GateMode::Off)
+        .queue_budget(Duration::from_secs(5))
+        .request_timeout(Duration::from_millis(200))
+        .handler(faulty)
+        .start()
+        .expect("the server starts");
+    for _ in 0..3 {
+        let mut client = Client::connect(server.local_addr());
+        client.get("/bomb").expect("a reply");
+        let mut client = Client::connect(server.local_addr());
+        client
+            .send("HEAD /bomb HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        // It may be cut, since its reply was dropped before it was written.
+        drop(client.reply_to("HEAD"));
+        assert_eq!(get(server.local_addr(), "/late-bomb").status, 504);
+        assert_eq!(get(server.local_addr(), "/fine").text(), "fine\n");
+    }
+    await_that("no exchange is left", || {
+        let now = server.health().snapshot();
+        now.in_flight == 0 && now.workers_busy == 0
+    });
+}
+
+#[test]
+fn no_header_splits_a_reply_and_bodiless_replies_have_no_body() {
+    let server = start(1, faulty);
+    let mut client = Client::connect(server.local_addr());
+    let reply = client.get("/split").expect("a reply");
+    assert_eq!(reply.text(), "x");
+    assert_eq!(reply.head.matches("HTTP/1.1").count(), 2, "{}", reply.head);
+    assert_eq!(
+        reply
+            .head
+            .lines()
+            .filter(|line| line.starts_with("HTTP/"))
+            .count(),
+        1
+    );
+    // Any byte of a body would be taken for the start of the next reply.
+    for (path, status) in [("/no-content", 204), ("/not-modified", 304)] {
+        assert_eq!(client.get(path).expect("a reply").status, status);
+        assert_eq!(client.get("/fine").expect("a reply").text(), "fine\n");
+    }
+    for path in ["/fine", "/health", "/metrics", "/too-long"] {
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        client.send(request).unwrap();
+        let reply = client.reply_to("HEAD").expect("a reply");
+        assert_eq!(reply.status, 200, "{path}");
+        assert!(reply.header("Content-Length").is_some(), "{path}");
+        assert_eq!(client.get("/fine").expect("a reply").text(), "fine\n");
+    }
+}
+
+#[test]
+fn with_every_worker_stuck_the_health_paths_answer_and_all_recovers() {
+    let barrier = Arc::new(Barrier::default());
+    let hang = barrier.clone();
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(2)
+        .threshold(Duration::from_millis(100))
+        .cooldown(Duration::from_millis(100))
+        .request_timeout(Duration::from_millis(500))
+        .handler(move |request: &mut Request| {
+            if request.path() == "/hang" {
+                hang.pass();
+            }
+            "fine\n"
+        })
+        .start()
+        .expect("the server starts");
+    let _open = OpenAtEnd(barrier.clone());
+    let address = server.local_addr();
+    assert_eq!(get(address, "/livez").status, 200);
+    let mut stuck: Vec<Client> = (0..2).map(|_| Client::connect(address)).collect();
+    for client in &mut stuck {
+        client
+            .send("GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+    }
+    await_that("both workers hang", || {
+        barrier.waiting.load(Ordering::SeqCst) == 2
+    });
+    for client in &mut stuck {
+        assert_eq!(client.reply().expect("a reply").status, 504);
+    }
+    await_that("it is not live", || get(address, "/livez").status == 503);
+    // Milliseconds, on a machine that is left alone.
+    assert!(time_to_get(address, "/metrics") < Duration::from_secs(1));
+    assert!(matches!(get(address, "/health").status, 200 | 503));
+    assert!(matches!(get(address, "/readyz").status, 200 | 503));
+    assert_eq!(
+        get(address, "/fine").status,
+        503,
+        "nobody is there to serve"
+    );
+
+    barrier.open();
+    await_that("it is live", || get(address, "/livez").status == 200);
+    await_that("it serves", || get(address, "/fine").status == 200);
+    await_that("it is ready", || get(address, "/readyz").status == 200);
+    for client in &mut stuck {
+        assert_eq!(client.get("/fine").expect("a reply").text(), "fine\n");
+    }
+}
+
+/// Requests are handed over a little ahead of quick workers. When those stalled, the ones that were ahead were taken
+/// back after the queue budget without an answer, and hung until the request timeout cut them.
+#[test]
+fn requests_ahead_of_workers_that_stall_are_shed_in_time() {
+    let barrier = Arc::new(Barrier::default());
+    let stall = Arc::new(AtomicBool::new(false));
+    let (hang, stalls) = (barrier.clone(), stall.clone());
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(2)
+        .gate(GateMode::Off)
+        .queue_budget(Duration::from_millis(300))
+        .handler(move |_: &mut Request| {
+            if stalls.load(Ordering::SeqCst) {
+                hang.pass();
+            }
+            "fine\n"
+        })
+        .start()
+        .expect("the server starts");
+    let _open = OpenAtEnd(barrier.clone());
+    let mut clients: Vec<Client> = (0..40)
+        .map(|_| Client::connect(server.local_addr()))
+        .collect();
+    // Without samples of quick requests nothing is handed over ahead.
+    for _ in 0..10 {
+        for client in &mut clients {
+            assert_eq!(client.get("/").expect("a reply").status, 200);
+        }
+    }
+    stall.store(true, Ordering::SeqCst);
+    for client in &mut clients {
+        client
+            .send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+    }
+    await_that("both workers hang", || {
+        barrier.waiting.load(Ordering::SeqCst) == 2
+    });
+    await_that("all others are refused", || {
+        let totals = server.health().snapshot().totals;
+        totals.shed_deadline + totals.shed_queue == 38
+    });
+    barrier.open();
+    let mut statuses: Vec<u16> = clients
+        .iter_mut()
+        .map(|client| client.reply().expect("a reply to each").status)
+        .collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses[..2], [200, 200]);
+    assert!(
+        statuses[2..].iter().all(|&status| status == 503),
+        "{statuses:?}"
+    );
+    await_that("no exchange is left", || {
+        server.health().snapshot().in_flight == 0
+    });
+}
+
+/// 50 MiB, each byte known by its place.
+const LARGE: usize = 50 << 20;
+
+fn byte_at(index: usize) -> u8 {
+    u8::try_from(index % 251).unwrap_or(0)
+}
+
+struct Counting {
+    at: usize,
+}
+
+impl Read for Counting {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min(LARGE - self.at);
+        for (offset, byte) in buffer[..count].iter_mut().enumerate() {
+            *byte = byte_at(self.at + offset);
+        }
+        self.at += count;
+        Ok(count)
+    }
+}
+
+#[test]
+fn clients_that_read_slowly_hold_no_worker_and_get_every_byte() {
+    let server = start(2, |request: &mut Request| match request.path() {
+        "/bytes" => Response::new(200, (0..LARGE).map(byte_at).collect::<Vec<_>>()),
+        "/reader" => Response::reader(200, Counting { at: 0 }, Some(LARGE as u64)),
+        "/chunks" => Response::reader(200, Counting { at: 0 }, None),
+        _ => Response::text(200, "fine\n"),
+    });
+    let address = server.local_addr();
+    let paths = ["/bytes", "/reader", "/chunks", "/reader"];
+    let mut slow: Vec<Client> = paths
+        .iter()
+        .map(|path| {
+            let mut client = Client::connect(address);
+            client
+                .send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+                .unwrap();
+            client
+        })
+        .collect();
+    await_that("all four replies are under way", || {
+        server.health().snapshot().totals.served == 4
+    });
+    await_that("no worker is held", || {
+        let now = server.health().snapshot();
+        now.workers_busy == 0 && now.in_flight == 0
+    });
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(1) {
+        for client in &mut slow {
+            let mut kibibyte = [0; 256];
+            let count = client.socket().peek(&mut kibibyte).expect("the reply");
+            assert!(count > 0, "the reply is cut");
+        }
+        assert_eq!(get(address, "/fine").text(), "fine\n");
+    }
+    // And the rest at full speed, the clients one after the other.
+    for (client, path) in slow.iter_mut().zip(paths) {
+        let reply = client.reply().expect("a reply");
+        assert!(reply.whole, "{path} is cut");
+        assert_eq!(reply.body.len(), LARGE, "{path}");
+        let wrong = reply
+            .body
+            .iter()
+            .zip(0..)
+            .find(|&(&byte, at)| byte != byte_at(at));
+        assert_eq!(wrong, None, "{path}");
+        assert_eq!(client.get("/fine").expect("a reply").text(), "fine\n");
+    }
+}
+
+/// Notes when it is dropped.
+struct Noted(Counting, Arc<AtomicBool>);
+impl Read for Noted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_reply_that_nobody_reads_is_cut_after_the_write_timeout_and_its_reader_dropped() {
+    let dropped = Arc::new(AtomicBool::new(false));
+    let note = dropped.clone();
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(1)
+        .write_timeout(Duration::from_millis(300))
+        .handler(move |_: &mut Request| {
+            let reader = Noted(Counting { at: 0 }, note.clone());
+            Response::reader(200, reader, Some(LARGE as u64))
+        })
+        .start()
+        .expect("the server starts");
+    let mut client = Client::connect(server.local_addr());
+    client
+        .send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    await_that("the write timeout cuts it", || {
+        server.health().snapshot().totals.write_timeouts == 1
+    });
+    await_that("its reader is dropped", || dropped.load(Ordering::SeqCst));
+    assert!(!client.reply().expect("a head").whole);
+    await_that("nothing is left", || {
+        let now = server.health().snapshot();
+        now.connections == 0 && now.in_flight == 0
+    });
+}
+
+/// A reply whose reader is slower than its client never filled the socket, so the request timeout ran on and cut it.
+#[test]
+fn a_reply_that_makes_progress_outlives_the_request_timeout() {
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(1)
+        .gate(GateMode::Off)
+        .request_timeout(Duration::from_millis(400))
+        .handler(|_: &mut Request| {
+            let mut left = 60;
+            let slow = move || {
+                left -= 1;
+                thread::sleep(Duration::from_millis(20));
+                Ok(usize::from(left > 0))
+            };
+            Response::reader(200, parts(&[], slow), None)
+        })
+        .start()
+        .expect("the server starts");
+    let began = Instant::now();
+    let reply = get(server.local_addr(), "/");
+    assert!(
+        began.elapsed() > Duration::from_millis(800),
+        "the reader was too quick"
+    );
+    assert!(reply.whole, "cut after {:?}", began.elapsed());
+    assert_eq!(reply.body.len(), 59);
+}
+
+/// One that makes none is cut: the client must not wait for ever.
+#[test]
+fn a_reader_that_hangs_is_cut_at_the_request_timeout() {
+    let barrier = Arc::new(Barrier::default());
+    let hang = barrier.clone();
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(1)
+        .gate(GateMode::Off)
+        .request_timeout(Duration::from_millis(300))
+        .handler(move |_: &mut Request| {
+            let hang = hang.clone();
+            let end = move || {
+                hang.pass();
+                Ok(0)
+            };
+            Response::reader(200, parts(&[b"12345"], end), Some(10))
+        })
+        .start()
+        .expect("the server starts");
+    let _open = OpenAtEnd(barrier);
+    let reply = get(server.local_addr(), "/");
+    assert!(!reply.whole && reply.text() == "12345", "{reply:?}");
+}

@@ -1,0 +1,77 @@
+//! Many starts and stops in one process leave nothing behind. One test only, so that nobody else's threads and
+//! descriptors are counted.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use plimsoll::{Request, Server};
+use support::{Client, Usage, await_that, get};
+
+/// Private directories of this process, wherever the system has room for them.
+fn directories() -> Vec<String> {
+    let mine = format!("plimsoll-{}-", std::process::id());
+    let set = ["XDG_RUNTIME_DIR", "TMPDIR"].into_iter();
+    let set = set.filter_map(|name| std::env::var(name).ok());
+    let fixed = ["/tmp", "/run", "/dev/shm"].into_iter().map(str::to_owned);
+    let entries = set
+        .chain(fixed)
+        .filter_map(|place| fs::read_dir(place).ok());
+    entries
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&mine))
+        .collect()
+}
+
+fn start_and_stop(round: usize) {
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(3)
+        .handler(|_: &mut Request| "fine\n")
+        .start()
+        .expect("the server starts");
+    assert_eq!(directories().len(), 1);
+    let address = server.local_addr();
+    let mut kept = Client::connect(address);
+    assert_eq!(kept.get("/").expect("a reply").text(), "fine\n");
+    let mut half = Client::connect(address);
+    half.send("GET / HT").expect("it goes out");
+    assert_eq!(get(address, "/health").status, 200);
+    match round % 3 {
+        0 => drop(server),
+        1 => server.shutdown(Duration::ZERO).expect("nothing is cut"),
+        _ => server
+            .shutdown(Duration::from_millis(50))
+            .expect("nothing is cut"),
+    }
+    assert!(kept.ends(), "a client outlives the server");
+    assert!(
+        Client::try_connect(address).is_err(),
+        "somebody listens still"
+    );
+}
+
+#[test]
+fn fifty_starts_and_stops_leave_nothing_behind() {
+    // The first pays for what the process keeps for good.
+    start_and_stop(0);
+    // tiny_http's pool threads end some seconds after their server.
+    let alone = |usage: Usage| usage.threads <= 2;
+    await_that("the first one's threads end", || alone(Usage::of("self")));
+    let before = Usage::of("self");
+    for round in 0..50 {
+        start_and_stop(round);
+    }
+    await_that("all threads end", || {
+        let now = Usage::of("self");
+        now.threads <= before.threads && now.descriptors <= before.descriptors
+    });
+    let now = Usage::of("self");
+    assert!(
+        now.memory < before.memory + 8 * 1024,
+        "{before:?}, then {now:?}"
+    );
+    assert_eq!(directories(), Vec::<String>::new());
+}
