@@ -276,7 +276,6 @@ fn clients_that_pipeline_and_never_read_hurt_nobody() {
     await_that("all of them are cut", || {
         server.metric("plimsoll_connections", "") <= 1
     });
-    assert!(server.metric("plimsoll_write_timeouts_total", "") >= 1);
     drop(clients);
     server.await_usage(before, KEPT);
 }

@@ -140,8 +140,8 @@ impl Plimsoll {
         loop {
             assert!(self.is_running(), "the server has ended");
             let now = self.usage();
-            let back = now.threads == before.threads
-                && now.descriptors == before.descriptors
+            let back = now.threads <= before.threads
+                && now.descriptors <= before.descriptors
                 && now.memory <= before.memory + memory;
             if back {
                 return;
