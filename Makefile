@@ -22,7 +22,7 @@ test: need-cargo ## everything: format, lints, unit, integration, property and d
 test-slow: need-cargo ## the tests that take longer than ten seconds
 	$(CARGO) test --locked --release -- --ignored
 
-bench: need-cargo ## times the parts and the whole
+bench: need-cargo ## times the parts and the whole, into target/bench (QUICK=1 in under a minute)
 	$(CARGO) bench --locked --features internals --bench '*'
 
 static: need-cargo ## the static binary, stripped: target/static/plimsoll

@@ -165,7 +165,7 @@ fn thousands_of_half_open_heads_delay_nobody() {
     let took = time_to_get(server.address, "/");
     assert!(took < SOON, "served after {took:?}");
     let now = server.usage();
-    assert_eq!(now.threads, before.threads);
+    assert!(now.threads <= before.threads, "{before:?}, then {now:?}");
     assert!(
         now.memory < before.memory + KEPT,
         "{before:?}, then {now:?}"

@@ -54,6 +54,7 @@ fn start_and_stop(round: usize) {
 }
 
 #[test]
+#[ignore = "slow: make test-slow"]
 fn fifty_starts_and_stops_leave_nothing_behind() {
     // The first pays for what the process keeps for good.
     start_and_stop(0);

@@ -182,13 +182,14 @@ impl Frontend {
         while self
             .ahead
             .front()
-            .is_some_and(|front| !front.is(Stage::Waiting))
+            .is_some_and(|(_, front)| !front.is(Stage::Waiting))
         {
             self.ahead.pop_front();
         }
         // Whether or not a worker is idle: on the other stream a later request may overtake this one.
-        if exchange.is(Stage::Waiting) && self.queue_deadline(exchange) > now {
-            self.ahead.push_back(exchange.clone());
+        if exchange.is(Stage::Waiting) {
+            let due = self.queue_deadline(exchange);
+            self.ahead.push_back((due, exchange.clone()));
         }
     }
 

@@ -61,6 +61,9 @@ const READ_SIZE: usize = 64 * 1024;
 /// Connections accepted, and requests of one client served, before the others have their turn.
 const TURN: usize = 64;
 
+/// Reads of one client in its turn: a large body is not to keep small requests waiting.
+const READS: usize = 4;
+
 /// Requests handed over beyond one for each worker are at most so many ...
 const MOST_AHEAD: usize = 64;
 
@@ -133,7 +136,7 @@ pub(crate) struct Frontend {
     /// How many were handed over since the start.
     handed_count: u64,
     /// Exchanges handed over that no worker was seen to have: their queue budget still runs.
-    ahead: VecDeque<Arc<Exchange>>,
+    ahead: VecDeque<(Instant, Arc<Exchange>)>,
     /// Replies to go on with, and replies without a client whose readers are to be dropped: by a worker.
     resuming: VecDeque<Arc<Exchange>>,
     /// The last exchange from a queue was one of those.
@@ -276,9 +279,7 @@ impl Frontend {
         let due = [
             self.deadlines.next(),
             self.admission.next_timeout(),
-            self.ahead
-                .front()
-                .map(|exchange| self.queue_deadline(exchange)),
+            self.ahead.front().map(|(due, _)| *due),
             self.intake.next_timeout(),
             self.listeners.next_timeout(),
             self.drain.as_ref().map(Drain::next_timeout),
@@ -345,14 +346,21 @@ impl Frontend {
         while let Some(waiting) = self.admission.expire(now) {
             self.expire(&waiting.exchange, now);
         }
-        while let Some(exchange) = self.ahead.front().cloned() {
-            if exchange.is(Stage::Waiting) {
-                if self.queue_deadline(&exchange) > now {
-                    break;
-                }
-                self.expire(&exchange, now);
+        while let Some((due, exchange)) = self.ahead.pop_front() {
+            if !exchange.is(Stage::Waiting) {
+                continue;
             }
-            self.ahead.pop_front();
+            if due > now {
+                self.ahead.push_front((due, exchange));
+                break;
+            }
+            if self.busy() > self.workers {
+                self.expire(&exchange, now);
+            } else {
+                // A worker is idle: it only has to be scheduled.
+                let due = now + self.admission.budget();
+                self.ahead.push_back((due, exchange));
+            }
         }
         self.intake
             .handle_timeout(&mut Registrar(self.poll.registry()), now);
@@ -433,6 +441,7 @@ impl Frontend {
 
     /// Does for a client what can be done now, up to a turn's worth.
     fn drive(&mut self, slot: u32, now: Instant) {
+        let mut reads = 0;
         for _ in 0..TURN {
             let Some(client) = self.clients.get_mut(slot) else {
                 return;
@@ -444,6 +453,10 @@ impl Frontend {
                 client.connection.await_more(now);
                 self.resume(slot);
             } else if client.readable && client.connection.wants_input() {
+                if reads == READS {
+                    break;
+                }
+                reads += 1;
                 read(client, &mut self.read_buffer, now);
             } else {
                 self.settle(slot, now);

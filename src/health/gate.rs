@@ -52,6 +52,9 @@ const CLOSE_BELOW: f64 = 0.8;
 /// A job older than this many thresholds is stuck, as far as the gate can tell.
 const STALL_THRESHOLDS: u32 = 3;
 
+/// The same for a probe. A service that is well again a moment after a probe started waits for this and a cooldown.
+const PROBE_THRESHOLDS: u32 = 2;
+
 /// A guarded gate that trips again this soon after it closed waits longer than the last time.
 const RELAPSE: Duration = Duration::from_secs(10);
 
@@ -204,7 +207,12 @@ impl Gate {
             State::Half => self.probe,
             State::Closed | State::Open { .. } => None,
         };
-        let limit = self.config.threshold.saturating_mul(STALL_THRESHOLDS);
+        let thresholds = if self.state == State::Half {
+            PROBE_THRESHOLDS
+        } else {
+            STALL_THRESHOLDS
+        };
+        let limit = self.config.threshold.saturating_mul(thresholds);
         if stuck_since.is_some_and(|since| now.saturating_duration_since(since) > limit) {
             self.trip(now);
         }

@@ -382,7 +382,7 @@ fn a_probe_that_never_starts_makes_way_for_the_next() {
 fn a_stuck_probe_trips_the_gate() {
     let mut scenario = Scenario::half();
     scenario.admit(IDLE);
-    scenario.pass(3 * THRESHOLD);
+    scenario.pass(2 * THRESHOLD);
     scenario.admit(IDLE);
     assert_eq!(scenario.gate.state(), State::Half);
     scenario.pass(Duration::from_millis(1));

@@ -1,0 +1,3 @@
+module plimsoll/peers
+
+go 1.19
