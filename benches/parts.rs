@@ -124,5 +124,21 @@ fn connections(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(parts, average, heads, bodies, connections);
+/// With QUICK=1 each measurement is as short as it can be and still say something.
+fn settings() -> Criterion {
+    let criterion = Criterion::default();
+    if std::env::var_os("QUICK").is_none() {
+        return criterion.measurement_time(Duration::from_secs(3));
+    }
+    criterion
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_millis(200))
+}
+
+criterion_group!(
+    name = parts;
+    config = settings();
+    targets = average, heads, bodies, connections
+);
 criterion_main!(parts);

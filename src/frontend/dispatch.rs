@@ -66,6 +66,7 @@ impl Frontend {
         if let Some(page) = self.paths.find(head.path()) {
             bump(&health.counts.probed);
             health.observe(idle, now);
+            self.publish(now);
             let answer = page.answer(&head, &health);
             return self.answer(slot, &answer, now);
         }

@@ -134,7 +134,7 @@ impl Frontend {
             }
             self.part(slot, CloseReason::Stopped);
         }
-        self.publish();
+        self.publish(now);
         cut
     }
 }

@@ -249,7 +249,7 @@ impl Frontend {
                 // Whoever waited for this has given up, and will say so.
                 let _ = ready.try_send(());
             }
-            self.publish();
+            self.publish(now);
             if self.is_drained(now) {
                 return self.stop(now);
             }
@@ -257,10 +257,19 @@ impl Frontend {
     }
 
     /// Sets the gauges that only the frontend knows.
-    fn publish(&self) {
-        let gauges = &self.shared.health.gauges;
+    fn publish(&self, now: Instant) {
+        let health = &self.shared.health;
+        let gauges = &health.gauges;
         gauges.connections.store(self.clients.len(), Relaxed);
         gauges.queue.store(self.admission.len(), Relaxed);
+        let busy = self.busy();
+        let ahead = busy.saturating_sub(self.workers);
+        let crew = health.crew(busy < self.workers);
+        let wait = self
+            .admission
+            .predicted_wait(ahead, crew, health.predicted(), now);
+        let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        gauges.predicted_wait.store(nanos, Relaxed);
     }
 
     /// How long to wait for readiness: until the next deadline of anything.

@@ -47,6 +47,7 @@ impl Frontend {
             return;
         };
         let rules = client.rules;
+        log::debug!("{} {} from the frontend", client.peer, answer.status);
         let close = answer.close || !rules.keep_alive || self.drain.is_some();
         let seconds = answer.retry_after.map(|seconds| seconds.to_string());
         let headers = [

@@ -120,6 +120,8 @@ pub(crate) struct Gauges {
     pub(crate) connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) queue: AtomicUsize,
+    /// Nanoseconds.
+    pub(crate) predicted_wait: AtomicU64,
     pub(crate) draining: std::sync::atomic::AtomicBool,
 }
 
@@ -164,6 +166,8 @@ pub struct Snapshot {
     pub failed_ratio: Option<f64>,
     /// Service time that admission expects of the next request.
     pub predicted_service_time: Option<f64>,
+    /// How long a request that came now would wait for a worker.
+    pub predicted_wait: Duration,
     /// Client connections open.
     pub connections: usize,
     /// Requests handed to the workers and not answered yet.
@@ -314,6 +318,7 @@ impl Health {
             bad_ratio: self.bad.value(),
             failed_ratio: self.failed.value(),
             predicted_service_time: self.predictor.value(),
+            predicted_wait: Duration::from_nanos(self.gauges.predicted_wait.load(Relaxed)),
             connections: self.gauges.connections.load(Relaxed),
             in_flight: self.gauges.in_flight.load(Relaxed),
             queue: self.gauges.queue.load(Relaxed),

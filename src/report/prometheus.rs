@@ -109,6 +109,11 @@ fn times(page: &mut Page, now: &Snapshot, health: &Health) {
         // A gauge without a sample yet is no number.
         page.gauge(&format!("plimsoll_{name}"), help, value.unwrap_or(f64::NAN));
     }
+    page.gauge(
+        "plimsoll_predicted_wait_seconds",
+        "How long a request that came now would wait for a worker.",
+        now.predicted_wait.as_secs_f64(),
+    );
     for (name, help, histogram) in [
         (
             "request_duration",
