@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
 use crate::exchange::ReplyRules;
+use crate::frontend::head::is_token_byte;
 
 /// A reply: status, headers, and a body in memory or behind a [`Read`].
 ///
@@ -356,10 +357,7 @@ fn final_status(status: u16) -> u16 {
 }
 
 fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !name.is_empty() && name.bytes().all(is_token_byte)
 }
 
 fn is_control(byte: u8) -> bool {
