@@ -94,6 +94,51 @@ impl FromStr for GateMode {
     }
 }
 
+/// Who sees more of the health reports than the status word: numbers, data stores, metrics, the status page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Details {
+    /// Clients on this host, and those of the admin listener.
+    #[default]
+    Local,
+    /// Everybody.
+    Always,
+    /// Only clients of the admin listener.
+    Never,
+}
+
+impl Details {
+    /// The name by which the command line knows it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Details::Local => "local",
+            Details::Always => "always",
+            Details::Never => "never",
+        }
+    }
+}
+
+impl fmt::Display for Details {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.as_str())
+    }
+}
+
+impl FromStr for Details {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Details::Local, Details::Always, Details::Never]
+            .into_iter()
+            .find(|details| details.as_str() == text)
+            .ok_or_else(|| ConfigError {
+                option: "details",
+                expected: "local, always or never".to_owned(),
+                found: format!("{text:?}"),
+            })
+    }
+}
+
 /// Every knob of a server. Plain data: [`validate`](Config::validate) says whether it makes sense.
 ///
 /// All durations are at most 24 hours.
@@ -102,6 +147,12 @@ pub struct Config {
     /// Addresses to serve on, each `host:port`; port 0 picks a free one. An IPv6 address is
     /// written in brackets. Default `127.0.0.1:8080`; 1 to 64 of them.
     pub listen: Vec<String>,
+    /// Address of a second listener, for the health paths only and with all details. Default none.
+    pub admin: Option<String>,
+    /// Address of a listener that speaks HAProxy's agent-check protocol. Default none.
+    pub agent: Option<String>,
+    /// Who sees more of the health reports than the status word. Default [`Details::Local`].
+    pub details: Details,
     /// Threads that run the handler. Default twice the cores, at least 4; 1 to 1024.
     pub workers: usize,
     /// Average service time at which the service is unhealthy. Default 1 s; above 0.
@@ -147,6 +198,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec!["127.0.0.1:8080".to_owned()],
+            admin: None,
+            agent: None,
+            details: Details::Local,
             workers: default_workers(thread::available_parallelism().map_or(1, usize::from)),
             threshold: Duration::from_secs(1),
             cooldown: Duration::from_secs(1),
@@ -188,6 +242,11 @@ impl Config {
         self.listen
             .iter()
             .try_for_each(|text| address("listen", text))?;
+        for (option, text) in [("admin", &self.admin), ("agent", &self.agent)] {
+            if let Some(text) = text {
+                address(option, text)?;
+            }
+        }
         number("workers", "a whole number", self.workers, &WORKERS)?;
         above_zero("threshold", self.threshold)?;
         above_zero("cooldown", self.cooldown)?;

@@ -64,10 +64,11 @@ mod response;
 mod server;
 mod workers;
 
-pub use config::{Config, ConfigError, GateMode};
+pub use config::{Config, ConfigError, Details, GateMode};
 pub use error::Error;
 pub use handler::Handler;
-pub use health::{Ewma, GateState, Health, Snapshot, Totals};
+pub use health::checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
+pub use health::{Ewma, GateState, Health, Snapshot, Status, Totals};
 pub use request::Request;
 pub use response::{IntoResponse, Response};
 pub use server::{Builder, Server};

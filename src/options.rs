@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
-use plimsoll::{Config, GateMode};
+use plimsoll::{Config, Details, GateMode};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
@@ -100,6 +100,8 @@ struct Knob {
 enum Field {
     /// Repeatable; the variable holds a comma-separated list.
     Addresses(fn(&mut Options) -> &mut Vec<String>),
+    Address(fn(&mut Options) -> &mut Option<String>),
+    Details(fn(&mut Options) -> &mut Details),
     Count(fn(&mut Options) -> &mut usize),
     Age(fn(&mut Options) -> &mut u32),
     Size(fn(&mut Options) -> &mut usize),
@@ -118,6 +120,27 @@ static KNOBS: &[Knob] = &[
         field: Field::Addresses(|options| &mut options.config.listen),
         computed_default: None,
         help: "address to serve on; port 0 picks one; repeatable",
+    },
+    Knob {
+        flag: "admin",
+        environment: "PLIMSOLL_ADMIN",
+        field: Field::Address(|options| &mut options.config.admin),
+        computed_default: Some("none"),
+        help: "a second listener for the health paths with full details",
+    },
+    Knob {
+        flag: "agent",
+        environment: "PLIMSOLL_AGENT",
+        field: Field::Address(|options| &mut options.config.agent),
+        computed_default: Some("none"),
+        help: "a listener for HAProxy's agent-check",
+    },
+    Knob {
+        flag: "details",
+        environment: "PLIMSOLL_DETAILS",
+        field: Field::Details(|options| &mut options.config.details),
+        computed_default: None,
+        help: "who sees details: local, always or never",
     },
     Knob {
         flag: "workers",
@@ -335,6 +358,8 @@ impl Field {
     fn set(&self, options: &mut Options, text: &str) -> Option<()> {
         match self {
             Field::Addresses(list) => list(options).push(text.to_owned()),
+            Field::Address(field) => *field(options) = Some(text.to_owned()),
+            Field::Details(field) => *field(options) = text.parse().ok()?,
             Field::Count(field) => *field(options) = parse_count(text)?,
             Field::Age(field) => {
                 *field(options) = u32::try_from(parse_count(text)?).unwrap_or(u32::MAX);
@@ -359,6 +384,8 @@ impl Field {
     fn show(&self, options: &mut Options) -> String {
         match self {
             Field::Addresses(list) => list(options).join(","),
+            Field::Address(field) => field(options).clone().unwrap_or_default(),
+            Field::Details(field) => field(options).to_string(),
             Field::Count(field) => field(options).to_string(),
             Field::Age(field) => field(options).to_string(),
             Field::Size(field) => show_size(*field(options)),
@@ -375,7 +402,8 @@ impl Field {
     /// What stands for the value in the help, with what sets it off from the flag.
     fn placeholder(&self) -> &'static str {
         match self {
-            Field::Addresses(_) => " ADDR",
+            Field::Addresses(_) | Field::Address(_) => " ADDR",
+            Field::Details(_) => " WHO",
             Field::Count(_) | Field::Age(_) => " N",
             Field::Size(_) => " SIZE",
             Field::Duration(_) => " DUR",
@@ -388,7 +416,10 @@ impl Field {
     /// What an error says was expected of a value that cannot be read.
     fn expected(&self) -> &'static str {
         match self {
-            Field::Addresses(_) => "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080",
+            Field::Addresses(_) | Field::Address(_) => {
+                "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"
+            }
+            Field::Details(_) => "local, always or never",
             Field::Count(_) | Field::Age(_) => "a whole number",
             Field::Size(_) => "a size, such as 16KiB, 1MiB or 4096",
             Field::Duration(_) => "a duration, such as 250ms, 1.5s or 2m",

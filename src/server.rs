@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
 
-use crate::config::{Config, GateMode};
+use crate::config::{Config, Details, GateMode};
 use crate::error::Error;
 use crate::frontend::intake::{Intake, PrivateSocket};
 use crate::frontend::wake::{self, Message};
@@ -79,7 +79,21 @@ impl Builder {
         self
     }
 
+    /// Adds a second listener, for the health paths only and with all details.
+    pub fn admin(mut self, address: impl Into<String>) -> Self {
+        self.config.admin = Some(address.into());
+        self
+    }
+
+    /// Adds a listener that speaks HAProxy's agent-check protocol.
+    pub fn agent(mut self, address: impl Into<String>) -> Self {
+        self.config.agent = Some(address.into());
+        self
+    }
+
     settings! {
+        /// Who sees more of the health reports than the status word.
+        details: Details,
         /// Threads that run the handler.
         workers: usize,
         /// Average service time at which the service is unhealthy.

@@ -18,6 +18,8 @@ use crate::exchange::{ClientKey, Exchange, ReplyRules};
 pub(crate) struct Client {
     pub(crate) socket: Arc<TcpStream>,
     pub(crate) peer: SocketAddr,
+    /// It sees more of the health reports than the status word.
+    pub(crate) details: bool,
     pub(crate) connection: Connection,
     /// The request that is being answered.
     pub(crate) exchange: Option<Arc<Exchange>>,

@@ -61,13 +61,14 @@ impl Frontend {
             socket: client.socket.clone(),
             rules: client.rules,
         };
+        let details = client.details;
         let idle = self.busy() < self.workers && self.intake.is_open();
         let health = self.shared.health.clone();
         if let Some(page) = self.paths.find(head.path()) {
             bump(&health.counts.probed);
             health.observe(idle, now);
             self.publish(now);
-            let answer = page.answer(&head, &health);
+            let answer = page.answer(&head, details, &health);
             return self.answer(slot, &answer, now);
         }
         if head.method == Method::Options && head.target() == "*" {

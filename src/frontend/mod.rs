@@ -35,7 +35,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 
 use crossbeam_channel::Sender;
 
-use crate::config::Config;
+use crate::config::{Config, Details};
 use crate::exchange::{Exchange, ReplyRules, Stage};
 use crate::health::bump;
 use crate::report::Paths;
@@ -129,6 +129,8 @@ pub(crate) struct Frontend {
     admission: Admission<Waiting>,
     retry_after: RetryAfter,
     paths: Paths,
+    /// Who sees more of the health reports than the status word.
+    details: Details,
     workers: usize,
     /// Free places in the hand-over table.
     free_places: Vec<usize>,
@@ -194,6 +196,7 @@ impl Frontend {
             admission: Admission::new(budget, config.queue_max, config.workers, config.fair),
             retry_after: RetryAfter::new(u64::from(std::process::id()), now),
             paths,
+            details: config.details,
             workers: config.workers,
             free_places: (0..places).rev().collect(),
             handed: (0..places).map(|_| None).collect(),
@@ -437,6 +440,11 @@ impl Frontend {
         self.clients.insert(Client {
             socket: Arc::new(socket),
             peer,
+            details: match self.details {
+                Details::Always => true,
+                Details::Local => peer.ip().to_canonical().is_loopback(),
+                Details::Never => false,
+            },
             connection: Connection::new(self.limits.clone(), now),
             exchange: None,
             parked: false,

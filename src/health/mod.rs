@@ -4,6 +4,7 @@
 //! atomics, each right by itself; the [gate](gate), whose parts must agree, is behind a lock that is held for a few
 //! additions.
 
+pub(crate) mod checks;
 pub(crate) mod ewma;
 pub(crate) mod gate;
 pub(crate) mod histogram;
@@ -18,6 +19,7 @@ use crossbeam_channel::Sender;
 
 use crate::config::{Config, GateMode};
 use crate::exchange::lock;
+use checks::{CheckReport, CheckState};
 pub use ewma::Ewma;
 use gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State};
 use histogram::Histogram;
@@ -28,6 +30,7 @@ pub struct Health {
     start_time: SystemTime,
     mode: GateMode,
     threshold: Duration,
+    queue_budget: Duration,
     request_timeout: Duration,
     gate: Mutex<Gate>,
     /// The reset thread's ear.
@@ -198,6 +201,10 @@ pub struct Snapshot {
     pub cooldown: Duration,
     /// Average service time at which the gate trips.
     pub threshold: Duration,
+    /// Longest that a request may wait for a worker.
+    pub queue_budget: Duration,
+    /// The data stores that are watched, in the order in which they were named.
+    pub checks: Vec<CheckReport>,
     /// Whether the server is stopping.
     pub draining: bool,
     /// Time since the start.
@@ -215,16 +222,66 @@ impl Snapshot {
         !matches!(self.gate, GateState::Open { .. })
     }
 
-    /// Whether the server wants traffic: healthy, and not stopping.
+    /// Whether the server wants traffic: healthy, not stopping, and every critical data store up.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.is_healthy() && !self.draining
+        let mut checks = self.checks.iter();
+        self.is_healthy()
+            && !self.draining
+            && checks.all(|check| !check.critical || check.state == CheckState::Up)
+    }
+
+    /// The status in the words of health reports: `Fail` while not ready; `Warn` while a data store is down that the
+    /// service can do without, or a pool is exhausted.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let exhausted = |check: &CheckReport| check.pool.is_some_and(|pool| pool.is_exhausted());
+        let mut checks = self.checks.iter();
+        if !self.is_ready() {
+            Status::Fail
+        } else if checks.any(|check| check.state == CheckState::Down || exhausted(check)) {
+            Status::Warn
+        } else {
+            Status::Pass
+        }
+    }
+
+    /// The load, as a part of what the server may carry: the predicted wait over the queue budget or the service time
+    /// over the threshold, whichever is nearer its limit. 1 is the load line.
+    #[must_use]
+    pub fn load(&self) -> f64 {
+        let wait = self.predicted_wait.as_secs_f64() / self.queue_budget.as_secs_f64();
+        let service = self.service_time.unwrap_or(0.0) / self.threshold.as_secs_f64();
+        wait.max(service)
     }
 
     /// Whether the process can do its job: not every worker is stuck.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.workers_stuck < self.workers
+    }
+}
+
+/// The status of the service, in the words of `application/health+json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// All is well.
+    Pass,
+    /// It serves, and an operator should look.
+    Warn,
+    /// It does not serve, or should get no traffic.
+    Fail,
+}
+
+impl Status {
+    /// `pass`, `warn` or `fail`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
     }
 }
 
@@ -261,6 +318,7 @@ impl Health {
             start_time: SystemTime::now(),
             mode: config.gate,
             threshold: config.threshold,
+            queue_budget: config.queue_budget,
             request_timeout: config.request_timeout,
             gate: Mutex::new(gate),
             trips,
@@ -334,6 +392,8 @@ impl Health {
             gate_probes,
             cooldown,
             threshold: self.threshold,
+            queue_budget: self.queue_budget,
+            checks: Vec::new(),
             draining: self.gauges.draining.load(Relaxed),
             uptime: now.saturating_duration_since(self.started),
             start_time: self.start_time,

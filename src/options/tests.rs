@@ -26,7 +26,8 @@ fn complaint(command: Result<Command, OptionError>) -> String {
 /// A value that is not the default, and one that cannot be read.
 fn samples(field: &Field) -> (&'static str, &'static str) {
     match field {
-        Field::Addresses(_) => ("[::1]:9", "nowhere"),
+        Field::Addresses(_) | Field::Address(_) => ("[::1]:9", "nowhere"),
+        Field::Details(_) => ("never", "sometimes"),
         Field::Count(_) | Field::Age(_) => ("7", "many"),
         Field::Size(_) => ("300", "16KB"),
         Field::Duration(_) => ("70ms", "soon"),
@@ -314,7 +315,9 @@ fn help_shows_every_option_with_its_variable_and_default() {
 
 #[test]
 fn a_shown_default_reads_back_as_the_default() {
-    for knob in KNOBS {
+    // An address that is not given shows as nothing, which is no address.
+    let unset = |knob: &&Knob| matches!(knob.field, Field::Address(_));
+    for knob in KNOBS.iter().filter(|knob| !unset(knob)) {
         let mut options = Options::default();
         let shown = knob.field.show(&mut options);
         knob.field.clear(&mut options);

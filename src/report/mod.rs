@@ -104,9 +104,11 @@ impl Paths {
 }
 
 impl Page {
-    /// Answers a request for this page. Any method but GET, HEAD and OPTIONS is 405.
-    pub(crate) fn answer(self, head: &Head, health: &Health) -> Answer {
+    /// Answers a request for this page, to somebody who may see the `details` or not. Any method but GET, HEAD and
+    /// OPTIONS is 405.
+    pub(crate) fn answer(self, head: &Head, details: bool, health: &Health) -> Answer {
         const METHODS: &str = "GET, HEAD, OPTIONS";
+        let _ = details;
         if !matches!(head.method, Method::Get | Method::Head | Method::Options) {
             return Answer {
                 status: 405,

@@ -1,0 +1,156 @@
+//! Data stores that are watched: what a check is, and what is known of each.
+//!
+//! Checks run in the background, apart from every request; a report reads their last results from memory.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Asks whether a data store is there.
+///
+/// It is called from a thread of its own, never twice at the same time, and may block until the deadline. What takes
+/// longer counts as failed.
+pub trait Check: Send + Sync + 'static {
+    /// Finds out whether the store serves, by `deadline`.
+    ///
+    /// # Errors
+    /// Why it does not, in a line for the operator.
+    fn check(&self, deadline: Instant) -> Result<(), CheckError>;
+
+    /// The state of the connection pool in front of the store, if there is one. Called after each
+    /// [`check`](Self::check); must not block.
+    fn pool(&self) -> Option<PoolStatus> {
+        None
+    }
+}
+
+impl<C: Check + ?Sized> Check for Box<C> {
+    fn check(&self, deadline: Instant) -> Result<(), CheckError> {
+        (**self).check(deadline)
+    }
+
+    fn pool(&self) -> Option<PoolStatus> {
+        (**self).pool()
+    }
+}
+
+/// Why a data store is not there: a line for the operator, without secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckError(String);
+
+impl CheckError {
+    /// An error that says `message`.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for CheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CheckError {}
+
+impl From<std::io::Error> for CheckError {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// How many connections a pool has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolStatus {
+    /// Connections lent out.
+    pub used: u32,
+    /// Connections open and not lent out.
+    pub idle: u32,
+    /// Most connections that the pool opens.
+    pub max: u32,
+}
+
+impl PoolStatus {
+    /// Whether every connection that the pool may open is lent out.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.max > 0 && self.used >= self.max
+    }
+}
+
+/// How a data store is watched. Each duration is above 0 and at most 24 hours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckSettings {
+    /// Whether the service is unhealthy without this store. Default false: a failure is a warning.
+    pub critical: bool,
+    /// From one run's start to the next, give or take 10 %; three times as long while the store is down. Default 10 s.
+    pub interval: Duration,
+    /// Longest a run may take. Default 2 s.
+    pub timeout: Duration,
+    /// Failures in a row until the store counts as down. Default 3; 1 to 100.
+    pub fall: u32,
+    /// Successes in a row until it counts as up again. Default 2; 1 to 100.
+    pub rise: u32,
+}
+
+impl Default for CheckSettings {
+    fn default() -> Self {
+        Self {
+            critical: false,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(2),
+            fall: 3,
+            rise: 2,
+        }
+    }
+}
+
+/// What is known of a data store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CheckState {
+    /// No run has ended yet.
+    NotYet,
+    /// It serves.
+    Up,
+    /// It does not, or nothing has been heard of it for three intervals.
+    Down,
+}
+
+impl CheckState {
+    /// `not yet`, `up` or `down`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotYet => "not yet",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One watched data store at one moment.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// The name that the operator gave it.
+    pub name: Arc<str>,
+    /// Whether the service is unhealthy without it.
+    pub critical: bool,
+    /// What is known of it.
+    pub state: CheckState,
+    /// How long it has been known.
+    pub state_for: Duration,
+    /// When the last run ended.
+    pub last_run: Option<SystemTime>,
+    /// When the last run that found the store serving ended.
+    pub last_success: Option<SystemTime>,
+    /// How long the last run took.
+    pub duration: Option<Duration>,
+    /// Runs that have failed since the last success.
+    pub consecutive_failures: u32,
+    /// Why the last run failed; `None` after a success.
+    pub error: Option<Arc<str>>,
+    /// The state of its connection pool, if it has one.
+    pub pool: Option<PoolStatus>,
+}
