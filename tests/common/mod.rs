@@ -4,6 +4,8 @@
 // Each test binary compiles this file, and none uses all of it.
 #![allow(dead_code)]
 
+pub(crate) mod process;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Condvar, Mutex, PoisonError};
