@@ -42,7 +42,8 @@ const MAX_HEAD: RangeInclusive<usize> = 256..=1024 * 1024;
 /// Bounds of [`Config::max_body`] in bytes. A body is held in memory until it is whole.
 const MAX_BODY: RangeInclusive<usize> = 0..=1024 * 1024 * 1024;
 
-/// Descriptors kept from clients: for listeners, streams to the workers, logs and data-store checks.
+/// Descriptors kept from clients: for listeners, the reserve of the admin and agent listeners (16 connections each),
+/// streams to the workers, logs and data-store checks.
 const DESCRIPTORS_KEPT: usize = 64;
 /// The most client connections held unless told otherwise.
 const MOST_CONNECTIONS_BY_DEFAULT: usize = 65_536;
@@ -209,11 +210,7 @@ impl Default for Config {
             queue_budget: Duration::from_millis(50),
             queue_max: 1024,
             fair: false,
-            max_connections: default_max_connections(
-                fs::read_to_string("/proc/self/limits")
-                    .ok()
-                    .and_then(|limits| soft_descriptor_limit(&limits)),
-            ),
+            max_connections: default_max_connections(descriptor_limit()),
             max_head: 16 * 1024,
             max_body: 1024 * 1024,
             head_timeout: Duration::from_secs(10),
@@ -369,6 +366,12 @@ fn default_max_connections(descriptor_limit: Option<usize>) -> usize {
         .unwrap_or(DESCRIPTOR_LIMIT_ASSUMED)
         .saturating_sub(DESCRIPTORS_KEPT)
         .clamp(*MAX_CONNECTIONS.start(), MOST_CONNECTIONS_BY_DEFAULT)
+}
+
+/// The process's soft limit of open files, where the system tells it.
+pub(crate) fn descriptor_limit() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    soft_descriptor_limit(&limits)
 }
 
 /// Reads the soft limit of open files from the text of `/proc/self/limits`, see `proc_pid_limits(5)`.

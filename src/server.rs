@@ -14,6 +14,7 @@ use mio::{Poll, Waker};
 
 use crate::config::{Config, Details, GateMode};
 use crate::error::Error;
+use crate::frontend::doors::Door;
 use crate::frontend::intake::{Intake, PrivateSocket};
 use crate::frontend::wake::{self, Message};
 use crate::frontend::{Frontend, Parts, WAKER, places};
@@ -155,12 +156,15 @@ impl Builder {
     pub fn start(self) -> Result<Server, Error> {
         self.config.validate()?;
         let mut listeners = Vec::new();
-        for address in &self.config.listen {
+        let public = self.config.listen.iter().map(|text| (Door::Public, text));
+        let admin = self.config.admin.iter().map(|text| (Door::Admin, text));
+        let agent = self.config.agent.iter().map(|text| (Door::Agent, text));
+        for (door, address) in public.chain(admin).chain(agent) {
             let error = |source| Error::Listen {
                 address: address.clone(),
                 source,
             };
-            listeners.push(bind(address).map_err(error)?);
+            listeners.push((door, bind(address).map_err(error)?));
         }
         let handler = self
             .handler
@@ -181,6 +185,8 @@ impl fmt::Debug for Builder {
 /// A running server. Dropping it stops it.
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    agent: Option<SocketAddr>,
     drain: Duration,
     health: Arc<Health>,
     /// `None` once stopped.
@@ -226,10 +232,20 @@ impl Server {
         config: &Config,
         paths: Paths,
         handler: Box<dyn Handler>,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<(Door, TcpListener)>,
     ) -> Result<Self, Error> {
-        let addresses: Result<Vec<_>, _> = listeners.iter().map(TcpListener::local_addr).collect();
-        let addresses = addresses.map_err(system("the listeners"))?;
+        let addresses: Result<Vec<_>, _> = listeners
+            .iter()
+            .map(|(door, listener)| Ok((*door, listener.local_addr()?)))
+            .collect();
+        let doors = addresses.map_err(system("the listeners"))?;
+        let at = |wanted: Door| {
+            let found = doors.iter().filter(move |(door, _)| *door == wanted);
+            found.map(|(_, address)| *address)
+        };
+        let addresses: Vec<_> = at(Door::Public).collect();
+        let admin = at(Door::Admin).next();
+        let agent = at(Door::Agent).next();
         let (trips, tripped) = crossbeam_channel::unbounded();
         let health = Arc::new(Health::new(config, trips, Instant::now()));
         let (private, listener) = PrivateSocket::bind()?;
@@ -268,6 +284,8 @@ impl Server {
             .map_err(system("the frontend's thread"))?;
         let mut server = Self {
             addresses,
+            admin,
+            agent,
             drain: config.drain,
             health,
             running: Some(Running {
@@ -296,6 +314,12 @@ impl Server {
         for address in &server.addresses {
             log::info!("listening on http://{address}");
         }
+        if let Some(address) = server.admin {
+            log::info!("admin listening on http://{address}");
+        }
+        if let Some(address) = server.agent {
+            log::info!("agent listening on {address}");
+        }
         Ok(server)
     }
 
@@ -309,6 +333,18 @@ impl Server {
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The address of the listener for the health paths only, if there is one.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The address of the listener for HAProxy's agent-check, if there is one.
+    #[must_use]
+    pub fn agent_addr(&self) -> Option<SocketAddr> {
+        self.agent
     }
 
     /// What the server knows about itself.

@@ -268,6 +268,39 @@ fn a_bad_variable_exits_2_with_one_line_that_names_it() {
 }
 
 #[test]
+fn a_monitors_address_in_use_exits_1_with_the_address_and_the_reason() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = holder.local_addr().expect("a bound address").to_string();
+    for option in ["--admin", "--agent"] {
+        let arguments = ["--listen", "127.0.0.1:0", option, &address];
+        let (code, line) = refusal(&arguments, &[]);
+        assert_eq!(code, Some(1), "{line}");
+        let start = format!("plimsoll: cannot listen on {address}: ");
+        assert!(line.starts_with(&start), "{line}");
+    }
+}
+
+#[test]
+fn the_monitors_addresses_are_logged() {
+    let arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--agent",
+        "127.0.0.1:0",
+    ];
+    let server = Plimsoll::start(&arguments, &[]);
+    let public = server.address();
+    let admin = server.address();
+    assert_ne!(public, admin);
+    assert!(get(admin, "/metrics").contains("plimsoll_up 1\n"));
+    assert!(get(admin, "/").starts_with("HTTP/1.1 404 "));
+    let line = server.stderr.recv_timeout(PATIENCE).expect("a line");
+    assert!(line.contains("agent listening on 127.0.0.1:"), "{line}");
+}
+
+#[test]
 fn an_address_in_use_exits_1_with_the_address_and_the_reason() {
     let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = holder.local_addr().expect("a bound address").to_string();

@@ -529,7 +529,10 @@ fn every_health_path_answers_while_the_gate_is_open() {
         );
         assert!(page.text().contains("plimsoll_gate_trips_total 1\n"));
         let verbose = get(address, "/readyz?verbose");
-        assert!(verbose.text().contains("[-]gate failed\n"), "{verbose:?}");
+        assert!(
+            verbose.text().contains("[-]gate failed: reason withheld\n"),
+            "{verbose:?}"
+        );
     }
 }
 
@@ -563,7 +566,9 @@ fn every_health_path_answers_while_the_server_drains() {
     says(address, "draining", "draining");
     let verbose = get(address, "/readyz?verbose");
     assert!(
-        verbose.text().contains("[-]serving failed\n"),
+        verbose
+            .text()
+            .contains("[-]serving failed: reason withheld\n"),
         "{verbose:?}"
     );
     latch.open();

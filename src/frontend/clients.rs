@@ -7,6 +7,7 @@ use mio::net::TcpStream;
 
 use super::admission::Ticket;
 use super::connection::Connection;
+use super::doors::Door;
 use crate::exchange::{ClientKey, Exchange, ReplyRules};
 
 /// One client: its socket, its conversation, and its request in flight.
@@ -18,6 +19,8 @@ use crate::exchange::{ClientKey, Exchange, ReplyRules};
 pub(crate) struct Client {
     pub(crate) socket: Arc<TcpStream>,
     pub(crate) peer: SocketAddr,
+    /// What it came through.
+    pub(crate) door: Door,
     /// It sees more of the health reports than the status word.
     pub(crate) details: bool,
     pub(crate) connection: Connection,
@@ -34,6 +37,13 @@ pub(crate) struct Client {
     pub(crate) ending: bool,
     /// We have told the client that nothing more will come.
     pub(crate) finished: bool,
+}
+
+impl Client {
+    /// Whether nothing is lost when it has to go for another one: it waits for a request, or has been told everything.
+    pub(crate) fn is_dispensable(&self) -> bool {
+        self.connection.is_idle() || (self.door == Door::Agent && self.connection.is_lingering())
+    }
 }
 
 const NONE: u32 = u32::MAX;
@@ -54,6 +64,8 @@ pub(crate) struct Clients {
     free: Vec<u32>,
     longest_idle: u32,
     latest_idle: u32,
+    /// Clients of the admin and agent doors, which have a small reserve: those that were idle the longest first.
+    reserved: Vec<u32>,
 }
 
 impl Clients {
@@ -63,12 +75,24 @@ impl Clients {
             free: Vec::new(),
             longest_idle: NONE,
             latest_idle: NONE,
+            reserved: Vec::new(),
         }
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+    /// How many came through that door.
+    pub(crate) fn count(&self, door: Door) -> usize {
+        if door == Door::Public {
+            return self.slots.len() - self.free.len() - self.reserved.len();
+        }
+        self.reserved_of(door).count()
+    }
+
+    fn reserved_of(&self, door: Door) -> impl Iterator<Item = (u32, &Client)> {
+        let reserved = self.reserved.iter().filter_map(|&slot| {
+            let client = self.slots.get(slot as usize)?.client.as_ref()?;
+            Some((slot, client))
+        });
+        reserved.filter(move |(_, client)| client.door == door)
     }
 
     /// The slot that [`insert`](Self::insert) will use.
@@ -91,6 +115,9 @@ impl Clients {
     pub(crate) fn insert(&mut self, client: Client) {
         let slot = self.vacant();
         self.free.pop();
+        if client.door != Door::Public {
+            self.reserved.push(slot);
+        }
         self.slots[slot as usize].client = Some(client);
     }
 
@@ -115,6 +142,9 @@ impl Clients {
         self.set_idle(slot, false);
         let place = self.slots.get_mut(slot as usize)?;
         let client = place.client.take()?;
+        if client.door != Door::Public {
+            self.reserved.retain(|&reserved| reserved != slot);
+        }
         place.generation = place.generation.wrapping_add(1);
         self.free.push(slot);
         Some(client)
@@ -134,6 +164,15 @@ impl Clients {
         let Some(place) = self.slots.get(slot as usize) else {
             return;
         };
+        let door = place.client.as_ref().map(|client| client.door);
+        if door.is_some_and(|door| door != Door::Public) {
+            // They are few, and each has its place at all times.
+            if idle {
+                self.reserved.retain(|&reserved| reserved != slot);
+                self.reserved.push(slot);
+            }
+            return;
+        }
         let listed = place.previous != slot;
         if idle == listed {
             return;
@@ -160,9 +199,15 @@ impl Clients {
         }
     }
 
-    /// The client that has been idle the longest.
-    pub(crate) fn longest_idle(&self) -> Option<u32> {
-        (self.longest_idle != NONE).then_some(self.longest_idle)
+    /// The client of that door that has been idle the longest.
+    pub(crate) fn dispensable(&self, door: Door) -> Option<u32> {
+        if door == Door::Public {
+            return (self.longest_idle != NONE).then_some(self.longest_idle);
+        }
+        let mut idle = self
+            .reserved_of(door)
+            .filter(|(_, client)| client.is_dispensable());
+        idle.next().map(|(slot, _)| slot)
     }
 }
 
@@ -172,7 +217,7 @@ mod tests {
 
     fn order(clients: &mut Clients) -> Vec<u32> {
         std::iter::from_fn(|| {
-            let slot = clients.longest_idle()?;
+            let slot = clients.dispensable(Door::Public)?;
             clients.set_idle(slot, false);
             Some(slot)
         })
@@ -195,6 +240,6 @@ mod tests {
         assert_eq!(order(&mut clients), [3, 0, 1]);
         clients.set_idle(4, true);
         assert_eq!(order(&mut clients), [4]);
-        assert_eq!(clients.longest_idle(), None);
+        assert_eq!(clients.dispensable(Door::Public), None);
     }
 }

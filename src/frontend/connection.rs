@@ -166,6 +166,14 @@ impl Connection {
         }
     }
 
+    /// A conversation that tells one line and is over, whatever the client says.
+    pub(crate) fn telling(limits: Arc<Limits>, line: String, now: Instant) -> Self {
+        let mut connection = Self::new(limits, now);
+        let piece = Piece::new(line.into_bytes(), 0);
+        connection.answer([piece], After::Close, now);
+        connection
+    }
+
     /// Takes bytes that the client sent. Call it only while [`wants_input`](Self::wants_input), or what comes
     /// is kept until the state wants it.
     pub(crate) fn handle_input(&mut self, data: &[u8], now: Instant) {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::admission::Shed;
 use super::connection::{After, CloseReason, Event, Incoming};
+use super::doors::Door;
 use super::head::{Method, Version};
 use super::refusal::Refusal;
 use super::{AHEAD, Frontend, HandedOver, MOST_AHEAD, Waiting};
@@ -28,10 +29,13 @@ impl Frontend {
                 } else {
                     Outcome::Failed
                 };
-                self.shared.health.ended(outcome);
                 if let Some(client) = self.clients.get_mut(slot) {
                     // Of its head nothing can be relied on.
                     client.rules = ReplyRules::UNKNOWN;
+                    // The averages are the service's alone.
+                    if client.door == Door::Public {
+                        self.shared.health.ended(outcome);
+                    }
                 }
                 self.refuse(slot, refusal, None, now);
             }
@@ -61,8 +65,8 @@ impl Frontend {
             socket: client.socket.clone(),
             rules: client.rules,
         };
-        let details = client.details;
-        let idle = self.busy() < self.workers && self.intake.is_open();
+        let (door, details) = (client.door, client.details);
+        let idle = self.has_idle_worker();
         let health = self.shared.health.clone();
         if let Some(page) = self.paths.find(head.path()) {
             bump(&health.counts.probed);
@@ -73,6 +77,9 @@ impl Frontend {
         }
         if head.method == Method::Options && head.target() == "*" {
             return self.answer(slot, &Answer::options(), now);
+        }
+        if door == Door::Admin {
+            return self.answer(slot, &Answer::not_found(), now);
         }
         if let Some(drain) = &mut self.drain {
             drain.note_request(now);
@@ -122,6 +129,10 @@ impl Frontend {
     /// Exchanges handed over and not given back.
     pub(super) fn busy(&self) -> usize {
         self.handed.len() - self.free_places.len()
+    }
+
+    pub(super) fn has_idle_worker(&self) -> bool {
+        self.busy() < self.workers && self.intake.is_open()
     }
 
     /// Whether another exchange may be handed over: to an idle worker, or to hide the hand-over behind the jobs that

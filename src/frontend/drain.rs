@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::Frontend;
 use super::connection::CloseReason;
+use super::doors::Door;
 use super::refusal::Refusal;
 use crate::health::bump;
 use std::sync::atomic::Ordering::Relaxed;
@@ -78,20 +79,21 @@ impl Frontend {
         }
         drain.next_step = now + (drain.fifth / 4).max(Duration::from_millis(5));
         let (quiet, accepts) = (drain.is_quiet(now), drain.accepts(now));
-        if !accepts && !self.listeners.is_closed() {
+        // Monitors can still ask how it goes: their doors close at the very end.
+        if !accepts && !self.doors.of(Door::Public).is_closed() {
             // Whoever is in the backlog was promised a reply.
             for _ in 0..BACKLOG_TURNS {
-                if !self.listeners.is_ready(now) {
+                if !self.doors.of(Door::Public).is_ready(now) {
                     break;
                 }
-                self.accept(now);
+                self.accept_at(Door::Public, now);
             }
-            self.listeners.close();
+            self.doors.of(Door::Public).close();
             // Their requests may still be on the way: the next step closes whoever is idle then.
             return;
         }
         if quiet || !accepts {
-            while let Some(slot) = self.clients.longest_idle() {
+            while let Some(slot) = self.clients.dispensable(Door::Public) {
                 if let Some(client) = self.clients.get_mut(slot) {
                     client.connection.close(CloseReason::Stopped);
                 }
@@ -111,13 +113,15 @@ impl Frontend {
         let over = drain.is_quiet(now) || !drain.accepts(now);
         over && self.clients.used().into_iter().all(|slot| {
             let client = self.clients.get_mut(slot);
-            client.is_none_or(|client| client.connection.is_lingering())
+            client.is_none_or(|client| {
+                client.door != Door::Public || client.connection.is_lingering()
+            })
         })
     }
 
     /// Lets go of every client; returns how many were still waiting for their reply.
     pub(super) fn stop(mut self, now: Instant) -> usize {
-        self.listeners.close();
+        self.doors.close();
         let mut cut = 0;
         for slot in self.clients.used() {
             let Some(client) = self.clients.get_mut(slot) else {
@@ -129,7 +133,9 @@ impl Frontend {
                 self.admission.remove(ticket);
                 bump(&self.shared.health.counts.shed_drain);
                 self.refuse(slot, Refusal::Draining, None, now);
-            } else if client.connection.is_answering() || client.connection.is_replying() {
+            } else if client.door == Door::Public
+                && (client.connection.is_answering() || client.connection.is_replying())
+            {
                 cut += 1;
             }
             self.part(slot, CloseReason::Stopped);

@@ -1,4 +1,4 @@
-//! The listening sockets, and when accepting pauses.
+//! The listening sockets of one door, and when accepting pauses.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -46,10 +46,6 @@ impl Listeners {
             paused_until: None,
             logged: None,
         }
-    }
-
-    pub(crate) fn sockets(&mut self) -> &mut [TcpListener] {
-        &mut self.sockets
     }
 
     /// Takes that a connection may be waiting.

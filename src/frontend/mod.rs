@@ -6,6 +6,7 @@
 //! Readiness is edge-triggered and may be spurious: each client remembers whether its socket may be readable, and
 //! every read and write is prepared to be told that it would block.
 
+mod accept;
 pub(crate) mod admission;
 mod authority;
 pub(crate) mod body;
@@ -13,6 +14,7 @@ mod clients;
 pub(crate) mod connection;
 mod deadlines;
 mod dispatch;
+pub(crate) mod doors;
 mod drain;
 pub(crate) mod head;
 pub(crate) mod intake;
@@ -30,30 +32,35 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 
 use crossbeam_channel::Sender;
 
 use crate::config::{Config, Details};
-use crate::exchange::{Exchange, ReplyRules, Stage};
+use crate::exchange::{Exchange, Stage};
 use crate::health::bump;
 use crate::report::Paths;
 use crate::response::DateCache;
 use crate::workers::{Shared, write_some};
 use admission::{Admission, RetryAfter};
 use clients::{Client, Clients};
-use connection::{CloseReason, Connection, Limits};
+use connection::{CloseReason, Limits};
 use deadlines::Deadlines;
+use doors::{Door, Doors};
 use drain::Drain;
 use intake::{Intake, Register};
-use listeners::{Accepted, Listeners};
 use wake::{Inbox, Message};
 
 /// Readiness tokens: clients have their slot's number, the others count down from the top.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 const STREAM: usize = usize::MAX - 1;
 const LISTENER: usize = STREAM - intake::STREAMS;
+
+/// The token of a door's listeners: one for them all, since each is asked when any is ready.
+fn listener_token(door: Door) -> Token {
+    Token(LISTENER - door as usize)
+}
 
 /// What is read from a client's socket at once.
 const READ_SIZE: usize = 64 * 1024;
@@ -108,7 +115,7 @@ pub(crate) struct Parts {
     pub(crate) poll: Poll,
     pub(crate) inbox: Inbox,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) listeners: Vec<(Door, TcpListener)>,
     pub(crate) intake: Intake,
     pub(crate) paths: Paths,
     /// Told once, when every stream to the workers is open.
@@ -120,7 +127,7 @@ pub(crate) struct Frontend {
     poll: Poll,
     inbox: Inbox,
     shared: Arc<Shared>,
-    listeners: Listeners,
+    doors: Doors,
     intake: Intake,
     clients: Clients,
     max_connections: usize,
@@ -162,16 +169,14 @@ impl Frontend {
             poll,
             inbox,
             shared,
-            listeners,
+            mut listeners,
             intake,
             paths,
             ready,
         } = parts;
-        let mut listeners = Listeners::new(listeners);
-        for (number, socket) in listeners.sockets().iter_mut().enumerate() {
-            let token = Token(LISTENER - number);
+        for (door, socket) in &mut listeners {
             poll.registry()
-                .register(socket, token, Interest::READABLE)?;
+                .register(socket, listener_token(*door), Interest::READABLE)?;
         }
         let now = Instant::now();
         let places = places(config.workers);
@@ -179,7 +184,7 @@ impl Frontend {
         Ok(Self {
             poll,
             inbox,
-            listeners,
+            doors: Doors::new(listeners),
             intake,
             clients: Clients::new(),
             max_connections: config.max_connections,
@@ -264,7 +269,8 @@ impl Frontend {
     fn publish(&self, now: Instant) {
         let health = &self.shared.health;
         let gauges = &health.gauges;
-        gauges.connections.store(self.clients.len(), Relaxed);
+        let connections = self.clients.count(Door::Public);
+        gauges.connections.store(connections, Relaxed);
         gauges.queue.store(self.admission.len(), Relaxed);
         let busy = self.busy();
         let ahead = busy.saturating_sub(self.workers);
@@ -281,11 +287,9 @@ impl Frontend {
         let now = Instant::now();
         let hungry = self.admission.len() > 0
             || !self.resuming.is_empty()
-            || self.listeners.is_full()
+            || self.doors.is_full()
             || self.drain.is_some();
-        if !self.unfinished.is_empty()
-            || self.listeners.is_ready(now)
-            || !self.inbox.may_sleep(hungry)
+        if !self.unfinished.is_empty() || self.doors.is_ready(now) || !self.inbox.may_sleep(hungry)
         {
             return Some(Duration::ZERO);
         }
@@ -294,7 +298,7 @@ impl Frontend {
             self.admission.next_timeout(),
             self.ahead.front().map(|(due, _)| *due),
             self.intake.next_timeout(),
-            self.listeners.next_timeout(),
+            self.doors.next_timeout(),
             self.drain.as_ref().map(Drain::next_timeout),
         ];
         let due = due.into_iter().flatten().min()?;
@@ -316,7 +320,9 @@ impl Frontend {
                     self.fail_stream(stream, now);
                 }
             }
-            Token(number) if number > LISTENER - 1024 => self.listeners.set_ready(),
+            Token(number) if number > LISTENER - Door::ALL.len() => {
+                self.doors.of(Door::ALL[LISTENER - number]).set_ready();
+            }
             Token(slot) => {
                 let Ok(slot) = u32::try_from(slot) else {
                     return;
@@ -384,79 +390,6 @@ impl Frontend {
         exchange.admitted.at + self.admission.budget()
     }
 
-    fn accept(&mut self, now: Instant) {
-        for _ in 0..TURN {
-            if !self.listeners.is_ready(now) {
-                return;
-            }
-            let full = self.clients.len() >= self.max_connections;
-            if full && self.clients.longest_idle().is_none() {
-                // The kernel's backlog holds the others until a client leaves or falls idle.
-                bump(&self.shared.health.counts.accept_pauses_full);
-                self.listeners.pause();
-                return;
-            }
-            match self.listeners.accept(now) {
-                Accepted::Client(socket, peer) => {
-                    // Not before somebody is known to wait: readiness may be spurious.
-                    if full {
-                        self.make_room(now);
-                    }
-                    self.welcome(socket, peer, now);
-                }
-                Accepted::Nobody => return,
-                Accepted::Exhausted => {
-                    bump(&self.shared.health.counts.accept_pauses_descriptors);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Closes the connection that has been idle the longest.
-    fn make_room(&mut self, now: Instant) {
-        let Some(slot) = self.clients.longest_idle() else {
-            return;
-        };
-        if let Some(client) = self.clients.get_mut(slot) {
-            client.connection.close(CloseReason::Evicted);
-        }
-        self.drive(slot, now);
-    }
-
-    fn welcome(&mut self, mut socket: TcpStream, peer: std::net::SocketAddr, now: Instant) {
-        let slot = self.clients.vacant();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let ready = socket.set_nodelay(true).and_then(|()| {
-            self.poll
-                .registry()
-                .register(&mut socket, Token(slot as usize), interest)
-        });
-        if let Err(error) = ready {
-            log::debug!("{peer}: gone while it was accepted: {error}");
-            return;
-        }
-        bump(&self.shared.health.counts.accepted);
-        self.clients.insert(Client {
-            socket: Arc::new(socket),
-            peer,
-            details: match self.details {
-                Details::Always => true,
-                Details::Local => peer.ip().to_canonical().is_loopback(),
-                Details::Never => false,
-            },
-            connection: Connection::new(self.limits.clone(), now),
-            exchange: None,
-            parked: false,
-            ticket: None,
-            rules: ReplyRules::UNKNOWN,
-            readable: true,
-            ending: false,
-            finished: false,
-        });
-        self.drive(slot, now);
-    }
-
     /// Does for a client what can be done now, up to a turn's worth.
     fn drive(&mut self, slot: u32, now: Instant) {
         let mut reads = 0;
@@ -513,10 +446,11 @@ impl Frontend {
             let idle_timeout = now + self.limits.idle_timeout;
             self.deadlines.arm(slot, deadline.min(idle_timeout));
         }
-        let idle = client.connection.is_idle();
+        let door = client.door;
+        let idle = client.is_dispensable();
         self.clients.set_idle(slot, idle);
         if idle {
-            self.listeners.make_room();
+            self.doors.of(door).make_room();
         }
     }
 
@@ -550,7 +484,7 @@ impl Frontend {
             // An exchange holds the socket still; its client need not wait for that.
             drop(client.socket.shutdown(Shutdown::Both));
         }
-        self.listeners.resume();
+        self.doors.of(client.door).resume();
     }
 }
 

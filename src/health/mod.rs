@@ -87,7 +87,7 @@ counts! {
     shed_gate,
     /// Requests refused with 503 because the server was stopping.
     shed_drain,
-    /// Requests for the health paths.
+    /// Requests for the health paths, and agent-checks.
     probed,
     /// Handlers that panicked; each is a failed request too.
     panics,

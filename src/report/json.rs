@@ -1,80 +1,262 @@
 //! `application/health+json` (draft-inadarei-api-health-check-06).
 
 use std::fmt::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::word;
-use crate::health::Snapshot;
+use crate::health::checks::{CheckReport, CheckState, PoolStatus};
+use crate::health::{GateState, Snapshot, Status};
+
+/// One entry of `checks`.
+struct Reading<'a> {
+    /// What is measured, and which of its measurements this is; neither holds a colon.
+    component: &'a str,
+    measurement: &'a str,
+    /// `component`, `datastore` or `system`.
+    kind: &'static str,
+    /// In JSON.
+    value: String,
+    unit: &'static str,
+    status: Status,
+    time: SystemTime,
+    /// Why it is as it is; told only where the status is not pass.
+    output: &'a str,
+}
 
 /// The health report.
-pub(super) fn health(now: &Snapshot) -> String {
-    let time = timestamp(SystemTime::now());
-    let good = now.is_healthy();
-    let status = if now.is_ready() { "pass" } else { "fail" };
-    let part = if good { "pass" } else { "fail" };
-    let millis = |seconds: Option<f64>| number(seconds.map(|seconds| seconds * 1e3));
-    let percent = |ratio: Option<f64>| number(ratio.map(|ratio| ratio * 1e2));
-    let mut out = format!(
-        r#"{{"status":"{status}","version":"{}","releaseId":"{}","serviceId":"plimsoll","description":"health of this server""#,
+pub(super) fn health(now: &Snapshot, time: SystemTime) -> String {
+    let status = now.status();
+    let mut out = String::with_capacity(2048);
+    // Writing to a String does not fail.
+    let _ = write!(
+        out,
+        r#"{{"status":"{}","version":"{}","releaseId":"{}","serviceId":"plimsoll","description":"health of this server","notes":["#,
+        status.as_str(),
         env!("CARGO_PKG_VERSION_MAJOR"),
         env!("CARGO_PKG_VERSION"),
     );
-    if status != "pass" {
+    for (index, note) in notes(now).iter().enumerate() {
+        out.push_str(if index > 0 { "," } else { "" });
+        push_string(&mut out, note);
+    }
+    out.push(']');
+    if status != Status::Pass {
         let _ = write!(out, r#","output":"{}""#, word(now));
     }
     out.push_str(r#","checks":{"#);
-    let checks = [
-        ("http:responseTime", millis(now.response_time), "ms", "pass"),
-        ("http:serviceTime", millis(now.service_time), "ms", part),
-        (
-            "http:connections",
-            now.connections.to_string(),
-            "connections",
-            "pass",
-        ),
-        (
-            "http:badRequests",
-            percent(now.bad_ratio),
-            "percent",
-            "pass",
-        ),
-        (
-            "http:failedRequests",
-            percent(now.failed_ratio),
-            "percent",
-            "pass",
-        ),
-        (
-            "workers:utilization",
-            number(utilization(now)),
-            "percent",
-            if now.is_live() { "pass" } else { "fail" },
-        ),
-        ("uptime", now.uptime.as_secs().to_string(), "s", "pass"),
-    ];
-    for (index, (name, value, unit, status)) in checks.into_iter().enumerate() {
-        let comma = if index > 0 { "," } else { "" };
-        let kind = if name == "uptime" {
-            "system"
-        } else {
-            "component"
-        };
-        let _ = write!(
-            out,
-            r#"{comma}"{name}":[{{"componentType":"{kind}","observedValue":{value},"observedUnit":"{unit}","status":"{status}","time":"{time}""#,
-        );
-        if status != "pass" {
-            let _ = write!(out, r#","output":"{}""#, word(now));
-        }
-        out.push_str("}]");
+    let own = own(now, time).into_iter();
+    let stores = now.checks.iter().flat_map(|check| store(check, time));
+    for (index, reading) in own.chain(stores).enumerate() {
+        out.push_str(if index > 0 { "," } else { "" });
+        push_reading(&mut out, &reading);
     }
     out.push_str("}}\n");
     out
 }
 
-/// Busy workers in percent.
-fn utilization(now: &Snapshot) -> Option<f64> {
-    (now.workers > 0).then(|| now.workers_busy as f64 * 1e2 / now.workers as f64)
+/// The report for those who may not see more.
+pub(super) fn status(now: &Snapshot) -> String {
+    format!("{{\"status\":\"{}\"}}\n", now.status().as_str())
+}
+
+/// What the server measures of itself.
+fn own(now: &Snapshot, time: SystemTime) -> [Reading<'static>; 7] {
+    let millis = |seconds: Option<f64>| number(seconds.map(|seconds| seconds * 1e3));
+    let percent = |ratio: Option<f64>| number(ratio.map(|ratio| ratio * 1e2));
+    let pass_if = |good: bool| if good { Status::Pass } else { Status::Fail };
+    let reading = |component, measurement, value, unit| Reading {
+        component,
+        measurement,
+        kind: "component",
+        value,
+        unit,
+        status: Status::Pass,
+        time,
+        output: word(now),
+    };
+    [
+        reading("http", "responseTime", millis(now.response_time), "ms"),
+        Reading {
+            status: pass_if(now.is_healthy()),
+            ..reading("http", "serviceTime", millis(now.service_time), "ms")
+        },
+        reading(
+            "http",
+            "connections",
+            now.connections.to_string(),
+            "connections",
+        ),
+        reading("http", "badRequests", percent(now.bad_ratio), "percent"),
+        reading(
+            "http",
+            "failedRequests",
+            percent(now.failed_ratio),
+            "percent",
+        ),
+        Reading {
+            status: pass_if(now.is_live()),
+            output: "every worker is stuck",
+            ..reading(
+                "workers",
+                "utilization",
+                percent(ratio(now.workers_busy, now.workers)),
+                "percent",
+            )
+        },
+        Reading {
+            kind: "system",
+            ..reading("uptime", "", now.uptime.as_secs().to_string(), "s")
+        },
+    ]
+}
+
+/// What is known of a data store and of the pool in front of it.
+fn store(check: &CheckReport, time: SystemTime) -> Vec<Reading<'_>> {
+    let reading = |measurement, value, unit, status, output| Reading {
+        component: &check.name,
+        measurement,
+        kind: "datastore",
+        value,
+        unit,
+        status,
+        time: check.last_run.unwrap_or(time),
+        output,
+    };
+    let status = match (check.state, check.critical) {
+        (CheckState::Up, _) | (CheckState::NotYet, false) => Status::Pass,
+        (CheckState::Down, false) => Status::Warn,
+        (CheckState::Down | CheckState::NotYet, true) => Status::Fail,
+    };
+    let why = match (check.state, &check.error) {
+        (CheckState::NotYet, _) => "not checked yet",
+        (_, Some(error)) => error,
+        (_, None) => "no result for three intervals",
+    };
+    let mut readings = vec![reading(
+        "connection",
+        format!("\"{}\"", check.state.as_str()),
+        "state",
+        status,
+        why,
+    )];
+    if let Some(duration) = check.duration {
+        let millis = number(Some(duration.as_secs_f64() * 1e3));
+        readings.push(reading("responseTime", millis, "ms", Status::Pass, ""));
+    }
+    if let Some(pool) = check.pool {
+        let status = if pool.is_exhausted() {
+            Status::Warn
+        } else {
+            Status::Pass
+        };
+        let why = "every connection of the pool is lent out";
+        let percent = ratio(pool.used as usize, pool.max as usize).map(|ratio| ratio * 1e2);
+        let used = pool.used.to_string();
+        readings.extend([
+            reading("utilization", number(percent), "percent", status, why),
+            reading("connections", used, "connections", status, why),
+        ]);
+    }
+    readings
+}
+
+/// What an operator should know of the state that the numbers do not say.
+fn notes(now: &Snapshot) -> Vec<String> {
+    let mut notes = Vec::new();
+    if now.draining {
+        notes.push("The server is stopping: it ends what it has begun.".into());
+    }
+    match now.gate {
+        GateState::Closed => {}
+        GateState::Open { reopens_in } => notes.push(format!(
+            "The average service time has reached the threshold of {:?}: every request is refused. The averages start \
+             afresh in {:.1} s.",
+            now.threshold,
+            reopens_in.as_secs_f64(),
+        )),
+        GateState::HalfOpen => notes.push(
+            "The averages have started afresh: one request at a time passes, to see whether the service is well again."
+                .into(),
+        ),
+    }
+    for check in &now.checks {
+        let name = &check.name;
+        match (check.state, check.critical) {
+            (CheckState::Down, true) => notes.push(format!(
+                "{name} is down for {}, and no traffic is wanted without it.",
+                seconds(check.state_for)
+            )),
+            (CheckState::Down, false) => notes.push(format!(
+                "{name} is down for {}; the service goes on without it.",
+                seconds(check.state_for)
+            )),
+            (CheckState::NotYet, true) => notes.push(format!(
+                "{name} has not been checked yet, and no traffic is wanted before."
+            )),
+            (CheckState::Up, _) | (CheckState::NotYet, false) => {}
+        }
+        if let Some(pool) = check.pool.filter(PoolStatus::is_exhausted) {
+            notes.push(format!(
+                "All {} connections in the pool of {name} are lent out.",
+                pool.max
+            ));
+        }
+    }
+    notes
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs())
+}
+
+fn push_reading(out: &mut String, reading: &Reading<'_>) {
+    let Reading {
+        component,
+        measurement,
+        ..
+    } = reading;
+    let key = match *measurement {
+        "" => (*component).to_owned(),
+        _ => format!("{component}:{measurement}"),
+    };
+    push_string(out, &key);
+    let _ = write!(
+        out,
+        r#":[{{"componentType":"{}","observedValue":{},"observedUnit":"{}","status":"{}","time":"{}""#,
+        reading.kind,
+        reading.value,
+        reading.unit,
+        reading.status.as_str(),
+        timestamp(reading.time),
+    );
+    if reading.status != Status::Pass {
+        out.push_str(r#","output":"#);
+        push_string(out, reading.output);
+    }
+    out.push_str("}]");
+}
+
+/// Adds a text as a JSON string (RFC 8259 section 7): names and errors come from elsewhere, and may hold anything.
+fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(character);
+            }
+            '\0'..='\x1f' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(character));
+            }
+            _ => out.push(character),
+        }
+    }
+    out.push('"');
+}
+
+/// A part of a whole, from 0 to 1.
+fn ratio(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 /// A JSON number, or null where there is no sample.
@@ -108,7 +290,7 @@ pub(super) fn timestamp(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use crate::report::tests::{check, snapshot};
 
     #[test]
     fn timestamps_are_those_of_the_calendar() {
@@ -131,5 +313,187 @@ mod tests {
         assert_eq!(number(None), "null");
         assert_eq!(number(Some(f64::NAN)), "null");
         assert_eq!(number(Some(0.0)), "0.000");
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn report(now: &Snapshot) -> serde_json::Value {
+        serde_json::from_str(&health(now, at(1_767_225_600))).expect("JSON")
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_json_string_reads_back_as_it_was(text in ".*", control in "[\\x00-\\x7f]*") {
+            for text in [text, control] {
+                let mut out = String::new();
+                push_string(&mut out, &text);
+                let read: String = serde_json::from_str(&out).expect("JSON");
+                assert_eq!(read, text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_well_reports_no_output_and_no_notes() {
+        let report = report(&snapshot());
+        assert_eq!(report["status"], "pass");
+        assert_eq!(report["serviceId"], "plimsoll");
+        assert_eq!(report["releaseId"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(report["notes"], serde_json::json!([]));
+        assert_eq!(report.get("output"), None);
+        for (name, readings) in report["checks"].as_object().expect("checks") {
+            assert_eq!(readings.as_array().map(Vec::len), Some(1), "{name}");
+            let reading = &readings[0];
+            assert_eq!(reading["status"], "pass", "{name}");
+            assert_eq!(reading["time"], "2026-01-01T00:00:00Z", "{name}");
+            assert!(reading["observedUnit"].is_string(), "{name}");
+            assert_eq!(reading.get("output"), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_store_reports_its_state_at_the_time_of_its_last_run() {
+        let mut now = snapshot();
+        let mut redis = check("redis", false, CheckState::Down);
+        redis.error = Some("said \"NOAUTH\"\r\n".into());
+        redis.duration = Some(Duration::from_micros(1_250));
+        redis.last_run = Some(at(951_782_400));
+        now.checks = vec![redis];
+        let report = report(&now);
+        assert_eq!(report["status"], "warn");
+        assert_eq!(report["output"], "warning");
+        let expected = serde_json::json!([{
+            "componentType": "datastore",
+            "observedValue": "down",
+            "observedUnit": "state",
+            "status": "warn",
+            "time": "2000-02-29T00:00:00Z",
+            "output": "said \"NOAUTH\"\r\n",
+        }]);
+        assert_eq!(report["checks"]["redis:connection"], expected);
+        let took = &report["checks"]["redis:responseTime"][0];
+        assert_eq!(
+            (took["observedValue"].as_f64(), &took["status"]),
+            (Some(1.25), &"pass".into())
+        );
+        assert!(
+            report["notes"][0]
+                .as_str()
+                .is_some_and(|note| note.contains("redis is down"))
+        );
+    }
+
+    #[test]
+    fn an_exhausted_pool_is_a_warning_not_a_dead_store() {
+        let mut now = snapshot();
+        let mut db = check("db", true, CheckState::Up);
+        db.pool = Some(PoolStatus {
+            used: 3,
+            idle: 1,
+            max: 4,
+        });
+        now.checks = vec![db];
+        let healthy = report(&now);
+        assert_eq!(healthy["status"], "pass");
+        let reading = |report: &serde_json::Value, name: &str| {
+            let reading = &report["checks"][name][0];
+            (reading["observedValue"].as_f64(), reading["status"].clone())
+        };
+        assert_eq!(
+            reading(&healthy, "db:utilization"),
+            (Some(75.0), "pass".into())
+        );
+        assert_eq!(
+            reading(&healthy, "db:connections"),
+            (Some(3.0), "pass".into())
+        );
+        now.checks[0].pool = Some(PoolStatus {
+            used: 4,
+            idle: 0,
+            max: 4,
+        });
+        let exhausted = report(&now);
+        assert_eq!(exhausted["status"], "warn");
+        assert_eq!(exhausted["checks"]["db:connection"][0]["status"], "pass");
+        assert_eq!(
+            reading(&exhausted, "db:utilization"),
+            (Some(100.0), "warn".into())
+        );
+        assert!(exhausted["checks"]["db:connections"][0]["output"].is_string());
+    }
+
+    /// No reading is worse than the whole, and while nothing but a reading can be the cause, one is as bad.
+    #[test]
+    fn the_status_is_the_worst_of_the_readings() {
+        let rank = |value: &serde_json::Value| {
+            let words = ["pass", "warn", "fail"];
+            words
+                .iter()
+                .position(|word| value == word)
+                .expect("a status")
+        };
+        for state in [CheckState::Up, CheckState::Down, CheckState::NotYet] {
+            for critical in [true, false] {
+                for used in [0, 4] {
+                    let mut now = snapshot();
+                    let mut db = check("db", critical, state);
+                    db.pool = Some(PoolStatus {
+                        used,
+                        idle: 0,
+                        max: 4,
+                    });
+                    now.checks = vec![db];
+                    let report = report(&now);
+                    let checks = report["checks"].as_object().expect("checks");
+                    let worst = checks.values().map(|check| rank(&check[0]["status"])).max();
+                    assert_eq!(worst, Some(rank(&report["status"])), "{report}");
+                    for check in checks.values() {
+                        let told = check[0].get("output").is_some();
+                        assert_eq!(told, check[0]["status"] != "pass", "{check}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_gate_and_the_drain_tell_their_story() {
+        let mut now = snapshot();
+        now.gate = GateState::Open {
+            reopens_in: Duration::from_millis(1_240),
+        };
+        let open = report(&now);
+        assert_eq!(open["status"], "fail");
+        assert_eq!(open["checks"]["http:serviceTime"][0]["output"], "unhealthy");
+        assert!(
+            open["notes"][0]
+                .as_str()
+                .is_some_and(|note| note.ends_with("afresh in 1.2 s."))
+        );
+        now.gate = GateState::HalfOpen;
+        let half = report(&now);
+        assert_eq!(half["status"], "pass");
+        assert!(
+            half["notes"][0]
+                .as_str()
+                .is_some_and(|note| note.contains("one request at a time"))
+        );
+        now.draining = true;
+        let draining = report(&now);
+        assert_eq!(
+            (&draining["status"], &draining["output"]),
+            (&"fail".into(), &"draining".into())
+        );
+        assert_eq!(draining["notes"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn the_public_sees_the_status_alone() {
+        let mut now = snapshot();
+        assert_eq!(status(&now), "{\"status\":\"pass\"}\n");
+        now.checks = vec![check("secret", false, CheckState::Down)];
+        assert_eq!(status(&now), "{\"status\":\"warn\"}\n");
     }
 }

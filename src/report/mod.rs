@@ -1,13 +1,16 @@
 //! What monitors read: the health paths, each answered from one snapshot of the server's numbers.
 
+pub(crate) mod agent;
 mod json;
+mod parts;
 mod prometheus;
 mod text;
 
 use std::borrow::Cow;
+use std::time::SystemTime;
 
 use crate::frontend::head::{Head, Method};
-use crate::health::{Health, Snapshot};
+use crate::health::{Health, Snapshot, Status};
 
 /// An answer that the frontend gives by itself.
 #[derive(Debug)]
@@ -47,6 +50,15 @@ impl Answer {
         }
     }
 
+    /// The answer where there is nothing, or nothing for this client.
+    pub(crate) fn not_found() -> Self {
+        Self {
+            status: 404,
+            no_store: true,
+            ..Self::text("not found\n")
+        }
+    }
+
     fn health(status: u16, content_type: &'static str, body: String) -> Self {
         Self {
             status,
@@ -62,8 +74,14 @@ impl Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Page {
     Health,
+    /// The health of an agent that tells a warning by its status.
+    Consul,
     Live,
+    /// One part of liveness: its name follows the path.
+    LivePart,
     Ready,
+    /// One part of readiness.
+    ReadyPart,
     Metrics,
 }
 
@@ -99,16 +117,41 @@ impl Paths {
         let found = pages
             .into_iter()
             .find(|(at, _)| at.as_deref() == Some(path));
-        found.map(|(_, page)| page)
+        found
+            .map(|(_, page)| page)
+            .or_else(|| self.find_below(path))
+    }
+
+    /// The page whose path is that one's directory: `/health/consul`, `/livez/NAME` and `/readyz/NAME`, wherever the
+    /// pages above them are.
+    fn find_below(&self, path: &str) -> Option<Page> {
+        let (above, name) = path.rsplit_once('/')?;
+        let is = |page: &Option<String>| {
+            let page = page.as_deref();
+            page.is_some_and(|page| page.strip_suffix('/').unwrap_or(page) == above)
+        };
+        // A page at the root must not take every path there from the handler.
+        let parts = !above.is_empty();
+        if name == "consul" && is(&self.health) {
+            Some(Page::Consul)
+        } else if parts && is(&self.live) {
+            Some(Page::LivePart)
+        } else if parts && is(&self.ready) {
+            Some(Page::ReadyPart)
+        } else {
+            None
+        }
     }
 }
 
 impl Page {
-    /// Answers a request for this page, to somebody who may see the `details` or not. Any method but GET, HEAD and
-    /// OPTIONS is 405.
+    /// Answers a request for this page. Who may not see the `details` gets the status word, and 404 where there is
+    /// nothing but details. Any method but GET, HEAD and OPTIONS is 405.
     pub(crate) fn answer(self, head: &Head, details: bool, health: &Health) -> Answer {
         const METHODS: &str = "GET, HEAD, OPTIONS";
-        let _ = details;
+        if !details && matches!(self, Self::LivePart | Self::ReadyPart | Self::Metrics) {
+            return Answer::not_found();
+        }
         if !matches!(head.method, Method::Get | Method::Head | Method::Options) {
             return Answer {
                 status: 405,
@@ -118,27 +161,35 @@ impl Page {
             };
         }
         let now = health.snapshot();
+        let query = head.query().filter(|_| details);
+        let verbose = parts::has_flag(query, "verbose");
         let mut answer = match self {
             Self::Health if prefers_text(head.accept()) => {
                 Answer::health(status(now.is_ready()), TEXT, text::health(&now))
             }
-            Self::Health => Answer::health(
-                status(now.is_ready()),
-                "application/health+json",
-                json::health(&now),
-            ),
+            Self::Health => {
+                let body = if details {
+                    json::health(&now, SystemTime::now())
+                } else {
+                    json::status(&now)
+                };
+                Answer::health(status(now.is_ready()), "application/health+json", body)
+            }
+            Self::Consul => Answer::health(consul_status(&now), TEXT, text::health(&now)),
             Self::Live => {
-                let line = if now.is_live() { "live\n" } else { "stuck\n" };
-                Answer::health(status(now.is_live()), TEXT, line.into())
+                let verdict = parts::judge("livez", &parts::live(&now), query);
+                let line = text::live(verdict.good);
+                let body = if verbose { verdict.text } else { line };
+                Answer::health(status(verdict.good), TEXT, body)
             }
             Self::Ready => {
-                let body = if has_flag(head.query(), "verbose") {
-                    text::ready_parts(&now)
-                } else {
-                    text::ready(&now)
-                };
-                Answer::health(status(now.is_ready()), TEXT, body)
+                let verdict = parts::judge("readyz", &parts::ready(&now), query);
+                let line = text::ready(&now, verdict.good);
+                let body = if verbose { verdict.text } else { line };
+                Answer::health(status(verdict.good), TEXT, body)
             }
+            Self::LivePart => part_answer(&parts::live(&now), head.path()),
+            Self::ReadyPart => part_answer(&parts::ready(&now), head.path()),
             Self::Metrics => Answer::health(
                 200,
                 "text/plain; version=0.0.4; charset=utf-8",
@@ -158,10 +209,21 @@ fn status(good: bool) -> u16 {
     if good { 200 } else { 503 }
 }
 
-/// Whether a query has that word among its `&`-separated parts, with or without a value.
-fn has_flag(query: Option<&str>, flag: &str) -> bool {
-    let mut parts = query.unwrap_or_default().split('&');
-    parts.any(|part| part.split('=').next() == Some(flag))
+/// Consul takes 2xx for passing, 429 for a warning, and anything else for critical.
+fn consul_status(now: &Snapshot) -> u16 {
+    match now.status() {
+        Status::Pass => 200,
+        Status::Warn => 429,
+        Status::Fail => 503,
+    }
+}
+
+/// The answer about the part that the path's last segment names: how it is by itself, whatever hangs on it.
+fn part_answer(parts: &[parts::Part<'_>], path: &str) -> Answer {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    parts::find(parts, name).map_or_else(Answer::not_found, |part| {
+        Answer::health(status(part.is_good()), TEXT, format!("{}\n", part.line()))
+    })
 }
 
 /// Whether text/plain stands before every JSON type in Accept (as it does in Consul's), so that the short line is
@@ -181,18 +243,110 @@ fn prefers_text(accept: Option<&str>) -> bool {
 
 /// The state in a word: the same as long as the status is, so that a monitor sees no change where there is none.
 fn word(now: &Snapshot) -> &'static str {
-    if now.draining {
-        "draining"
-    } else if now.is_healthy() {
-        "healthy"
-    } else {
-        "unhealthy"
+    match now.status() {
+        _ if now.draining => "draining",
+        Status::Pass => "healthy",
+        Status::Warn => "warning",
+        Status::Fail => "unhealthy",
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::health::checks::{CheckReport, CheckState};
+    use std::time::{Duration, Instant};
+
+    /// What a server that has just started knows of itself.
+    pub(in crate::report) fn snapshot() -> Snapshot {
+        let (trips, _) = crossbeam_channel::unbounded();
+        Health::new(&Config::default(), trips, Instant::now()).snapshot()
+    }
+
+    pub(in crate::report) fn check(name: &str, critical: bool, state: CheckState) -> CheckReport {
+        CheckReport {
+            name: name.into(),
+            critical,
+            state,
+            state_for: Duration::from_secs(42),
+            last_run: None,
+            last_success: None,
+            duration: None,
+            consecutive_failures: 0,
+            error: None,
+            pool: None,
+        }
+    }
+
+    #[test]
+    fn consul_is_told_a_warning_by_the_status() {
+        let mut now = snapshot();
+        assert_eq!((consul_status(&now), word(&now)), (200, "healthy"));
+        now.checks = vec![check("cache", false, CheckState::Down)];
+        assert_eq!((consul_status(&now), word(&now)), (429, "warning"));
+        assert!(now.is_ready(), "a warning takes no traffic away");
+        now.checks[0].critical = true;
+        assert_eq!((consul_status(&now), word(&now)), (503, "unhealthy"));
+        now.draining = true;
+        assert_eq!((consul_status(&now), word(&now)), (503, "draining"));
+    }
+
+    #[test]
+    fn the_line_is_the_same_while_the_status_is() {
+        let mut now = snapshot();
+        now.checks = vec![check("cache", false, CheckState::Down)];
+        let line = text::health(&now);
+        now.service_time = Some(0.4);
+        now.connections = 12;
+        now.uptime = Duration::from_secs(99);
+        now.checks[0].error = Some("refused".into());
+        now.checks.push(check("search", false, CheckState::Down));
+        assert_eq!(text::health(&now), line);
+        assert_eq!(line, "warning\n");
+    }
+
+    #[test]
+    fn what_is_below_a_page_moves_with_it() {
+        let paths = Paths {
+            health: Some("/up".into()),
+            ready: Some("/internal/ready/".into()),
+            live: None,
+            ..Paths::default()
+        };
+        for (path, page) in [
+            ("/up/consul", Some(Page::Consul)),
+            ("/up/other", None),
+            ("/health/consul", None),
+            ("/internal/ready/", Some(Page::Ready)),
+            ("/internal/ready/db", Some(Page::ReadyPart)),
+            ("/internal/ready/db/x", None),
+            ("/internal/db", None),
+            ("/livez/workers", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(paths.find(path), page, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_page_at_the_root_leaves_the_other_paths_to_the_handler() {
+        let root = || Some("/".to_owned());
+        let paths = Paths {
+            health: None,
+            live: None,
+            ready: root(),
+            metrics: None,
+        };
+        assert_eq!(paths.find("/"), Some(Page::Ready));
+        assert_eq!(paths.find("/anything"), None);
+        let paths = Paths {
+            health: root(),
+            ..paths
+        };
+        assert_eq!(paths.find("/consul"), Some(Page::Consul));
+    }
 
     #[test]
     fn text_is_served_when_it_comes_first() {
@@ -213,15 +367,6 @@ mod tests {
             assert!(!prefers_text(Some(accept)), "{accept}");
         }
         assert!(!prefers_text(None));
-    }
-
-    #[test]
-    fn a_flag_is_found_with_and_without_a_value() {
-        for query in ["verbose", "a=b&verbose", "verbose=1", "verbose&x"] {
-            assert!(has_flag(Some(query), "verbose"), "{query}");
-        }
-        assert!(!has_flag(Some("verbosely&a=verbose"), "verbose"));
-        assert!(!has_flag(None, "verbose"));
     }
 
     #[test]

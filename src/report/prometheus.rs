@@ -1,11 +1,14 @@
 //! Prometheus text format 0.0.4: base units, ratios from 0 to 1, counters that end in `_total`.
 
+mod checks;
+mod process;
+
 use std::fmt::{Display, Write};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::config::GateMode;
 use crate::health::histogram::{BOUNDS, Histogram};
-use crate::health::{GateState, Health, Snapshot};
+use crate::health::{GateState, Health, Snapshot, Status};
 
 /// The page under construction. Writing to a String does not fail.
 struct Page(String);
@@ -56,6 +59,28 @@ impl Page {
     }
 }
 
+/// Labels in their braces, the values escaped: some of them come from elsewhere.
+fn labels(pairs: &[(&str, &str)]) -> String {
+    let mut out = String::from("{");
+    for (index, (name, value)) in pairs.iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        let _ = write!(out, "{comma}{name}=\"");
+        for character in value.chars() {
+            match character {
+                '\n' => out.push_str("\\n"),
+                '"' | '\\' => {
+                    out.push('\\');
+                    out.push(character);
+                }
+                _ => out.push(character),
+            }
+        }
+        out.push('"');
+    }
+    out.push('}');
+    out
+}
+
 /// The page of `/metrics`.
 pub(super) fn metrics(now: &Snapshot, health: &Health) -> String {
     let mut page = Page(String::with_capacity(12 * 1024));
@@ -65,7 +90,8 @@ pub(super) fn metrics(now: &Snapshot, health: &Health) -> String {
     connections(&mut page, now);
     workers(&mut page, now);
     gate(&mut page, now);
-    process(&mut page, now);
+    checks::checks(&mut page, now);
+    process::process(&mut page, now);
     page.0
 }
 
@@ -86,6 +112,18 @@ fn state(page: &mut Page, now: &Snapshot) {
     ] {
         page.gauge(&format!("plimsoll_{name}"), help, u8::from(value));
     }
+    let help = "1 for the status in the words of the health report; warn: it serves, and an operator should look.";
+    page.family("plimsoll_status", "gauge", help);
+    for status in [Status::Pass, Status::Warn, Status::Fail] {
+        let labels = labels(&[("status", status.as_str())]);
+        let here = u8::from(now.status() == status);
+        page.sample("plimsoll_status", &labels, here);
+    }
+    page.gauge(
+        "plimsoll_load_ratio",
+        "Load as a part of what may be carried: wait by its budget or service time by its threshold; 1 is the line.",
+        now.load(),
+    );
 }
 
 fn times(page: &mut Page, now: &Snapshot, health: &Health) {
@@ -161,7 +199,7 @@ fn requests(page: &mut Page, now: &Snapshot) {
     for (name, help, value) in [
         (
             "health_requests",
-            "Requests for the health paths.",
+            "Requests for the health paths, and agent-checks.",
             totals.probed,
         ),
         ("handler_panics", "Handlers that panicked.", totals.panics),
@@ -323,19 +361,13 @@ fn gate(page: &mut Page, now: &Snapshot) {
     }
 }
 
-fn process(page: &mut Page, now: &Snapshot) {
-    page.gauge(
-        "plimsoll_uptime_seconds",
-        "Time since the start.",
-        now.uptime.as_secs_f64(),
-    );
-    let start = now
-        .start_time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let help = "Start time since the Unix epoch.";
-    page.gauge("process_start_time_seconds", help, start.as_secs_f64());
-    page.family("plimsoll_build_info", "gauge", "The version, as a label.");
-    let labels = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
-    page.sample("plimsoll_build_info", labels, 1);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_value_is_escaped() {
+        let labels = labels(&[("check", "a\\b\"c\nd"), ("critical", "true")]);
+        assert_eq!(labels, r#"{check="a\\b\"c\nd",critical="true"}"#);
+    }
 }

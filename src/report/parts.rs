@@ -1,0 +1,260 @@
+//! The parts that readiness and liveness are made of, in the manner of Kubernetes: `?verbose`, `?exclude=NAME`, and
+//! `/readyz/NAME`.
+//!
+//! As there, the reason why a part fails is withheld: it is in the health report, for those who may see it.
+
+use std::fmt::Write;
+
+use crate::frontend::head::decode_raw;
+use crate::health::Snapshot;
+use crate::health::checks::{CheckReport, CheckState};
+
+/// One part: what it is called, how it is, and whether the verdict hangs on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part<'a> {
+    name: &'a str,
+    state: CheckState,
+    counts: bool,
+}
+
+impl<'a> Part<'a> {
+    fn own(name: &'a str, good: bool) -> Self {
+        let state = if good {
+            CheckState::Up
+        } else {
+            CheckState::Down
+        };
+        Self {
+            name,
+            state,
+            counts: true,
+        }
+    }
+
+    fn store(check: &'a CheckReport) -> Self {
+        Self {
+            name: &check.name,
+            state: check.state,
+            counts: check.critical,
+        }
+    }
+
+    pub(super) fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// Whether the verdict fails by it.
+    pub(super) fn fails(&self) -> bool {
+        self.counts && !self.is_good()
+    }
+
+    /// Whether it is well, whatever hangs on it.
+    pub(super) fn is_good(&self) -> bool {
+        self.state == CheckState::Up
+    }
+
+    /// Its line, without an end.
+    pub(super) fn line(&self) -> String {
+        let Self { name, .. } = self;
+        match (self.state, self.counts) {
+            (CheckState::Up, _) => format!("[+]{name} ok"),
+            (CheckState::NotYet, true) => format!("[-]{name} failed: not checked yet"),
+            (CheckState::NotYet, false) => format!("[+]{name} not checked yet, not critical"),
+            (CheckState::Down, true) => format!("[-]{name} failed: reason withheld"),
+            (CheckState::Down, false) => {
+                format!("[-]{name} failed, not critical: reason withheld")
+            }
+        }
+    }
+}
+
+/// What readiness is made of.
+pub(super) fn ready(now: &Snapshot) -> Vec<Part<'_>> {
+    let own = [
+        Part::own("gate", now.is_healthy()),
+        Part::own("serving", !now.draining),
+    ];
+    let stores = now.checks.iter().map(Part::store);
+    own.into_iter().chain(stores).collect()
+}
+
+/// What liveness is made of; never a data store.
+pub(super) fn live(now: &Snapshot) -> Vec<Part<'_>> {
+    vec![Part::own("workers", now.is_live())]
+}
+
+/// The parts seen as one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) good: bool,
+    /// A line for each part, and one for them all.
+    pub(super) text: String,
+}
+
+/// Judges the `parts` of the `check` (`readyz` or `livez`) without those that the query excludes.
+pub(super) fn judge(check: &str, parts: &[Part<'_>], query: Option<&str>) -> Verdict {
+    let excluded: Vec<String> = values(query, "exclude").collect();
+    let is_excluded = |part: &Part<'_>| excluded.iter().any(|name| name == part.name);
+    let mut good = true;
+    let mut text = String::new();
+    for part in parts {
+        // Writing to a String does not fail.
+        let _ = if is_excluded(part) {
+            writeln!(text, "[+]{} excluded: ok", part.name)
+        } else {
+            good &= !part.fails();
+            writeln!(text, "{}", part.line())
+        };
+    }
+    let unknown: Vec<String> = excluded
+        .iter()
+        .filter(|name| !parts.iter().any(|part| part.name == name.as_str()))
+        .map(|name| format!("{name:?}"))
+        .collect();
+    if !unknown.is_empty() {
+        let names = unknown.join(",");
+        let _ = writeln!(
+            text,
+            "warn: some health checks cannot be excluded: no matches for {names}"
+        );
+    }
+    let word = if good { "passed" } else { "failed" };
+    let _ = writeln!(text, "{check} check {word}");
+    Verdict { good, text }
+}
+
+/// The part of that name, as it stands in a path.
+pub(super) fn find<'a>(parts: &[Part<'a>], name: &str) -> Option<Part<'a>> {
+    let name = decode_raw(name);
+    let mut parts = parts.iter();
+    let found = parts.find(|part| part.name.as_bytes() == name);
+    found.copied()
+}
+
+/// Whether a query has that word among its `&`-separated parts, with or without a value.
+pub(super) fn has_flag(query: Option<&str>, flag: &str) -> bool {
+    let mut parts = query.unwrap_or_default().split('&');
+    parts.any(|part| part.split('=').next() == Some(flag))
+}
+
+/// The values that a query gives for `key`, decoded.
+fn values<'a>(query: Option<&'a str>, key: &'a str) -> impl Iterator<Item = String> + 'a {
+    let parts = query.unwrap_or_default().split('&');
+    let pairs = parts.filter_map(|part| part.split_once('='));
+    let found = pairs.filter(move |(name, value)| *name == key && !value.is_empty());
+    found.map(|(_, value)| String::from_utf8_lossy(&decode_raw(value)).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{check, snapshot};
+
+    fn stores() -> Snapshot {
+        let mut now = snapshot();
+        now.checks = vec![
+            check("redis", true, CheckState::Up),
+            check("postgres", true, CheckState::Down),
+            check("cache", false, CheckState::Down),
+            check("search", false, CheckState::NotYet),
+        ];
+        now
+    }
+
+    #[test]
+    fn verbose_lists_every_part_and_withholds_the_reasons() {
+        let now = stores();
+        let verdict = judge("readyz", &ready(&now), Some("verbose"));
+        assert!(!verdict.good);
+        assert_eq!(
+            verdict.text,
+            "[+]gate ok\n\
+             [+]serving ok\n\
+             [+]redis ok\n\
+             [-]postgres failed: reason withheld\n\
+             [-]cache failed, not critical: reason withheld\n\
+             [+]search not checked yet, not critical\n\
+             readyz check failed\n",
+        );
+    }
+
+    #[test]
+    fn what_is_excluded_does_not_count() {
+        let now = stores();
+        let query = Some("verbose&exclude=postgres&exclude=gate");
+        let verdict = judge("readyz", &ready(&now), query);
+        assert!(verdict.good);
+        assert!(verdict.text.starts_with("[+]gate excluded: ok\n"));
+        assert!(verdict.text.contains("\n[+]postgres excluded: ok\n"));
+        assert!(verdict.text.ends_with("\nreadyz check passed\n"));
+    }
+
+    #[test]
+    fn names_that_exclude_nothing_are_named_in_a_warning() {
+        let now = snapshot();
+        let query = Some("exclude=nothing&exclude=gate&exclude=a%22b%0A");
+        let verdict = judge("readyz", &ready(&now), query);
+        assert!(verdict.good);
+        let line = "\nwarn: some health checks cannot be excluded: no matches for \
+                    \"nothing\",\"a\\\"b\\n\"\nreadyz check passed\n";
+        assert!(verdict.text.ends_with(line), "{}", verdict.text);
+    }
+
+    #[test]
+    fn a_critical_store_counts_before_its_first_run_and_another_does_not() {
+        let mut now = snapshot();
+        now.checks = vec![check("db", true, CheckState::NotYet)];
+        let verdict = judge("readyz", &ready(&now), None);
+        assert!(!verdict.good);
+        assert!(
+            verdict
+                .text
+                .contains("\n[-]db failed: not checked yet\nreadyz check failed\n")
+        );
+        now.checks[0].critical = false;
+        assert!(judge("readyz", &ready(&now), None).good);
+    }
+
+    #[test]
+    fn a_part_is_found_by_its_name_percent_encoded_or_not() {
+        let mut now = stores();
+        now.checks.push(check("a b", false, CheckState::Up));
+        let parts = ready(&now);
+        for name in ["gate", "postgres", "a%20b", "%67ate"] {
+            assert!(find(&parts, name).is_some(), "{name}");
+        }
+        for name in ["", "workers", "Gate", "gate%00", "postgre"] {
+            assert_eq!(find(&parts, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn liveness_depends_on_no_store() {
+        let now = stores();
+        let verdict = judge("livez", &live(&now), Some("verbose"));
+        assert_eq!(verdict.text, "[+]workers ok\nlivez check passed\n");
+    }
+
+    #[test]
+    fn the_verdict_on_all_parts_is_that_of_the_snapshot() {
+        let states = [CheckState::Up, CheckState::Down, CheckState::NotYet];
+        for state in states {
+            for (critical, draining) in [(true, false), (false, false), (false, true)] {
+                let mut now = snapshot();
+                now.draining = draining;
+                now.checks = vec![check("db", critical, state)];
+                let verdict = judge("readyz", &ready(&now), None);
+                assert_eq!(verdict.good, now.is_ready(), "{now:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_is_found_with_and_without_a_value() {
+        for query in ["verbose", "a=b&verbose", "verbose=1", "verbose&x"] {
+            assert!(has_flag(Some(query), "verbose"), "{query}");
+        }
+        assert!(!has_flag(Some("verbosely&a=verbose"), "verbose"));
+        assert!(!has_flag(None, "verbose"));
+    }
+}
