@@ -98,7 +98,8 @@ impl FromStr for GateMode {
 /// Who sees more of the health reports than the status word: numbers, data stores, metrics, the status page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Details {
-    /// Clients on this host, and those of the admin listener.
+    /// Clients on this host, and those of the admin listener. A proxy on this host makes all of its clients look
+    /// local.
     #[default]
     Local,
     /// Everybody.

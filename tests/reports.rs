@@ -286,7 +286,7 @@ fn the_agent_says_the_whole_state_at_once_and_closes() {
         .cooldown(NEVER);
     let server = serve(sick);
     trip(&server);
-    assert_eq!(agent_line(&server), "ready fail#gate failed\n");
+    assert_eq!(agent_line(&server), "ready fail #gate failed\n");
     assert_eq!(server.health().snapshot().totals.bad, 0);
 }
 
