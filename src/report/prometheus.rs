@@ -362,12 +362,57 @@ fn gate(page: &mut Page, now: &Snapshot) {
 }
 
 #[cfg(test)]
+#[path = "../../tests/common/process.rs"]
+#[allow(dead_code, reason = "the socket tests use the rest")]
+mod programs;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::health::checks::{CheckState, PoolStatus};
+    use crate::report::tests::check;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    use std::time::Instant;
 
     #[test]
     fn a_label_value_is_escaped() {
         let labels = labels(&[("check", "a\\b\"c\nd"), ("critical", "true")]);
         assert_eq!(labels, r#"{check="a\\b\"c\nd",critical="true"}"#);
+    }
+
+    #[test]
+    fn promtool_has_nothing_to_say_about_stores_and_pools() {
+        let Some(program) = programs::find("promtool", "prometheus") else {
+            return;
+        };
+        let (trips, _) = crossbeam_channel::unbounded();
+        let health = Health::new(&Config::default(), trips, Instant::now());
+        let mut now = health.snapshot();
+        now.checks = vec![
+            check("db", true, CheckState::Up),
+            check("ca\\che \"x\"\n", false, CheckState::NotYet),
+        ];
+        now.checks[0].pool = Some(PoolStatus::default());
+        let page = metrics(&now, &health);
+        assert!(page.contains("\nplimsoll_pool_connections_max{"), "{page}");
+        let mut child = Command::new(program)
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool starts");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        stdin.write_all(page.as_bytes()).expect("promtool reads");
+        drop(stdin);
+        let output = child.wait_with_output().expect("promtool ends");
+        let said = [output.stdout, output.stderr].concat();
+        assert!(
+            output.status.success() && said.is_empty(),
+            "{}",
+            String::from_utf8_lossy(&said)
+        );
     }
 }
