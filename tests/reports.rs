@@ -375,7 +375,7 @@ fn the_monitors_are_answered_until_the_very_end_of_a_drain() {
     client.get("/");
     latch.wait_for(1);
     // The listener of the service closes after four fifths of it.
-    let drain = Duration::from_secs(8);
+    let drain = Duration::from_secs(10);
     let stopping = thread::spawn(move || server.shutdown(drain));
     wait_until("the service accepts nobody", || {
         TcpStream::connect(public).is_err()

@@ -125,18 +125,20 @@ impl Paths {
     /// The page whose path is that one's directory: `/health/consul`, `/livez/NAME` and `/readyz/NAME`, wherever the
     /// pages above them are.
     fn find_below(&self, path: &str) -> Option<Page> {
-        let (above, name) = path.rsplit_once('/')?;
-        let is = |page: &Option<String>| {
-            let page = page.as_deref();
-            page.is_some_and(|page| page.strip_suffix('/').unwrap_or(page) == above)
+        let below = |page: &Option<String>| {
+            let page = page.as_deref()?;
+            let page = page.strip_suffix('/').unwrap_or(page);
+            // Every request comes by here: the slash is looked for first, since most have none there.
+            let name = path.get(page.len()..)?.strip_prefix('/')?;
+            (path.starts_with(page) && !name.contains('/')).then_some(name)
         };
-        // A page at the root must not take every path there from the handler.
-        let parts = !above.is_empty();
-        if name == "consul" && is(&self.health) {
+        // A page at the root must not take every path from the handler.
+        let part = |page: &Option<String>| page.as_deref() != Some("/") && below(page).is_some();
+        if below(&self.health) == Some("consul") {
             Some(Page::Consul)
-        } else if parts && is(&self.live) {
+        } else if part(&self.live) {
             Some(Page::LivePart)
-        } else if parts && is(&self.ready) {
+        } else if part(&self.ready) {
             Some(Page::ReadyPart)
         } else {
             None
@@ -341,6 +343,7 @@ pub(super) mod tests {
         };
         assert_eq!(paths.find("/"), Some(Page::Ready));
         assert_eq!(paths.find("/anything"), None);
+        assert_eq!(paths.find("/consul"), None);
         let paths = Paths {
             health: root(),
             ..paths
