@@ -2,6 +2,8 @@
 //!
 //! Checks run in the background, apart from every request; a report reads their last results from memory.
 
+pub(crate) mod store;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
