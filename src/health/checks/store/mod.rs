@@ -4,6 +4,8 @@
 //! All of it (resolving the name, connecting, writing, reading) happens by one absolute deadline, and everything that
 //! the other side says is [bounded](wire) and [cleaned](words) before it gets into an error.
 
+mod file;
+mod http;
 mod memcached;
 mod redis;
 mod resolve;
@@ -17,6 +19,8 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use super::{Check, CheckError};
+use file::{Files, Kind};
+use http::Http;
 use memcached::Memcached;
 use redis::Redis;
 use tcp::Tcp;
@@ -28,12 +32,23 @@ pub use url::{StoreUrlError, UrlPart};
 /// | URL | it serves when |
 /// |---|---|
 /// | `tcp://host:port` | it accepts a connection |
+/// | `http://host[:port][/path]` | it answers GET with a status from 200 to 399 |
 /// | `redis://[[user]:password@]host[:port][/database]` | it takes AUTH and SELECT, where the URL asks for them, and answers PING |
 /// | `memcached://host[:port]` | it tells its version |
+/// | `file:path` | the file or directory can be read |
+/// | `sqlite:path` | the file can be read, and is empty or has the header of an SQLite database |
+///
+/// `file:` and `sqlite:` take the options `?writable` (a file can be opened for appending; in a directory, a file can be
+/// made, written and removed) and `?free=100MiB` (so much space is left for unprivileged users), joined by `&`. A path
+/// without a slash at its start is relative to the process's directory.
 ///
 /// An IPv6 address is in brackets. What is not a letter, a digit or one of `-._~` is percent-encoded in a user's name, a
 /// password and a path. What is shown of a store (by `Display` and `Debug`) has `***` in the password's place, and no
 /// error holds it.
+///
+/// A program that has an SQLite database open itself must not name it here: a run opens and closes the file, and on POSIX
+/// systems that drops the [locks](https://www.sqlite.org/howtocorrupt.html) of the whole process on it. Ask it by a query
+/// in a [`Check`] of your own instead. Databases of other processes are safe.
 ///
 /// ```
 /// let store: plimsoll::Store = "tcp://127.0.0.1:6379".parse()?;
@@ -53,12 +68,14 @@ pub struct Store {
 #[derive(Clone, PartialEq, Eq)]
 enum Protocol {
     Tcp(Tcp),
+    Http(Http),
     Redis(Redis),
     Memcached(Memcached),
+    Files(Files),
 }
 
 /// The schemes, as an error lists them.
-const SCHEMES: &str = "tcp://, redis://, memcached://";
+const SCHEMES: &str = "tcp://, http://, redis://, memcached://, sqlite: and file:";
 
 impl FromStr for Store {
     type Err = StoreUrlError;
@@ -72,8 +89,11 @@ impl FromStr for Store {
         let scheme = Scheme::split(text, SCHEMES)?;
         let on_network: fn(&Url) -> Result<Protocol, StoreUrlError> = match scheme.name {
             "tcp" => |url| Tcp::new(url).map(Protocol::Tcp),
+            "http" => |url| Http::new(url).map(Protocol::Http),
             "redis" => |url| Redis::new(url).map(Protocol::Redis),
             "memcached" => |url| Memcached::new(url).map(Protocol::Memcached),
+            "file" => return Self::on_disk(text, &scheme, Kind::Any),
+            "sqlite" => return Self::on_disk(text, &scheme, Kind::Sqlite),
             _ => return Err(scheme.refuse(SCHEMES)),
         };
         let url = Url::parse(&scheme)?;
@@ -84,12 +104,23 @@ impl FromStr for Store {
     }
 }
 
+impl Store {
+    fn on_disk(text: &str, scheme: &Scheme<'_>, kind: Kind) -> Result<Self, StoreUrlError> {
+        Ok(Self {
+            protocol: Protocol::Files(Files::new(scheme, kind)?),
+            shown: text.to_owned(),
+        })
+    }
+}
+
 impl Check for Store {
     fn check(&self, deadline: Instant) -> Result<(), CheckError> {
         match &self.protocol {
             Protocol::Tcp(tcp) => tcp.check(deadline),
+            Protocol::Http(http) => http.check(deadline),
             Protocol::Redis(redis) => redis.check(deadline),
             Protocol::Memcached(memcached) => memcached.check(deadline),
+            Protocol::Files(files) => files.check(deadline),
         }
     }
 }

@@ -123,6 +123,16 @@ pub(super) enum Host {
     Name(String),
 }
 
+impl fmt::Display for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => formatter.write_str(name),
+            Self::Address(IpAddr::V4(address)) => write!(formatter, "{address}"),
+            Self::Address(IpAddr::V6(address)) => write!(formatter, "[{address}]"),
+        }
+    }
+}
+
 /// Where to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
@@ -169,6 +179,10 @@ impl<'a> Scheme<'a> {
 
     /// The error of a scheme that is none of `schemes`.
     pub(super) fn refuse(&self, schemes: &str) -> StoreUrlError {
+        if self.name == "https" {
+            let expected = "http://, or tcp:// for the port alone: TLS is not spoken here";
+            return StoreUrlError::new(UrlPart::Scheme, expected, "https://");
+        }
         let found = if self.rest.starts_with("//") {
             format!("{}://", self.name)
         } else {
@@ -268,13 +282,7 @@ impl Url {
             }
             shown.push('@');
         }
-        match &self.host {
-            Host::Name(name) => shown.push_str(name),
-            Host::Address(IpAddr::V4(address)) => shown.push_str(&address.to_string()),
-            Host::Address(IpAddr::V6(address)) => {
-                shown.extend(["[", &address.to_string(), "]"]);
-            }
-        }
+        shown.push_str(&self.host.to_string());
         if let Some(port) = self.port {
             shown.push(':');
             shown.push_str(&port.to_string());
@@ -389,8 +397,15 @@ fn parse_port(port: &str) -> Result<u16, StoreUrlError> {
     }
 }
 
-/// Takes percent-encoding off. The result is text without NUL, which no protocol here can carry.
-pub(super) fn decode(part: UrlPart, text: &str) -> Result<String, StoreUrlError> {
+fn decode(part: UrlPart, text: &str) -> Result<String, StoreUrlError> {
+    String::from_utf8(decode_bytes(part, text)?).map_err(|_| {
+        let expected = "UTF-8 once its percent-encoding is taken off";
+        StoreUrlError::new(part, expected, "something else")
+    })
+}
+
+/// Takes percent-encoding off. The result is without NUL, which neither a path nor a protocol here can carry.
+pub(super) fn decode_bytes(part: UrlPart, text: &str) -> Result<Vec<u8>, StoreUrlError> {
     let refuse = |expected: &str, found: &str| Err(StoreUrlError::new(part, expected, found));
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -409,14 +424,10 @@ pub(super) fn decode(part: UrlPart, text: &str) -> Result<String, StoreUrlError>
         };
         decoded.extend(u8::try_from(high * 16 + low));
     }
-    match String::from_utf8(decoded) {
-        Err(_) => refuse(
-            "UTF-8 once its percent-encoding is taken off",
-            "something else",
-        ),
-        Ok(decoded) if decoded.contains('\0') => refuse("no NUL in it", "one"),
-        Ok(decoded) => Ok(decoded),
+    if decoded.contains(&0) {
+        return refuse("no NUL in it", "one");
     }
+    Ok(decoded)
 }
 
 #[cfg(test)]
