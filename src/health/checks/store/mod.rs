@@ -7,6 +7,7 @@
 mod file;
 mod http;
 mod memcached;
+mod postgres;
 mod redis;
 mod resolve;
 mod tcp;
@@ -22,6 +23,7 @@ use super::{Check, CheckError};
 use file::{Files, Kind};
 use http::Http;
 use memcached::Memcached;
+use postgres::Postgres;
 use redis::Redis;
 use tcp::Tcp;
 use url::{Scheme, Url};
@@ -35,6 +37,7 @@ pub use url::{StoreUrlError, UrlPart};
 /// | `http://host[:port][/path]` | it answers GET with a status from 200 to 399 |
 /// | `redis://[[user]:password@]host[:port][/database]` | it takes AUTH and SELECT, where the URL asks for them, and answers PING |
 /// | `memcached://host[:port]` | it tells its version |
+/// | `postgres://user[:password]@host[:port][/database]`, also `postgresql://` | it takes the login and answers `SELECT 1`; without a password in the URL, it suffices that it asks for one |
 /// | `file:path` | the file or directory can be read |
 /// | `sqlite:path` | the file can be read, and is empty or has the header of an SQLite database |
 ///
@@ -71,11 +74,12 @@ enum Protocol {
     Http(Http),
     Redis(Redis),
     Memcached(Memcached),
+    Postgres(Postgres),
     Files(Files),
 }
 
 /// The schemes, as an error lists them.
-const SCHEMES: &str = "tcp://, http://, redis://, memcached://, sqlite: and file:";
+const SCHEMES: &str = "tcp://, http://, redis://, memcached://, postgres://, sqlite: and file:";
 
 impl FromStr for Store {
     type Err = StoreUrlError;
@@ -92,6 +96,7 @@ impl FromStr for Store {
             "http" => |url| Http::new(url).map(Protocol::Http),
             "redis" => |url| Redis::new(url).map(Protocol::Redis),
             "memcached" => |url| Memcached::new(url).map(Protocol::Memcached),
+            "postgres" | "postgresql" => |url| Postgres::new(url).map(Protocol::Postgres),
             "file" => return Self::on_disk(text, &scheme, Kind::Any),
             "sqlite" => return Self::on_disk(text, &scheme, Kind::Sqlite),
             _ => return Err(scheme.refuse(SCHEMES)),
@@ -120,6 +125,7 @@ impl Check for Store {
             Protocol::Http(http) => http.check(deadline),
             Protocol::Redis(redis) => redis.check(deadline),
             Protocol::Memcached(memcached) => memcached.check(deadline),
+            Protocol::Postgres(postgres) => postgres.check(deadline),
             Protocol::Files(files) => files.check(deadline),
         }
     }

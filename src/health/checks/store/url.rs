@@ -322,6 +322,17 @@ impl Url {
         Err(StoreUrlError::new(UrlPart::Path, expected, "one"))
     }
 
+    /// The path as the name of a database, if there is one.
+    pub(super) fn database(&self) -> Result<Option<String>, StoreUrlError> {
+        let name = self.path.strip_prefix('/').unwrap_or_default();
+        if name.contains('/') {
+            let expected = "the name of a database, with / percent-encoded in it";
+            return Err(StoreUrlError::new(UrlPart::Path, expected, "a / in it"));
+        }
+        let name = decode(UrlPart::Path, name)?;
+        Ok((!name.is_empty()).then_some(name))
+    }
+
     /// For schemes without options. What was found is not shown: clients of databases take passwords there.
     pub(super) fn refuse_options(&self) -> Result<(), StoreUrlError> {
         if self.query.is_none() {

@@ -92,6 +92,19 @@ impl Wire {
         }
     }
 
+    /// Takes `count` bytes: a number that the caller has bounded.
+    pub(super) fn exactly(&mut self, count: usize) -> Result<Vec<u8>, CheckError> {
+        while self.ahead.len() < count {
+            self.fill()?;
+        }
+        Ok(self.take(count))
+    }
+
+    /// Takes what has come so far, without waiting for more.
+    pub(super) fn come(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.ahead)
+    }
+
     fn take(&mut self, count: usize) -> Vec<u8> {
         let rest = self.ahead.split_off(count);
         std::mem::replace(&mut self.ahead, rest)
