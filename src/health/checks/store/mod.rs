@@ -7,6 +7,7 @@
 mod file;
 mod http;
 mod memcached;
+mod mysql;
 mod postgres;
 mod redis;
 mod resolve;
@@ -23,6 +24,7 @@ use super::{Check, CheckError};
 use file::{Files, Kind};
 use http::Http;
 use memcached::Memcached;
+use mysql::Mysql;
 use postgres::Postgres;
 use redis::Redis;
 use tcp::Tcp;
@@ -38,6 +40,7 @@ pub use url::{StoreUrlError, UrlPart};
 /// | `redis://[[user]:password@]host[:port][/database]` | it takes AUTH and SELECT, where the URL asks for them, and answers PING |
 /// | `memcached://host[:port]` | it tells its version |
 /// | `postgres://user[:password]@host[:port][/database]`, also `postgresql://` | it takes the login and answers `SELECT 1`; without a password in the URL, it suffices that it asks for one |
+/// | `mysql://user[:password]@host[:port][/database]` | it takes the login and answers COM_PING |
 /// | `file:path` | the file or directory can be read |
 /// | `sqlite:path` | the file can be read, and is empty or has the header of an SQLite database |
 ///
@@ -75,11 +78,13 @@ enum Protocol {
     Redis(Redis),
     Memcached(Memcached),
     Postgres(Postgres),
+    Mysql(Mysql),
     Files(Files),
 }
 
 /// The schemes, as an error lists them.
-const SCHEMES: &str = "tcp://, http://, redis://, memcached://, postgres://, sqlite: and file:";
+const SCHEMES: &str =
+    "tcp://, http://, redis://, memcached://, postgres://, mysql://, sqlite: and file:";
 
 impl FromStr for Store {
     type Err = StoreUrlError;
@@ -97,6 +102,7 @@ impl FromStr for Store {
             "redis" => |url| Redis::new(url).map(Protocol::Redis),
             "memcached" => |url| Memcached::new(url).map(Protocol::Memcached),
             "postgres" | "postgresql" => |url| Postgres::new(url).map(Protocol::Postgres),
+            "mysql" => |url| Mysql::new(url).map(Protocol::Mysql),
             "file" => return Self::on_disk(text, &scheme, Kind::Any),
             "sqlite" => return Self::on_disk(text, &scheme, Kind::Sqlite),
             _ => return Err(scheme.refuse(SCHEMES)),
@@ -126,6 +132,7 @@ impl Check for Store {
             Protocol::Redis(redis) => redis.check(deadline),
             Protocol::Memcached(memcached) => memcached.check(deadline),
             Protocol::Postgres(postgres) => postgres.check(deadline),
+            Protocol::Mysql(mysql) => mysql.check(deadline),
             Protocol::Files(files) => files.check(deadline),
         }
     }
