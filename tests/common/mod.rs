@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod process;
+pub(crate) mod stores;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
