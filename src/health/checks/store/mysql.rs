@@ -2,16 +2,19 @@
 //! (<https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>).
 //!
 //! It logs in for real, since a server counts connections that end before that, and locks a host out that makes many of
-//! them. Passwords go out hashed, by `mysql_native_password` or `caching_sha2_password`. The latter works while the
-//! server has the user's hash in its cache.
+//! them. Passwords go out hashed (`mysql_native_password`, `caching_sha2_password`) or encrypted (the latter, when the
+//! server does not have the user's hash in its cache). As with any such login without TLS, who can pose as the server can
+//! have the password encrypted for himself.
 
 mod login;
 mod packet;
+mod rsa;
 
 use std::time::Instant;
 
-use self::login::{Greeting, Plugin};
+use self::login::{Greeting, NONCE, Plugin};
 use self::packet::Fields;
+use self::rsa::PublicKey;
 use super::url::{Endpoint, Secret, StoreUrlError, Url, UrlPart};
 use super::wire::Wire;
 use super::words::clean;
@@ -20,7 +23,7 @@ use crate::health::checks::CheckError;
 /// Longest packet that is read; a server's greatest here are errors and its public key.
 const MOST_PACKET: usize = 64 * 1024;
 
-/// Most packets that are read during a login; four suffice.
+/// Most packets that are read during a login; six suffice.
 const MOST_PACKETS: usize = 16;
 
 /// The first byte of a packet that ends or continues a login.
@@ -32,9 +35,8 @@ const ERROR: u8 = 0xff;
 /// What a server of `caching_sha2_password` says after [`MORE`].
 const CACHED: &[u8] = &[3];
 const NOT_CACHED: &[u8] = &[4];
-
-const NOT_CACHED_YET: &str = "login: the server has forgotten the user's caching_sha2_password and wants TLS, which is \
-    not spoken here: log in once over TLS, or give the user mysql_native_password";
+/// And what asks it for its public key.
+const KEY_WANTED: &[u8] = &[2];
 
 const COM_QUIT: &[u8] = &[0x01];
 const COM_PING: &[u8] = &[0x0e];
@@ -115,12 +117,26 @@ impl Session<'_> {
                 }
                 Some((&MORE, CACHED)) if plugin == Plugin::CachingSha2 => {}
                 Some((&MORE, NOT_CACHED)) if plugin == Plugin::CachingSha2 => {
-                    return Err(CheckError::new(NOT_CACHED_YET));
+                    self.send_encrypted(password, &nonce)?;
                 }
                 _ => return Err(unexpected("a step of the login")),
             }
         }
         Err(unexpected("an end of the login"))
+    }
+
+    /// Sends the password for the server's eyes only.
+    fn send_encrypted(&mut self, password: &str, nonce: &[u8; NONCE]) -> Result<(), CheckError> {
+        self.send(KEY_WANTED)?;
+        let answer = self.receive()?;
+        let key = answer.strip_prefix(&[MORE]).and_then(PublicKey::from_pem);
+        let key = key.ok_or_else(|| unexpected("a public key of RSA"))?;
+        let mut seed = [0; rsa::HASH];
+        getrandom::fill(&mut seed)
+            .map_err(|error| CheckError::new(format!("login: no random numbers: {error}")))?;
+        let sealed = key.encrypt(&login::hide(password, nonce), seed);
+        let expected = "login: expected a password that fits the server's key, found a longer one";
+        self.send(&sealed.ok_or_else(|| CheckError::new(expected))?)
     }
 
     fn ping(&mut self) -> Result<(), CheckError> {

@@ -74,6 +74,15 @@ impl Plugin {
     }
 }
 
+/// The password as it is encrypted: with its NUL, and mixed with the nonce.
+pub(super) fn hide(password: &str, nonce: &[u8; NONCE]) -> Vec<u8> {
+    let hidden = password.bytes().chain([0]);
+    hidden
+        .zip(nonce.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask)
+        .collect()
+}
+
 /// Of two texts of the same length.
 fn xor(left: &[u8], right: &[u8]) -> Vec<u8> {
     left.iter()

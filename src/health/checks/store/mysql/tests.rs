@@ -159,6 +159,70 @@ fn the_server_may_switch_to_the_users_plugin() {
     }
 }
 
+/// Of 1024 bits, made by `openssl genrsa`.
+const KEY: &str = "\
+-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCuWj4gVCxrAhah9FjjJ7QIkxgn
+eZ2sWpen2WhXXf/NN5gJi0sijIP+imQfqkYc702VynCIcWpAfHchZNYKE863dbGL
+I7S5O9Sz6LOwyrRz8r0MthhGjUA4Bx+16T+JuBsYyxrJDmVXy9s6IP5LZm85oKmj
+xpIwAJMR2RDMrtHLLQIDAQAB
+-----END PUBLIC KEY-----
+";
+
+#[test]
+fn a_server_that_has_forgotten_the_password_gets_it_encrypted() {
+    let fake = Fake::start(|stream| {
+        stream
+            .write_all(&packet::packet(0, &greeting("caching_sha2_password")))
+            .expect("a greeting");
+        read_packet(stream);
+        stream
+            .write_all(&packet::packet(2, b"\x01\x04"))
+            .expect("a demand");
+        assert_eq!(read_packet(stream), (3, KEY_WANTED.to_vec()));
+        let key = [&[MORE][..], KEY.as_bytes()].concat();
+        stream.write_all(&packet::packet(4, &key)).expect("a key");
+        let (sequence, sealed) = read_packet(stream);
+        assert_eq!((sequence, sealed.len()), (5, 128));
+        stream.write_all(&packet::packet(6, GOOD)).expect("a login");
+        assert_eq!(read_packet(stream), (0, COM_PING.to_vec()));
+        stream
+            .write_all(&packet::packet(1, GOOD))
+            .expect("an answer");
+        wait_for_the_end(stream);
+    });
+    fake.check(URL).expect("it serves");
+    // What is encrypted, by the documentation: the password and its NUL, each byte mixed with one of the nonce.
+    assert_eq!(
+        login::hide("hunter2", &BYTES),
+        b"\x09\x17\x0d\x10\x00\x14\x55\x68"
+    );
+    let long = login::hide(&"x".repeat(40), &BYTES);
+    assert_eq!((long.len(), long[20], long[40]), (41, b'x' ^ b'a', b'a'));
+}
+
+#[test]
+fn a_key_that_is_none_or_too_small_is_told() {
+    let forgotten = |key: &[u8]| {
+        let key = [&[MORE][..], key].concat();
+        playing(vec![
+            greeting("caching_sha2_password"),
+            b"\x01\x04".to_vec(),
+            key,
+        ])
+    };
+    for key in [&b""[..], b"-----BEGIN PUBLIC KEY-----", &[0xff; 5000]] {
+        let error = forgotten(key).failure(URL);
+        assert_eq!(error, "expected a public key of RSA, found another packet");
+    }
+    let url = format!("mysql://user:{}@HOST", "hunter2".repeat(20));
+    let error = forgotten(KEY.as_bytes()).failure(&url);
+    assert_eq!(
+        error,
+        "login: expected a password that fits the server's key, found a longer one"
+    );
+}
+
 #[test]
 fn what_the_server_wants_beyond_that_is_told() {
     let native = || greeting("mysql_native_password");
