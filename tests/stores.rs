@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use common::process::free_port;
-use common::stores::{self, Service, failure};
+use common::stores::{self, Service, failure, is_timeout};
 use common::{PATIENCE, quiet};
 use plimsoll::{Check, Request, Store};
 
@@ -41,7 +41,7 @@ fn live(service: &mut Service, url: &str) {
         .check(began + SHORT)
         .expect_err("it hangs")
         .to_string();
-    assert_eq!(error, "no answer in time");
+    assert!(is_timeout(&error), "{error}");
     assert!(
         began.elapsed() >= SHORT && began.elapsed() < PATIENCE,
         "the deadline holds"
@@ -291,8 +291,11 @@ fn a_listener_that_never_accepts_does_not_stretch_the_deadline() {
     ] {
         let store: Store = format!("{scheme}{address}").parse().expect("a good URL");
         let began = Instant::now();
-        let error = store.check(began + SHORT).expect_err("it says nothing");
-        assert_eq!(error.to_string(), "no answer in time", "{store}");
+        let error = store
+            .check(began + SHORT)
+            .expect_err("it says nothing")
+            .to_string();
+        assert!(is_timeout(&error), "{store}: {error}");
         assert!(began.elapsed() < PATIENCE, "{store}");
     }
 }

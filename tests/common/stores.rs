@@ -105,6 +105,11 @@ pub(crate) fn failure(store: &Store) -> String {
     failed.expect_err("a failure").to_string()
 }
 
+/// Whether an error tells of a deadline; on a busy machine, it may be over while the connection is made.
+pub(crate) fn is_timeout(error: &str) -> bool {
+    error == "no answer in time" || error.ends_with(": connection timed out")
+}
+
 fn signal(process: &Process, name: &str) {
     let id = process.id().to_string();
     let sent = Command::new("kill").args(["-s", name, &id]).status();

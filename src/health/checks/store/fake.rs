@@ -120,8 +120,9 @@ impl Fake {
     #[track_caller]
     pub(super) fn expect_timeout(&self, url: &str) {
         let began = Instant::now();
-        let error = self.store(url).check(began + SHORT).expect_err("a failure");
-        assert_eq!(error.to_string(), "no answer in time", "{url}");
+        let failed = self.store(url).check(began + SHORT);
+        let error = failed.expect_err("a failure").to_string();
+        assert!(is_timeout(&error), "{url}: {error}");
         assert!(began.elapsed() >= SHORT, "{url}: given up early");
         assert!(
             began.elapsed() < PATIENCE,
@@ -140,6 +141,11 @@ impl Drop for Fake {
             assert!(played.is_ok() || thread::panicking(), "the script failed");
         }
     }
+}
+
+/// Whether an error tells of a deadline; on a busy machine, it may be over while the connection is made.
+fn is_timeout(error: &str) -> bool {
+    error == "no answer in time" || error.ends_with(": connection timed out")
 }
 
 /// Reads till the other side has gone.

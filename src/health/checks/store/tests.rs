@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+
 use super::fake::{Fake, PATIENCE};
 use super::*;
 
@@ -78,4 +80,42 @@ fn a_deadline_that_has_passed_is_an_error() {
         .expect("the machine is up that long");
     let error = fake.store("tcp://HOST").check(past).unwrap_err();
     assert_eq!(error.to_string(), "no answer in time");
+}
+
+/// What no part but the password holds.
+const MARK: &str = "Zq9";
+
+proptest! {
+    #[test]
+    fn no_url_makes_it_panic(
+        scheme in prop_oneof![
+            Just("tcp"), Just("http"), Just("https"), Just("redis"), Just("memcached"), Just("postgres"),
+            Just("postgresql"), Just("mysql"), Just("sqlite"), Just("file"), Just("x"), Just(""),
+        ],
+        slashes in "(:|:/|://|)",
+        rest in prop_oneof!["\\PC{0,40}", "[a-z0-9:/@?#%\\[\\].=&-]{0,40}"],
+    ) {
+        if let Ok(store) = format!("{scheme}{slashes}{rest}").parse::<Store>() {
+            prop_assert!(!store.to_string().contains(char::is_control));
+        }
+    }
+
+    #[test]
+    fn no_store_shows_its_password(
+        scheme in prop_oneof![Just("redis"), Just("postgres"), Just("postgresql"), Just("mysql")],
+        user in "[a-z]{1,8}",
+        password in "(Zq9(%2[0-9a-f]|[a-z:]){0,3}){1,4}",
+        host in "([a-z]{1,8}|\\[::1\\]|127\\.0\\.0\\.1)(:[1-9][0-9]{0,5})?",
+        path in "(/[0-9]{0,3})?",
+    ) {
+        let url = format!("{scheme}://{user}:{password}@{host}{path}");
+        let shown = match url.parse::<Store>() {
+            Ok(store) => {
+                prop_assert_eq!(store.to_string(), url.replace(&format!(":{password}@"), ":***@"));
+                format!("{store:?}")
+            }
+            Err(error) => format!("{error} {error:?}"),
+        };
+        prop_assert!(!shown.contains(MARK), "{}", shown);
+    }
 }

@@ -2,6 +2,8 @@ use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use proptest::prelude::*;
+
 use super::super::fake::{Fake, wait_for_the_end};
 use super::super::{Store, UrlPart};
 use super::login::NONCE;
@@ -365,4 +367,13 @@ fn a_hostile_server_neither_stretches_the_deadline_nor_fills_memory() {
         error.starts_with("expected a packet of MySQL, found \"xxxx"),
         "{error}"
     );
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Greeting::parse(&[b"\x0a", bytes.as_slice()].concat());
+        let _ = login::nonce(&bytes);
+        let _ = PublicKey::from_pem(&bytes);
+    }
 }
