@@ -50,7 +50,9 @@ pub use url::{StoreUrlError, UrlPart};
 ///
 /// An IPv6 address is in brackets. What is not a letter, a digit or one of `-._~` is percent-encoded in a user's name, a
 /// password and a path. What is shown of a store (by `Display` and `Debug`) has `***` in the password's place, and no
-/// error holds it.
+/// error holds it. Nothing here speaks TLS.
+///
+/// A run is over by its deadline, whatever the other side does. Only a file system that hangs makes it late.
 ///
 /// A program that has an SQLite database open itself must not name it here: a run opens and closes the file, and on POSIX
 /// systems that drops the [locks](https://www.sqlite.org/howtocorrupt.html) of the whole process on it. Ask it by a query

@@ -24,7 +24,10 @@ pub(super) struct Wire {
 impl Wire {
     /// Connects to the first of the endpoint's addresses that accepts.
     pub(super) fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Self, CheckError> {
-        let addresses = resolve(endpoint, deadline)?;
+        Self::to_first_of(&resolve(endpoint, deadline)?, deadline)
+    }
+
+    fn to_first_of(addresses: &[SocketAddr], deadline: Instant) -> Result<Self, CheckError> {
         let mut failed = in_time();
         for (index, address) in addresses.iter().enumerate() {
             let left = left(deadline).ok_or(failed)?;
@@ -163,4 +166,76 @@ fn in_time() -> CheckError {
 
 fn closed() -> CheckError {
     CheckError::new("the connection was closed before the answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::thread;
+
+    use super::super::fake::PATIENCE;
+    use super::*;
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        (listener, address)
+    }
+
+    #[test]
+    fn each_address_is_tried_till_one_accepts() {
+        let closed = listener().1;
+        let (open, address) = listener();
+        let deadline = Instant::now() + PATIENCE;
+        let wire = Wire::to_first_of(&[closed, address], deadline).expect("one accepts");
+        assert_eq!(wire.stream.peer_addr().expect("it is connected"), address);
+        drop(open);
+        let failed = Wire::to_first_of(&[closed, address], deadline).map(drop);
+        let error = failed.expect_err("none accepts").to_string();
+        assert!(
+            error.starts_with(&format!("cannot connect to {address}: ")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_comes_is_cut_into_lines_and_pieces_whatever_its_packets() {
+        let (listener, address) = listener();
+        let sender = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            stream.set_nodelay(true).expect("no delay");
+            for byte in b"one\r\n\ntwo\r\r\nthree-four-five" {
+                stream.write_all(&[*byte]).expect("it is taken");
+            }
+        });
+        let deadline = Instant::now() + PATIENCE;
+        let mut wire = Wire::to_first_of(&[address], deadline).expect("it accepts");
+        assert_eq!(wire.line(3 + 1).as_deref(), Ok(&b"one"[..]));
+        assert_eq!(wire.line(0).as_deref(), Ok(&b""[..]));
+        assert_eq!(wire.line(10).as_deref(), Ok(&b"two\r"[..]));
+        assert_eq!(wire.exactly(0).as_deref(), Ok(&b""[..]));
+        assert_eq!(wire.exactly(5).as_deref(), Ok(&b"three"[..]));
+        assert_eq!(wire.exactly(9).as_deref(), Ok(&b"-four-fiv"[..]));
+        let error = wire.exactly(2).expect_err("there is but one");
+        assert_eq!(
+            error.to_string(),
+            "the connection was closed before the answer"
+        );
+        assert_eq!(wire.come(), b"e");
+        sender.join().expect("all was sent");
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_does_not_stretch_the_deadline() {
+        let (_listener, address) = listener();
+        let began = Instant::now();
+        let deadline = began + super::super::fake::SHORT;
+        let Ok(mut wire) = Wire::to_first_of(&[address], deadline) else {
+            // The machine is so busy that the deadline was over before.
+            return;
+        };
+        let error = wire.send(&vec![0; 64 << 20]).expect_err("it is not read");
+        assert_eq!(error.to_string(), "no answer in time");
+        assert!(began.elapsed() < PATIENCE);
+    }
 }
