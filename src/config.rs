@@ -231,12 +231,7 @@ impl Config {
     ///
     /// The first knob, in the order of the fields, that is out of its bounds.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        number(
-            "listen",
-            "a number of addresses",
-            self.listen.len(),
-            &LISTENERS,
-        )?;
+        listeners(self.listen.len())?;
         self.listen
             .iter()
             .try_for_each(|text| address("listen", text))?;
@@ -308,6 +303,11 @@ fn number(
         expected: format!("{what} from {} to {}", bounds.start(), bounds.end()),
         found: found.to_string(),
     })
+}
+
+/// Checks how many addresses or sockets there are to serve on.
+pub(crate) fn listeners(found: usize) -> Result<(), ConfigError> {
+    number("listen", "a number of addresses", found, &LISTENERS)
 }
 
 fn above_zero(option: &'static str, found: Duration) -> Result<(), ConfigError> {

@@ -62,6 +62,7 @@ mod report;
 mod request;
 mod response;
 mod server;
+mod service;
 mod workers;
 
 pub use config::{Config, ConfigError, Details, GateMode};

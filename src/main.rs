@@ -4,10 +4,12 @@ mod options;
 
 use std::error::Error;
 use std::io::{self, LineWriter, Write};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::{env, thread};
 
-use plimsoll::{Request, Server};
+use listenfd::ListenFd;
+use plimsoll::{Builder, Request, Server};
 
 use crate::options::{Command, Options};
 
@@ -38,10 +40,12 @@ fn complain(error: &dyn Error, code: ExitCode) -> ExitCode {
 }
 
 fn serve(options: Options) -> Result<(), Box<dyn Error>> {
+    let listeners = passed_listeners()?;
     log_to_stderr(options.log_level)?;
     let work = options.work;
-    let server = Server::builder()
-        .config(options.config)
+    let builder = Server::builder().config(options.config);
+    let builder = listeners.into_iter().fold(builder, Builder::listener);
+    let server = builder
         .handler(move |request: &mut Request| {
             if request.path() != "/" {
                 return (404_u16, "not found\n".to_owned());
@@ -54,6 +58,21 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         .start()?;
     server.run_until_signal()?;
     Ok(())
+}
+
+/// The sockets that a service manager has passed, see `sd_listen_fds(3)`. It takes them out of the environment, so it
+/// has to be called before there is a second thread.
+fn passed_listeners() -> Result<Vec<TcpListener>, String> {
+    let mut passed = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for number in 0..passed.len() {
+        let listener = passed.take_tcp_listener(number);
+        let listener = listener.map_err(|error| {
+            format!("cannot serve a socket that was passed in LISTEN_FDS: {error}")
+        })?;
+        listeners.extend(listener);
+    }
+    Ok(listeners)
 }
 
 /// Logs with time stamps of RFC 3339 in UTC. The line buffer makes each record one write.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -12,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
 
-use crate::config::{Config, Details, GateMode};
+use crate::config::{self, Config, Details, GateMode};
 use crate::error::Error;
 use crate::frontend::doors::Door;
 use crate::frontend::intake::{Intake, PrivateSocket};
@@ -21,6 +22,7 @@ use crate::frontend::{Frontend, Parts, WAKER, places};
 use crate::handler::Handler;
 use crate::health::{Health, reset};
 use crate::report::Paths;
+use crate::service::Manager;
 use crate::workers::{self, Handover, Shared};
 
 /// How long a start may wait for the first streams to the workers.
@@ -32,6 +34,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Builder {
     config: Config,
     listen_given: bool,
+    listeners: Vec<std::net::TcpListener>,
     paths: Paths,
     handler: Option<Box<dyn Handler>>,
 }
@@ -59,6 +62,7 @@ impl Builder {
         Self {
             config: Config::default(),
             listen_given: false,
+            listeners: Vec::new(),
             paths: Paths::default(),
             handler: None,
         }
@@ -77,6 +81,13 @@ impl Builder {
             self.listen_given = true;
         }
         self.config.listen.push(address.into());
+        self
+    }
+
+    /// Adds a socket to serve on that listens already, such as one passed by a service manager; 64 at most. What
+    /// [`listen`](Self::listen) names, and its default, is not served then.
+    pub fn listener(mut self, listener: std::net::TcpListener) -> Self {
+        self.listeners.push(listener);
         self
     }
 
@@ -155,8 +166,15 @@ impl Builder {
     /// system; nothing is left running then.
     pub fn start(self) -> Result<Server, Error> {
         self.config.validate()?;
+        config::listeners(self.listeners.len().max(1))?;
         let mut listeners = Vec::new();
-        let public = self.config.listen.iter().map(|text| (Door::Public, text));
+        for listener in self.listeners {
+            let listener = adopt(listener).map_err(system("a socket that was passed"))?;
+            listeners.push((Door::Public, listener));
+        }
+        let none_passed = listeners.is_empty();
+        let public = self.config.listen.iter().filter(|_| none_passed);
+        let public = public.map(|text| (Door::Public, text));
         let admin = self.config.admin.iter().map(|text| (Door::Admin, text));
         let agent = self.config.agent.iter().map(|text| (Door::Agent, text));
         for (door, address) in public.chain(admin).chain(agent) {
@@ -216,6 +234,24 @@ fn bind(address: &str) -> io::Result<TcpListener> {
         }
     }
     Err(refused)
+}
+
+/// Takes over a socket that listens already.
+fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    let listener = refuse_connection(listener)?;
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener))
+}
+
+/// A connection in a listener's place would look like a listener that nobody ever reaches.
+fn refuse_connection(listener: std::net::TcpListener) -> io::Result<std::net::TcpListener> {
+    let stream = std::net::TcpStream::from(OwnedFd::from(listener));
+    match stream.peer_addr() {
+        Ok(peer) => Err(io::Error::other(format!(
+            "it is a connection from {peer}, not a socket that listens"
+        ))),
+        Err(_) => Ok(OwnedFd::from(stream).into()),
+    }
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> Error {
@@ -366,6 +402,11 @@ impl Server {
     /// Serves until SIGINT or SIGTERM, then drains as the `drain` setting says. A second signal ends the process at
     /// once, with status 1.
     ///
+    /// A service manager that is named by `NOTIFY_SOCKET`, as systemd is, hears of it all in the protocol of
+    /// `sd_notify(3)`: READY=1 at once, STATUS= when the status changes, WATCHDOG=1 at half of `WATCHDOG_USEC` while
+    /// the event loop answers and not every worker is stuck, STOPPING=1 when the drain begins. The environment is read
+    /// and left as it is.
+    ///
     /// # Errors
     /// As [`shutdown`](Self::shutdown); and [`Error::Signals`] when the handlers can't be installed, as when somebody
     /// else has done so: the server stops then.
@@ -381,13 +422,18 @@ impl Server {
             let _ = sender.try_send(());
         })
         .map_err(Error::Signals)?;
-        // The handler keeps its end for ever, so this is a signal.
-        if signals.recv().is_ok() {
-            log::info!(
-                "draining for up to {:?}; a second signal stops at once",
-                self.drain
-            );
+        let manager = Manager::from_env();
+        if let (Some(mut manager), Some(running)) = (manager, &self.running) {
+            manager.watch(&signals, &running.shared.frontend, &self.health);
+            manager.stopping(self.drain + JOIN_GRACE);
+        } else {
+            // The handler keeps its end for ever, so this is a signal.
+            let _ = signals.recv();
         }
+        log::info!(
+            "draining for up to {:?}; a second signal stops at once",
+            self.drain
+        );
         self.stop(self.drain)
     }
 

@@ -16,6 +16,8 @@ pub(crate) enum Message {
     Done(Done),
     /// A worker has received a stream's greeting.
     Greeting { stream: usize, attempt: u32 },
+    /// Answer, to show that the event loop turns.
+    Ping(crossbeam_channel::Sender<()>),
     /// Drain, and end by `until` at the latest.
     Drain { until: Instant },
     /// Break a stream as a fault would.
@@ -23,7 +25,8 @@ pub(crate) enum Message {
     Sabotage { stream: usize },
 }
 
-/// The other threads' end. The channel needs no bound of its own: a worker has one exchange at a time.
+/// The other threads' end. The channel needs no bound of its own: a worker has one exchange at a time, and the
+/// watch of a service manager one ping.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
     channel: crossbeam_channel::Sender<Message>,

@@ -4,6 +4,7 @@
 // Each test binary compiles this file, and none uses all of it.
 #![allow(dead_code)]
 
+pub(crate) mod binary;
 pub(crate) mod process;
 pub(crate) mod stores;
 
