@@ -68,7 +68,7 @@ mod workers;
 pub use config::{Config, ConfigError, Details, GateMode};
 pub use error::Error;
 pub use handler::Handler;
-pub use health::checks::store::{Store, StoreUrlError, UrlPart};
+pub use health::checks::store::{Probe, Probed, Store, StoreUrlError, UrlPart};
 pub use health::checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
 pub use health::{Ewma, GateState, Health, Snapshot, Status, Totals};
 pub use request::Request;

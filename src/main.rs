@@ -1,4 +1,4 @@
-//! The plimsoll binary: reads its options, serves until a signal, and says why when it cannot.
+//! The plimsoll binary: reads its options, serves until a signal or asks a health endpoint, and says why when it cannot.
 
 mod options;
 
@@ -6,12 +6,13 @@ use std::error::Error;
 use std::io::{self, LineWriter, Write};
 use std::net::TcpListener;
 use std::process::ExitCode;
+use std::time::Instant;
 use std::{env, thread};
 
 use listenfd::ListenFd;
-use plimsoll::{Builder, Request, Server};
+use plimsoll::{Builder, Request, Server, Status};
 
-use crate::options::{Command, Options};
+use crate::options::{Command, Options, ProbeOptions};
 
 /// The exit code for a bad option; one for a failure to serve is [`ExitCode::FAILURE`].
 const BAD_OPTION: u8 = 2;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(error.as_ref(), ExitCode::FAILURE),
         },
+        Ok(Command::Probe(options)) => probe(&options),
         Ok(Command::Help(text) | Command::Version(text)) => {
             match io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +60,18 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         .start()?;
     server.run_until_signal()?;
     Ok(())
+}
+
+/// Asks a health endpoint, and tells the answer in a line and by the exit code.
+fn probe(options: &ProbeOptions) -> ExitCode {
+    let answer = options.probe.ask(Instant::now() + options.timeout);
+    let (status, line) = match answer {
+        Ok(answer) => (answer.status, answer.to_string()),
+        Err(error) => (Status::Fail, error.to_string()),
+    };
+    // Whoever reads only the exit code may have closed it.
+    let _ = writeln!(io::stdout(), "{line}");
+    ExitCode::from(options.exit_code(status))
 }
 
 /// The sockets that a service manager has passed, see `sd_listen_fds(3)`. It takes them out of the environment, so it

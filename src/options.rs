@@ -5,6 +5,8 @@
 //! Every error is one line that names the option or the variable, what it expected and what it
 //! found.
 
+mod probe;
+
 use std::ffi::OsString;
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -13,16 +15,20 @@ use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use plimsoll::{Config, Details, GateMode};
 
+pub(crate) use probe::ProbeOptions;
+
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "made once in the life of the process"
 )]
 pub(crate) enum Command {
     /// Serve with these options.
     Serve(Options),
-    /// Print this text, the help.
+    /// Ask a health endpoint.
+    Probe(ProbeOptions),
+    /// Print this text, a help.
     Help(String),
     /// Print this text, the name and version.
     Version(String),
@@ -299,7 +305,10 @@ pub(crate) fn parse(
             Arg::Short(letter) => {
                 return Err(OptionError::not_an_option(&format!("-{letter}"), None));
             }
-            // The first word would name a subcommand; there is none, so every word is refused.
+            // It is a command only where it comes first.
+            Arg::Value(word) if word == "probe" && given.is_empty() => {
+                return probe::parse(parser, environment);
+            }
             Arg::Value(word) => {
                 return Err(OptionError::not_an_option(&word.to_string_lossy(), None));
             }
@@ -545,7 +554,8 @@ fn help() -> String {
     let mut defaults = Options::default();
     let mut text = String::from(
         "A small HTTP server that measures itself, refuses what it cannot carry and recovers.\n\n\
-         Usage: plimsoll [OPTIONS]\n\nOptions:\n",
+         Usage: plimsoll [OPTIONS]\n       plimsoll probe [OPTIONS] [URL]   (see plimsoll probe --help)\n\n\
+         Options:\n",
     );
     let mut row = |flag: &str, help: &str| {
         // Writing to a string cannot fail.

@@ -97,6 +97,10 @@ impl Fake {
         })
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The store that `url` names, with `HOST` for this server's host and port.
     #[track_caller]
     pub(super) fn store(&self, url: &str) -> Store {

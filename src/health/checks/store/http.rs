@@ -1,5 +1,6 @@
-//! HTTP: a GET whose status is 2xx or 3xx. Nothing is read beyond the reply's head.
+//! HTTP: a GET whose status is 2xx or 3xx. A check reads nothing beyond the reply's head.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use super::url::{Endpoint, StoreUrlError, Url};
@@ -13,7 +14,7 @@ const MOST_LINE: usize = 16 * 1024;
 /// Most bytes of a reply's head, interim replies included.
 const MOST_HEAD: usize = 64 * 1024;
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Http {
     endpoint: Endpoint,
     /// The whole request.
@@ -22,6 +23,11 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(url: &Url) -> Result<Self, StoreUrlError> {
+        Self::accepting("*/*", url)
+    }
+
+    /// `accept` is the header's value.
+    pub(super) fn accepting(accept: &str, url: &Url) -> Result<Self, StoreUrlError> {
         const PORT: u16 = 80;
         url.refuse_user()?;
         let endpoint = url.endpoint(Some(PORT))?;
@@ -37,7 +43,7 @@ impl Http {
             .map_or_else(String::new, |query| format!("?{query}"));
         // A URL is visible ASCII, so none of this can end the line it is in.
         let request = format!(
-            "GET {path}{query} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: plimsoll/{}\r\nAccept: */*\r\n\
+            "GET {path}{query} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: plimsoll/{}\r\nAccept: {accept}\r\n\
              Connection: close\r\n\r\n",
             env!("CARGO_PKG_VERSION")
         );
@@ -45,6 +51,18 @@ impl Http {
     }
 
     pub(super) fn check(&self, deadline: Instant) -> Result<(), CheckError> {
+        let statuses = 200..400;
+        self.ask(deadline, &statuses, |_| Ok(())).map(|_| ())
+    }
+
+    /// Asks, and reads the reply's head: gives the status, which is one of `statuses`, and the wire, on which the body
+    /// follows. Each header goes to `take_header`.
+    pub(super) fn ask(
+        &self,
+        deadline: Instant,
+        statuses: &Range<u16>,
+        mut take_header: impl FnMut(&[u8]) -> Result<(), CheckError>,
+    ) -> Result<(u16, Wire), CheckError> {
         let mut wire = Wire::connect(&self.endpoint, deadline)?;
         wire.send(self.request.as_bytes())?;
         let mut left = MOST_HEAD;
@@ -52,11 +70,13 @@ impl Http {
             let status_line = wire.line(MOST_LINE)?;
             let refuse = || {
                 let found = clean(&status_line, None);
-                let expected = "a reply of HTTP/1.1 with a status from 200 to 399";
+                let (first, last) = (statuses.start, statuses.end - 1);
+                let expected = format!("a reply of HTTP/1.1 with a status from {first} to {last}");
                 CheckError::new(format!("GET: expected {expected}, found {found:?}"))
             };
-            let status = status(&status_line).filter(|status| (100..400).contains(status));
-            let status = status.ok_or_else(refuse)?;
+            // Those below 200 are interim replies; the status proper follows.
+            let may_be = |status: &u16| (100..200).contains(status) || statuses.contains(status);
+            let status = status(&status_line).filter(may_be).ok_or_else(refuse)?;
             loop {
                 let line = wire.line(MOST_LINE)?;
                 if line.is_empty() {
@@ -67,10 +87,12 @@ impl Http {
                         "GET: expected a head of at most {MOST_HEAD} bytes, found more"
                     ))
                 })?;
+                if status >= 200 {
+                    take_header(&line)?;
+                }
             }
-            // What is below is an interim reply; the status proper follows.
             if status >= 200 {
-                return Ok(());
+                return Ok((status, wire));
             }
             left = left.checked_sub(status_line.len()).ok_or_else(refuse)?;
         }

@@ -108,6 +108,13 @@ impl Wire {
         std::mem::take(&mut self.ahead)
     }
 
+    /// Takes what comes, `most` bytes; fewer only when the other side closes.
+    pub(super) fn up_to(&mut self, most: usize) -> Result<Vec<u8>, CheckError> {
+        while self.ahead.len() < most && self.read()? {}
+        let count = most.min(self.ahead.len());
+        Ok(self.take(count))
+    }
+
     fn take(&mut self, count: usize) -> Vec<u8> {
         let rest = self.ahead.split_off(count);
         std::mem::replace(&mut self.ahead, rest)
@@ -115,15 +122,20 @@ impl Wire {
 
     /// Reads what has come, at least a byte.
     fn fill(&mut self) -> Result<(), CheckError> {
+        if self.read()? { Ok(()) } else { Err(closed()) }
+    }
+
+    /// Reads what has come; false when the other side has closed.
+    fn read(&mut self) -> Result<bool, CheckError> {
         let mut piece = [0; PIECE];
         loop {
             let left = left(self.deadline).ok_or_else(in_time)?;
             self.stream.set_read_timeout(Some(left))?;
             match self.stream.read(&mut piece) {
-                Ok(0) => return Err(closed()),
+                Ok(0) => return Ok(false),
                 Ok(count) => {
                     self.ahead.extend_from_slice(&piece[..count]);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) => stopped(&error)?,
             }
