@@ -84,12 +84,13 @@ impl Drop for PrivateSocket {
     }
 }
 
-/// Directories to try, in turn.
+/// Directories to try, in turn. Of a container without files of its own, `/dev/shm` is there and can be written by
+/// everybody; in a bare root without even that, root can write the root.
 fn places(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let set = ["XDG_RUNTIME_DIR", "TMPDIR"].into_iter().filter_map(env);
     let set = set.filter(|value| !value.is_empty()).map(PathBuf::from);
-    let fixed = ["/tmp", "/run", "/dev/shm"].into_iter().map(PathBuf::from);
-    set.chain(fixed).collect()
+    let fixed = ["/tmp", "/run", "/dev/shm", "/"];
+    set.chain(fixed.into_iter().map(PathBuf::from)).collect()
 }
 
 /// How a stream stands.
@@ -378,7 +379,7 @@ mod tests {
     #[test]
     fn the_environment_comes_before_the_fixed_places() {
         let found = places(|name| (name == "TMPDIR").then(|| "/elsewhere".into()));
-        let expected = ["/elsewhere", "/tmp", "/run", "/dev/shm"];
+        let expected = ["/elsewhere", "/tmp", "/run", "/dev/shm", "/"];
         assert_eq!(found, expected.map(PathBuf::from));
         assert_eq!(
             places(|_| Some("".into())),
