@@ -58,6 +58,7 @@ mod health;
 #[cfg(any(test, feature = "internals"))]
 #[doc(hidden)]
 pub mod internals;
+mod random;
 mod report;
 mod request;
 mod response;

@@ -12,6 +12,7 @@
 //! idle.
 
 use crate::health::gate::Crew;
+use crate::random::Random;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -303,27 +304,6 @@ impl RetryAfter {
             self.slots[slot_of(stale)] = Count::default();
         }
         self.slot = slot;
-    }
-}
-
-/// Random numbers that need not be unpredictable: [xorshift64*](https://en.wikipedia.org/wiki/Xorshift#xorshift*).
-#[derive(Debug)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// A sequence of its own for almost every seed.
-    pub(crate) fn new(seed: u64) -> Self {
-        // Zero is the generator's one fixed point.
-        Self(seed | 1)
-    }
-
-    /// A number in [0, 1), uniformly distributed.
-    pub(crate) fn uniform(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11;
-        bits as f64 / (1_u64 << 53) as f64
     }
 }
 

@@ -40,6 +40,7 @@ use crossbeam_channel::Sender;
 use crate::config::{Config, Details};
 use crate::exchange::{Exchange, Stage};
 use crate::health::bump;
+use crate::random;
 use crate::report::Paths;
 use crate::response::DateCache;
 use crate::workers::{Shared, write_some};
@@ -199,7 +200,7 @@ impl Frontend {
             }),
             deadlines: Deadlines::default(),
             admission: Admission::new(budget, config.queue_max, config.workers, config.fair),
-            retry_after: RetryAfter::new(u64::from(std::process::id()), now),
+            retry_after: RetryAfter::new(random::seed(), now),
             paths,
             details: config.details,
             workers: config.workers,

@@ -4,10 +4,11 @@
 //! scenario says. Clients give up after [`PATIENCE`]. Everything is deterministic for a seed.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small numbers, chosen here
 
-use super::admission::{Admission, Random};
+use super::admission::Admission;
 use crate::config::GateMode;
 use crate::health::ewma::Ewma;
 use crate::health::gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State};
+use crate::random::Random;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::{IpAddr, Ipv4Addr};
