@@ -13,6 +13,8 @@
 //! );
 //! ```
 
+mod checks;
+
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
@@ -20,6 +22,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
+
+pub use checks::WatchedStore;
+pub(crate) use checks::validate as validate_checks;
 
 /// The longest duration any knob takes: a longer one is a slip of the pen, and the bound keeps
 /// the sum of an instant and a duration from overflowing.
@@ -193,6 +198,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long to keep serving, not ready, after a signal to stop. Default 5 s; 0 stops at once.
     pub drain: Duration,
+    /// Data stores to watch. Default none; at most 64, no two of one name.
+    pub checks: Vec<WatchedStore>,
 }
 
 impl Default for Config {
@@ -220,6 +227,7 @@ impl Default for Config {
             write_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(5),
+            checks: Vec::new(),
         }
     }
 }
@@ -260,7 +268,9 @@ impl Config {
         above_zero("idle-timeout", self.idle_timeout)?;
         above_zero("write-timeout", self.write_timeout)?;
         above_zero("request-timeout", self.request_timeout)?;
-        at_most_longest("drain", "a duration of at most 24h", self.drain)
+        at_most_longest("drain", "a duration of at most 24h", self.drain)?;
+        let checks = self.checks.iter();
+        validate_checks(checks.map(|store| (store.name.as_str(), &store.settings)))
     }
 }
 

@@ -66,7 +66,7 @@ mod server;
 mod service;
 mod workers;
 
-pub use config::{Config, ConfigError, Details, GateMode};
+pub use config::{Config, ConfigError, Details, GateMode, WatchedStore};
 pub use error::Error;
 pub use handler::Handler;
 pub use health::checks::store::{Probe, Probed, Store, StoreUrlError, UrlPart};

@@ -5,6 +5,7 @@
 //! Every error is one line that names the option or the variable, what it expected and what it
 //! found.
 
+mod checks;
 mod probe;
 
 use std::ffi::OsString;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
-use plimsoll::{Config, Details, GateMode};
+use plimsoll::{Config, Details, GateMode, WatchedStore};
 
 pub(crate) use probe::ProbeOptions;
 
@@ -107,6 +108,8 @@ enum Field {
     /// Repeatable; the variable holds a comma-separated list.
     Addresses(fn(&mut Options) -> &mut Vec<String>),
     Address(fn(&mut Options) -> &mut Option<String>),
+    /// Repeatable; the variable holds a comma-separated list.
+    Checks(fn(&mut Options) -> &mut Vec<WatchedStore>),
     Details(fn(&mut Options) -> &mut Details),
     Count(fn(&mut Options) -> &mut usize),
     Age(fn(&mut Options) -> &mut u32),
@@ -268,6 +271,13 @@ static KNOBS: &[Knob] = &[
         help: "on SIGTERM: not ready at once, keep serving up to this long, then stop",
     },
     Knob {
+        flag: "check",
+        environment: "PLIMSOLL_CHECKS",
+        field: Field::Checks(|options| &mut options.config.checks),
+        computed_default: Some("none"),
+        help: "a data store to watch; repeatable",
+    },
+    Knob {
         flag: "work",
         environment: "PLIMSOLL_WORK",
         field: Field::Duration(|options| &mut options.work),
@@ -310,7 +320,10 @@ pub(crate) fn parse(
                 return probe::parse(parser, environment);
             }
             Arg::Value(word) => {
-                return Err(OptionError::not_an_option(&word.to_string_lossy(), None));
+                let word = word.to_string_lossy();
+                // A store's URL that has lost its option may hold a password.
+                let shown = if word.contains('@') { "..." } else { &word };
+                return Err(OptionError::not_an_option(shown, None));
             }
         };
         let name = format!("--{}", knob.flag);
@@ -340,6 +353,9 @@ pub(crate) fn parse(
             Field::Addresses(_) => value
                 .split(',')
                 .try_for_each(|part| set(&mut options, knob, knob.environment, part.trim()))?,
+            Field::Checks(_) => checks::split_list(&value)
+                .iter()
+                .try_for_each(|check| set(&mut options, knob, knob.environment, check))?,
             _ => set(&mut options, knob, knob.environment, &value)?,
         }
     }
@@ -354,12 +370,16 @@ fn find(flag: &str) -> Option<&'static Knob> {
 fn set(options: &mut Options, knob: &Knob, name: &str, text: &str) -> Result<(), OptionError> {
     knob.field
         .set(options, text)
-        .ok_or_else(|| OptionError::bad_value(name, knob.field.expected(), text))?;
+        .ok_or_else(|| knob.field.complain(name, text))?;
     // The options were valid before this one was set, so what is wrong now is its value.
-    options
-        .config
-        .validate()
-        .map_err(|error| OptionError::bad_value(name, &error.expected, text))
+    options.config.validate().map_err(|error| match knob.field {
+        // Its text may hold a password.
+        Field::Checks(_) => OptionError(format!(
+            "{name}: expected {}, found {}",
+            error.expected, error.found
+        )),
+        _ => OptionError::bad_value(name, &error.expected, text),
+    })
 }
 
 impl Field {
@@ -368,6 +388,7 @@ impl Field {
         match self {
             Field::Addresses(list) => list(options).push(text.to_owned()),
             Field::Address(field) => *field(options) = Some(text.to_owned()),
+            Field::Checks(list) => list(options).push(checks::parse(text).ok()?),
             Field::Details(field) => *field(options) = text.parse().ok()?,
             Field::Count(field) => *field(options) = parse_count(text)?,
             Field::Age(field) => {
@@ -382,10 +403,23 @@ impl Field {
         Some(())
     }
 
+    /// What is wrong with a text that cannot be read.
+    fn complain(&self, name: &str, text: &str) -> OptionError {
+        match self {
+            Field::Checks(_) => {
+                let error = checks::parse(text).err().unwrap_or_default();
+                OptionError(format!("{name}: {error}"))
+            }
+            _ => OptionError::bad_value(name, self.expected(), text),
+        }
+    }
+
     /// Empties a list, so that what is given replaces the default.
     fn clear(&self, options: &mut Options) {
-        if let Field::Addresses(list) = self {
-            list(options).clear();
+        match self {
+            Field::Addresses(list) => list(options).clear(),
+            Field::Checks(list) => list(options).clear(),
+            _ => {}
         }
     }
 
@@ -394,6 +428,10 @@ impl Field {
         match self {
             Field::Addresses(list) => list(options).join(","),
             Field::Address(field) => field(options).clone().unwrap_or_default(),
+            Field::Checks(list) => {
+                let shown: Vec<_> = list(options).iter().map(checks::show).collect();
+                shown.join(",")
+            }
             Field::Details(field) => field(options).to_string(),
             Field::Count(field) => field(options).to_string(),
             Field::Age(field) => field(options).to_string(),
@@ -412,6 +450,7 @@ impl Field {
     fn placeholder(&self) -> &'static str {
         match self {
             Field::Addresses(_) | Field::Address(_) => " ADDR",
+            Field::Checks(_) => " NAME=URL",
             Field::Details(_) => " WHO",
             Field::Count(_) | Field::Age(_) => " N",
             Field::Size(_) => " SIZE",
@@ -428,6 +467,7 @@ impl Field {
             Field::Addresses(_) | Field::Address(_) => {
                 "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"
             }
+            Field::Checks(_) => checks::EXPECTED,
             Field::Details(_) => "local, always or never",
             Field::Count(_) | Field::Age(_) => "a whole number",
             Field::Size(_) => "a size, such as 16KiB, 1MiB or 4096",
@@ -574,7 +614,9 @@ fn help() -> String {
     row("-h, --help", "print this and exit");
     row("-V, --version", "print the version and exit");
     text.push_str(
-        "\nA flag beats the environment; PLIMSOLL_LISTEN may be a comma-separated list.\n\
+        "\nA flag beats the environment; PLIMSOLL_LISTEN and PLIMSOLL_CHECKS may be comma-separated\n\
+         lists. Behind the URL of a store may stand ,critical ,interval=10s ,timeout=2s ,fall=3 and\n\
+         ,rise=2 (the defaults, but that no store is critical). A comma in a URL is written %2C.\n\
          DUR is 250ms, 1.5s, 2m, 1h, 500us or 0; SIZE is 16KiB, 1MiB, 1GiB or 4096.\n",
     );
     text

@@ -20,7 +20,9 @@ use crate::frontend::intake::{Intake, PrivateSocket};
 use crate::frontend::wake::{self, Message};
 use crate::frontend::{Frontend, Parts, WAKER, places};
 use crate::handler::Handler;
+use crate::health::checks::{Check, CheckSettings, Watched, runner};
 use crate::health::{Health, reset};
+use crate::random::{self, Random};
 use crate::report::Paths;
 use crate::service::Manager;
 use crate::workers::{self, Handover, Shared};
@@ -36,7 +38,15 @@ pub struct Builder {
     listen_given: bool,
     listeners: Vec<std::net::TcpListener>,
     paths: Paths,
+    checks: Vec<NamedCheck>,
     handler: Option<Box<dyn Handler>>,
+}
+
+/// A data store to watch.
+struct NamedCheck {
+    name: String,
+    settings: CheckSettings,
+    check: Box<dyn Check>,
 }
 
 macro_rules! settings {
@@ -64,6 +74,7 @@ impl Builder {
             listen_given: false,
             listeners: Vec::new(),
             paths: Paths::default(),
+            checks: Vec::new(),
             handler: None,
         }
     }
@@ -153,6 +164,27 @@ impl Builder {
         metrics_path: metrics,
     }
 
+    /// Watches a data store with the default [settings](CheckSettings): every 10 s, and its failure is a warning. The
+    /// name is what reports call it: up to 64 letters, digits, `-` and `_`, no two alike; up to 64 stores.
+    pub fn check(self, name: impl Into<String>, check: impl Check) -> Self {
+        self.check_with(name, CheckSettings::default(), check)
+    }
+
+    /// Watches a data store with settings of its own.
+    pub fn check_with(
+        mut self,
+        name: impl Into<String>,
+        settings: CheckSettings,
+        check: impl Check,
+    ) -> Self {
+        self.checks.push(NamedCheck {
+            name: name.into(),
+            settings,
+            check: Box::new(check),
+        });
+        self
+    }
+
     /// What answers requests. Without one every path is 404.
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handler = Some(Box::new(handler));
@@ -167,6 +199,16 @@ impl Builder {
     pub fn start(self) -> Result<Server, Error> {
         self.config.validate()?;
         config::listeners(self.listeners.len().max(1))?;
+        let stores = self.config.checks.iter().map(|store| NamedCheck {
+            name: store.name.clone(),
+            settings: store.settings.clone(),
+            check: Box::new(store.store.clone()),
+        });
+        let checks: Vec<_> = stores.chain(self.checks).collect();
+        let checked = checks
+            .iter()
+            .map(|check| (check.name.as_str(), &check.settings));
+        config::validate_checks(checked)?;
         let mut listeners = Vec::new();
         for listener in self.listeners {
             let listener = adopt(listener).map_err(system("a socket that was passed"))?;
@@ -187,7 +229,7 @@ impl Builder {
         let handler = self
             .handler
             .unwrap_or_else(|| Box::new(|_: &mut crate::Request| (404, "not found\n")));
-        Server::start(&self.config, self.paths, handler, listeners)
+        Server::start(&self.config, self.paths, checks, handler, listeners)
     }
 }
 
@@ -196,6 +238,16 @@ impl fmt::Debug for Builder {
         f.debug_struct("Builder")
             .field("config", &self.config)
             .field("paths", &self.paths)
+            .field("checks", &self.checks)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for NamedCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedCheck")
+            .field("name", &self.name)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
@@ -208,7 +260,7 @@ pub struct Server {
     drain: Duration,
     health: Arc<Health>,
     /// `None` once stopped.
-    running: Option<Running>,
+    running: Option<Box<Running>>,
 }
 
 /// The threads, in the order in which they have to end.
@@ -219,8 +271,12 @@ struct Running {
     /// Disconnected when every worker has ended.
     workers_ended: Receiver<()>,
     reset: JoinHandle<()>,
-    /// Dropping it ends the reset thread.
-    stop_reset: Sender<()>,
+    /// `None` when there is nothing to check.
+    checks: Option<JoinHandle<()>>,
+    /// Disconnected when the checks' thread and every run have ended.
+    checks_ended: Receiver<()>,
+    /// Dropping it ends the reset thread and that of the checks.
+    stop_background: Sender<()>,
     private: PrivateSocket,
 }
 
@@ -267,6 +323,7 @@ impl Server {
     fn start(
         config: &Config,
         paths: Paths,
+        checks: Vec<NamedCheck>,
         handler: Box<dyn Handler>,
         listeners: Vec<(Door, TcpListener)>,
     ) -> Result<Self, Error> {
@@ -283,7 +340,13 @@ impl Server {
         let admin = at(Door::Admin).next();
         let agent = at(Door::Agent).next();
         let (trips, tripped) = crossbeam_channel::unbounded();
-        let health = Arc::new(Health::new(config, trips, Instant::now()));
+        let now = Instant::now();
+        let mut random = Random::new(random::seed());
+        let watched = checks
+            .iter()
+            .map(|check| Watched::new(&check.name, check.settings.clone(), now, &mut random));
+        let health = Health::new(config, trips, now).watching(watched);
+        let health = Arc::new(health);
         let (private, listener) = PrivateSocket::bind()?;
         let server = tiny_http::Server::from_listener(listener, None)
             .map_err(|error| system("the request queue")(io::Error::other(error)))?;
@@ -310,10 +373,16 @@ impl Server {
         };
         let frontend = Frontend::new(parts, config).map_err(system("the event queue"))?;
 
-        let (stop_reset, reset_stopped) = crossbeam_channel::bounded(0);
+        let (stop_background, background_stopped) = crossbeam_channel::bounded(0);
         let (worker_alive, workers_ended) = crossbeam_channel::bounded(0);
-        let reset = reset::spawn(health.clone(), tripped, reset_stopped)
+        let (check_alive, checks_ended) = crossbeam_channel::bounded(0);
+        let reset = reset::spawn(health.clone(), tripped, background_stopped.clone())
             .map_err(system("the reset thread"))?;
+        let checks: Vec<_> = checks.into_iter().map(|check| check.check).collect();
+        let checks = (!checks.is_empty())
+            .then(|| runner::spawn(health.clone(), checks, background_stopped, check_alive))
+            .transpose()
+            .map_err(system("the thread of the checks"))?;
         let frontend = std::thread::Builder::new()
             .name("plimsoll-front".into())
             .spawn(move || frontend.run())
@@ -324,15 +393,17 @@ impl Server {
             agent,
             drain: config.drain,
             health,
-            running: Some(Running {
+            running: Some(Box::new(Running {
                 shared: shared.clone(),
                 frontend,
                 workers: Vec::new(),
                 workers_ended,
                 reset,
-                stop_reset,
+                checks,
+                checks_ended,
+                stop_background,
                 private,
-            }),
+            })),
         };
         // From here on an error drops the server, which ends what has been started.
         for index in 0..config.workers {
@@ -441,19 +512,21 @@ impl Server {
         let Some(running) = self.running.take() else {
             return Ok(());
         };
+        let running = *running;
         let until = Instant::now() + drain;
         running.shared.frontend.send(Message::Drain { until });
         let cut = running.frontend.join().unwrap_or_else(|_| {
             log::error!("the frontend's thread panicked");
             0
         });
-        drop(running.stop_reset);
+        drop(running.stop_background);
         running.shared.closing.store(true, Ordering::Release);
         for _ in &running.workers {
             running.shared.server.unblock();
         }
-        // A handler that hangs can't be ended; its thread is left to it.
-        let grace = until.max(Instant::now() + JOIN_GRACE);
+        // A handler or a check that hangs can't be ended; its thread is left to it.
+        let checks_grace = Instant::now() + JOIN_GRACE;
+        let grace = until.max(checks_grace);
         match running.workers_ended.recv_deadline(grace) {
             Err(RecvTimeoutError::Disconnected) | Ok(()) => {
                 for worker in running.workers {
@@ -463,6 +536,14 @@ impl Server {
                 }
             }
             Err(RecvTimeoutError::Timeout) => log::warn!("left behind workers whose handlers hang"),
+        }
+        match running.checks_ended.recv_deadline(checks_grace) {
+            Err(RecvTimeoutError::Disconnected) | Ok(()) => {
+                if running.checks.is_some_and(|checks| checks.join().is_err()) {
+                    log::error!("the thread of the checks panicked");
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => log::warn!("left behind checks that hang"),
         }
         if running.reset.join().is_err() {
             log::error!("the reset thread panicked");
@@ -478,7 +559,7 @@ impl Server {
     }
 }
 
-/// How long a stop waits for handlers that run on beyond the drain.
+/// How long a stop waits for handlers that run on beyond the drain, and for checks.
 const JOIN_GRACE: Duration = Duration::from_millis(500);
 
 impl Drop for Server {

@@ -60,6 +60,7 @@ fn help_lists_every_option_with_its_variable_on_standard_output() {
         ("--request-timeout DUR", "PLIMSOLL_REQUEST_TIMEOUT"),
         ("--drain DUR", "PLIMSOLL_DRAIN"),
         ("--work DUR", "PLIMSOLL_WORK"),
+        ("--check NAME=URL", "PLIMSOLL_CHECKS"),
         ("--log-level L", "PLIMSOLL_LOG"),
     ] {
         assert!(stdout.contains(&format!("  {flag}")), "{flag} in {stdout}");
@@ -126,6 +127,10 @@ fn bad_options_exit_2_with_one_line_that_names_them() {
             "plimsoll: --listen: expected HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080, found \":8080\"",
         ),
         (
+            ["--check", "cache=tcp://localhost:1,often"],
+            "plimsoll: --check: expected critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL, found \"often\"",
+        ),
+        (
             ["--fair=maybe", "--fair"],
             "plimsoll: --fair: expected true, false, 1 or 0, found \"maybe\"",
         ),
@@ -181,6 +186,70 @@ fn the_monitors_addresses_are_logged() {
     assert!(get(admin, "/").starts_with("HTTP/1.1 404 "));
     let line = server.stderr.recv_timeout(PATIENCE).expect("a line");
     assert!(line.contains("agent listening on 127.0.0.1:"), "{line}");
+}
+
+#[test]
+fn a_bad_url_of_a_store_exits_2_and_does_not_show_its_password() {
+    let url = "cache=redis://user:s3cret@127.0.0.1:port";
+    let (code, line) = refusal(&["--check", url], &[]);
+    assert_eq!(code, Some(2));
+    assert!(
+        line.starts_with("plimsoll: --check: port: expected "),
+        "{line}"
+    );
+    assert!(!line.contains("s3cret"), "{line}");
+    let (code, line) = refusal(&[], &[("PLIMSOLL_CHECKS", url)]);
+    assert_eq!(code, Some(2));
+    assert!(
+        line.starts_with("plimsoll: PLIMSOLL_CHECKS: port: "),
+        "{line}"
+    );
+    assert!(!line.contains("s3cret"), "{line}");
+}
+
+#[test]
+fn a_store_that_goes_down_and_comes_back_is_logged_once_each_time() {
+    let store = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let place = store.local_addr().expect("a bound address");
+    let check = format!("db=tcp://{place},critical,interval=100ms,fall=2,rise=2");
+    let server = Plimsoll::start(
+        &["--listen", "127.0.0.1:0", "--drain", "0"],
+        &[("PLIMSOLL_CHECKS", &check)],
+    );
+    let address = server.address();
+    let mut lines = Vec::new();
+    let mut wait_for = |end: &str| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = server.stderr.recv_timeout(left);
+            lines.push(line.unwrap_or_else(|_| panic!("no line with {end:?} after {lines:?}")));
+            if lines.last().is_some_and(|line| line.contains(end)) {
+                return;
+            }
+        }
+    };
+    wait_for("[INFO] db is up");
+    assert!(get(address, "/readyz").starts_with("HTTP/1.1 200 "));
+    drop(store);
+    wait_for("[WARN] db is down: ");
+    assert!(get(address, "/readyz").starts_with("HTTP/1.1 503 "));
+    assert!(get(address, "/livez").starts_with("HTTP/1.1 200 "));
+    // It fails on and on, with nothing more to say; then somebody listens there again.
+    let deadline = Instant::now() + PATIENCE;
+    let _store = loop {
+        match TcpListener::bind(place) {
+            Ok(store) => break store,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        thread::yield_now();
+    };
+    wait_for("[INFO] db is up");
+    assert!(get(address, "/readyz").starts_with("HTTP/1.1 200 "));
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    server.terminate();
+    let (status, _, lines) = server.exit();
+    assert_eq!(status.code(), Some(0), "{lines:?}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crossbeam_channel::Sender;
 
 use crate::config::{Config, GateMode};
 use crate::exchange::lock;
-use checks::{CheckReport, CheckState};
+use checks::{CheckReport, CheckState, Watched};
 pub use ewma::Ewma;
 use gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State};
 use histogram::Histogram;
@@ -49,6 +49,7 @@ pub struct Health {
     pub(crate) queue_waits: Histogram,
     pub(crate) counts: Counts,
     pub(crate) gauges: Gauges,
+    pub(crate) checks: Box<[Watched]>,
 }
 
 macro_rules! counts {
@@ -334,7 +335,14 @@ impl Health {
             queue_waits: Histogram::default(),
             counts: Counts::default(),
             gauges: Gauges::default(),
+            checks: Box::default(),
         }
+    }
+
+    /// Takes the data stores to watch, in the order of the report.
+    pub(crate) fn watching(mut self, checks: impl Iterator<Item = Watched>) -> Self {
+        self.checks = checks.collect();
+        self
     }
 
     /// Whether requests are served: the gate is not open.
@@ -393,7 +401,7 @@ impl Health {
             cooldown,
             threshold: self.threshold,
             queue_budget: self.queue_budget,
-            checks: Vec::new(),
+            checks: self.checks.iter().map(|store| store.report(now)).collect(),
             draining: self.gauges.draining.load(Relaxed),
             uptime: now.saturating_duration_since(self.started),
             start_time: self.start_time,

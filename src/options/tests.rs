@@ -1,4 +1,5 @@
 use super::*;
+use plimsoll::CheckSettings;
 
 /// Parses a command line written with spaces, in an empty environment.
 fn on_the_command_line(line: &str) -> Result<Command, OptionError> {
@@ -27,6 +28,7 @@ fn complaint(command: Result<Command, OptionError>) -> String {
 fn samples(field: &Field) -> (&'static str, &'static str) {
     match field {
         Field::Addresses(_) | Field::Address(_) => ("[::1]:9", "nowhere"),
+        Field::Checks(_) => ("a=tcp://b:1,critical,rise=1", "a"),
         Field::Details(_) => ("never", "sometimes"),
         Field::Count(_) | Field::Age(_) => ("7", "many"),
         Field::Size(_) => ("300", "16KB"),
@@ -97,7 +99,9 @@ fn every_option_sets_a_field_of_its_own() {
 
 #[test]
 fn every_bad_value_names_its_flag_or_its_variable() {
-    for knob in KNOBS {
+    // Of a bad check less is shown.
+    let shown = |knob: &&Knob| !matches!(knob.field, Field::Checks(_));
+    for knob in KNOBS.iter().filter(shown) {
         let (_, bad) = samples(&knob.field);
         let rest = format!(": expected {}, found {bad:?}", knob.field.expected());
         assert_eq!(
@@ -203,6 +207,169 @@ fn an_empty_value_is_refused() {
     assert!(complaint(on_the_command_line("--workers=")).ends_with("found \"\""));
     assert!(complaint(with_variable("", "PLIMSOLL_WORKERS", "")).ends_with("found \"\""));
     assert!(complaint(with_variable("", "PLIMSOLL_LISTEN", "")).ends_with("found \"\""));
+}
+
+#[test]
+fn a_check_is_a_name_a_url_and_settings() {
+    let config = served(on_the_command_line(
+        "--check db=tcp://db:5432 --check cache-1=tcp://[::1]:6379,critical,interval=1s,timeout=70ms,fall=1,rise=4",
+    ))
+    .config;
+    let names: Vec<_> = config.checks.iter().map(|check| &*check.name).collect();
+    assert_eq!(names, ["db", "cache-1"]);
+    assert_eq!(config.checks[0].store, "tcp://db:5432".parse().unwrap());
+    assert_eq!(config.checks[0].settings, CheckSettings::default());
+    assert_eq!(
+        config.checks[1].settings,
+        CheckSettings {
+            critical: true,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_millis(70),
+            fall: 1,
+            rise: 4,
+        }
+    );
+}
+
+#[test]
+fn the_variable_of_checks_is_a_list_whose_items_have_commas() {
+    let list = "db=tcp://db:1,critical,fall=1, cache=tcp://c:2,x_1=tcp://x:3,interval=1s";
+    let flags = list
+        .replace(", ", ",")
+        .replace(",cache", " --check cache")
+        .replace(",x_1", " --check=x_1");
+    let expected = served(on_the_command_line(&format!("--check {flags}")));
+    assert_eq!(expected.config.checks.len(), 3);
+    assert_eq!(served(with_variable("", "PLIMSOLL_CHECKS", list)), expected);
+}
+
+#[test]
+fn a_bad_check_names_the_part_that_is_wrong() {
+    let words = "expected critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL";
+    let name = "expected a name of its own, up to 64 letters, digits, - and _";
+    let long = format!("{}=tcp://b:1", "a".repeat(65));
+    let cases = [
+        (
+            "a",
+            "expected NAME=URL, such as cache=redis://127.0.0.1:6379,critical, found no =",
+        ),
+        (
+            "a=tcp://b:1,weighty",
+            &format!("{words}, found \"weighty\""),
+        ),
+        ("a=tcp://b:1,", &format!("{words}, found \"\"")),
+        (
+            "a=tcp://b:1,critical=1",
+            &format!("{words}, found \"critical=1\""),
+        ),
+        ("a=tcp://b:1,fall=x", &format!("{words}, found \"fall=x\"")),
+        (
+            "a=tcp://b:1,interval=soon",
+            &format!("{words}, found \"interval=soon\""),
+        ),
+        (
+            "a=tcp://b:1,fall=0",
+            "expected a fall of a from 1 to 100, found 0",
+        ),
+        (
+            "a=tcp://b:1,rise=99999999999",
+            "expected a rise of a from 1 to 100, found 4294967295",
+        ),
+        (
+            "a=tcp://b:1,interval=0",
+            "expected an interval of a above 0 and at most 24h, found 0",
+        ),
+        (
+            "a=tcp://b:1,timeout=25h",
+            "expected a timeout of a above 0 and at most 24h, found 90000s",
+        ),
+        ("=tcp://b:1", &format!("{name}, found none")),
+        (
+            "a:b=tcp://b:1",
+            &format!("{name}, found other characters in it"),
+        ),
+        (&long, &format!("{name}, found one of 65 bytes")),
+    ];
+    for (check, complaint_of_it) in cases {
+        assert_eq!(
+            complaint(on_the_command_line(&format!("--check={check}"))),
+            format!("--check: {complaint_of_it}"),
+        );
+    }
+    assert_eq!(
+        complaint(on_the_command_line(
+            "--check a=tcp://b:1 --check a=tcp://c:1"
+        )),
+        format!("--check: {name}, found \"a\" twice"),
+    );
+    let line = complaint(on_the_command_line("--check a=tcp://b"));
+    assert!(line.starts_with("--check: port: expected "), "{line}");
+    let line = complaint(with_variable("", "PLIMSOLL_CHECKS", "a=gopher://b"));
+    assert!(
+        line.starts_with("PLIMSOLL_CHECKS: scheme: expected "),
+        "{line}"
+    );
+}
+
+#[test]
+fn checks_are_at_most_sixty_four() {
+    let checks = |count: usize| {
+        let checks: Vec<_> = (0..count)
+            .map(|n| format!("--check c{n}=tcp://b:1"))
+            .collect();
+        on_the_command_line(&checks.join(" "))
+    };
+    assert_eq!(served(checks(64)).config.checks.len(), 64);
+    assert_eq!(
+        complaint(checks(65)),
+        "--check: expected a number of checks from 0 to 64, found 65",
+    );
+}
+
+#[test]
+fn no_error_and_no_debug_output_holds_a_password() {
+    let bad = [
+        "a=redis://u:s3cret@h:port",
+        "a=redis://u:s3cret@h,bogus",
+        "a=redis://u:s3cret@h,fall=x",
+        "a=redis://u:s3cret@h,fall=0",
+        "a=redis://u:s3cret@",
+        "a=redis://u:x,s3cret@h",
+        "a=redis://u:x,fall=s3cret@h",
+        "a=redis://u:x,s3cret,y@h",
+        "a=redis//u:s3cret@h",
+        "a=s3cret://h",
+        "redis://u:s3cret@h",
+        "redis://u:s3cret=@h",
+        "redis://u:s3cret=x@h?y=tcp://z:1",
+        "a b=redis://u:s3cret@h",
+        "=redis://u:s3cret@h",
+    ];
+    for check in bad {
+        let environment = |name: &str| (name == "PLIMSOLL_CHECKS").then(|| check.into());
+        let lines = [
+            complaint(parse(
+                [format!("--check={check}").into()].into_iter(),
+                |_| None,
+            )),
+            complaint(parse(std::iter::empty(), environment)),
+        ];
+        for line in lines {
+            assert!(!line.contains("s3cret"), "{check}: {line}");
+            assert!(line.len() < 250 && !line.contains('\n'), "{line}");
+        }
+    }
+    let line = complaint(on_the_command_line("redis://u:s3cret@h"));
+    assert!(!line.contains("s3cret"), "{line}");
+
+    let mut options = served(on_the_command_line("--check a=redis://u:s3cret@h,critical"));
+    let knob = find("check").expect("the option");
+    assert_eq!(knob.field.show(&mut options), "a=redis://u:***@h,critical");
+    let debug = format!("{options:?}");
+    assert!(
+        debug.contains("u:***@h") && !debug.contains("s3cret"),
+        "{debug}"
+    );
 }
 
 #[test]
@@ -315,8 +482,8 @@ fn help_shows_every_option_with_its_variable_and_default() {
 
 #[test]
 fn a_shown_default_reads_back_as_the_default() {
-    // An address that is not given shows as nothing, which is no address.
-    let unset = |knob: &&Knob| matches!(knob.field, Field::Address(_));
+    // An address or a check that is not given shows as nothing, which is none.
+    let unset = |knob: &&Knob| matches!(knob.field, Field::Address(_) | Field::Checks(_));
     for knob in KNOBS.iter().filter(|knob| !unset(knob)) {
         let mut options = Options::default();
         let shown = knob.field.show(&mut options);
@@ -339,10 +506,10 @@ fn flags_and_variables_are_distinct_and_follow_one_pattern() {
             assert_ne!(knob.environment, other.environment);
         }
         let regular = format!("PLIMSOLL_{}", knob.flag.to_uppercase().replace('-', "_"));
-        let expected = if knob.flag == "log-level" {
-            "PLIMSOLL_LOG"
-        } else {
-            &regular
+        let expected = match knob.flag {
+            "log-level" => "PLIMSOLL_LOG",
+            "check" => "PLIMSOLL_CHECKS",
+            _ => &regular,
         };
         assert_eq!(knob.environment, expected);
     }

@@ -2,16 +2,44 @@
 //!
 //! Checks run in the background, apart from every request; a report reads their last results from memory.
 
+pub(crate) mod runner;
 pub(crate) mod store;
+pub(crate) mod watch;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
 use std::time::{Duration, Instant, SystemTime};
+
+use crate::exchange::lock;
+use crate::random::Random;
+use watch::Watch;
 
 /// Asks whether a data store is there.
 ///
-/// It is called from a thread of its own, never twice at the same time, and may block until the deadline. What takes
-/// longer counts as failed.
+/// It is called from a thread of its own, never twice at the same time, and may block until the deadline, which is a
+/// little before the end of its [timeout](CheckSettings::timeout). A run that has not ended by then counts as failed,
+/// and so does one that panics; no other starts until it has ended.
+///
+/// ```
+/// use std::net::TcpStream;
+/// use std::time::Instant;
+///
+/// use plimsoll::{Check, CheckError, Server};
+///
+/// struct Mailer;
+///
+/// impl Check for Mailer {
+///     fn check(&self, deadline: Instant) -> Result<(), CheckError> {
+///         let left = deadline.saturating_duration_since(Instant::now());
+///         TcpStream::connect_timeout(&([127, 0, 0, 1], 25).into(), left)?;
+///         Ok(())
+///     }
+/// }
+///
+/// let builder = Server::builder().check("mailer", Mailer);
+/// # let _ = builder;
+/// ```
 pub trait Check: Send + Sync + 'static {
     /// Finds out whether the store serves, by `deadline`.
     ///
@@ -40,10 +68,21 @@ impl<C: Check + ?Sized> Check for Box<C> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckError(String);
 
+/// Most bytes that an error keeps of its message, part of which a store may have chosen.
+const LONGEST_ERROR: usize = 300;
+
 impl CheckError {
-    /// An error that says `message`.
+    /// An error that says `message`, made one line of at most 300 bytes.
     pub fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+        let mut message: String = message.into();
+        if message.len() > LONGEST_ERROR {
+            message.truncate(message.floor_char_boundary(LONGEST_ERROR - 3));
+            message.push_str("...");
+        }
+        if message.contains(char::is_control) {
+            message = message.replace(char::is_control, " ");
+        }
+        Self(message)
     }
 }
 
@@ -57,7 +96,7 @@ impl std::error::Error for CheckError {}
 
 impl From<std::io::Error> for CheckError {
     fn from(error: std::io::Error) -> Self {
-        Self(error.to_string())
+        Self::new(error.to_string())
     }
 }
 
@@ -85,13 +124,15 @@ impl PoolStatus {
 pub struct CheckSettings {
     /// Whether the service is unhealthy without this store. Default false: a failure is a warning.
     pub critical: bool,
-    /// From one run's start to the next, give or take 10 %; three times as long while the store is down. Default 10 s.
+    /// From one run's start to the next, give or take 10 %; three times as long while the store is down and does not
+    /// answer. The first run starts within this time, and within a second. Default 10 s.
     pub interval: Duration,
-    /// Longest a run may take. Default 2 s.
+    /// Longest a run may take; one that takes longer counts as failed. Default 2 s.
     pub timeout: Duration,
-    /// Failures in a row until the store counts as down. Default 3; 1 to 100.
+    /// Failures in a row until the store counts as down; while it has never been up, one is enough. Default 3; 1 to
+    /// 100.
     pub fall: u32,
-    /// Successes in a row until it counts as up again. Default 2; 1 to 100.
+    /// Successes in a row until it counts as up again; the very first run needs no second. Default 2; 1 to 100.
     pub rise: u32,
 }
 
@@ -115,7 +156,7 @@ pub enum CheckState {
     NotYet,
     /// It serves.
     Up,
-    /// It does not, or nothing has been heard of it for three intervals.
+    /// It does not, or nothing has been heard of it for three intervals (or two and the timeout, if that is longer).
     Down,
 }
 
@@ -155,4 +196,56 @@ pub struct CheckReport {
     pub error: Option<Arc<str>>,
     /// The state of its connection pool, if it has one.
     pub pool: Option<PoolStatus>,
+}
+
+/// A watched data store: what the thread that runs its check writes, and reports read.
+pub(crate) struct Watched {
+    name: Arc<str>,
+    watch: Mutex<Watch>,
+}
+
+impl Watched {
+    pub(crate) fn new(
+        name: &str,
+        settings: CheckSettings,
+        now: Instant,
+        random: &mut Random,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            watch: Mutex::new(Watch::new(settings, now, random)),
+        }
+    }
+
+    /// What a report says of it.
+    pub(crate) fn report(&self, now: Instant) -> CheckReport {
+        lock(&self.watch).report(self.name.clone(), now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_of_bounded_length() {
+        let error = CheckError::new("FATAL:\r\nforged \u{1b}[31mline");
+        assert_eq!(error.to_string(), "FATAL:  forged  [31mline");
+        let error = CheckError::new("ü".repeat(1000)).to_string();
+        assert!(
+            error.len() <= LONGEST_ERROR && error.ends_with("ü..."),
+            "{error}"
+        );
+        let error = CheckError::from(std::io::Error::other("a\nb"));
+        assert_eq!(error.to_string(), "a b");
+    }
+
+    #[test]
+    fn a_pool_is_exhausted_when_every_connection_it_may_open_is_lent_out() {
+        let status = |used, idle, max| PoolStatus { used, idle, max }.is_exhausted();
+        assert!(status(4, 0, 4));
+        assert!(!status(3, 1, 4));
+        assert!(!status(3, 0, 4));
+        assert!(!status(0, 0, 0));
+    }
 }
