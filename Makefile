@@ -14,9 +14,9 @@ run: need-cargo ## builds and serves on 127.0.0.1:8080 (ARGS="--work 20ms" passe
 
 test: need-cargo ## everything: format, lints, unit, integration, property and doc tests
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets --features internals -- -D warnings
-	$(CARGO) test --locked
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	$(CARGO) clippy --locked --all-targets --features internals,r2d2 -- -D warnings
+	$(CARGO) test --locked --features internals,r2d2
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet --features internals,r2d2
 	.ci/no-async-runtime
 
 test-slow: need-cargo ## the tests that take longer than ten seconds

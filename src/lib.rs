@@ -69,6 +69,8 @@ mod workers;
 pub use config::{Config, ConfigError, Details, GateMode, WatchedStore};
 pub use error::Error;
 pub use handler::Handler;
+#[cfg(feature = "r2d2")]
+pub use health::checks::pool::PoolCheck;
 pub use health::checks::store::{Probe, Probed, Store, StoreUrlError, UrlPart};
 pub use health::checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
 pub use health::{Ewma, GateState, Health, Snapshot, Status, Totals};

@@ -2,6 +2,8 @@
 //!
 //! Checks run in the background, apart from every request; a report reads their last results from memory.
 
+#[cfg(feature = "r2d2")]
+pub(crate) mod pool;
 pub(crate) mod runner;
 pub(crate) mod store;
 pub(crate) mod watch;
