@@ -126,8 +126,8 @@ impl PoolStatus {
 pub struct CheckSettings {
     /// Whether the service is unhealthy without this store. Default false: a failure is a warning.
     pub critical: bool,
-    /// From one run's start to the next, give or take 10 %; three times as long while the store is down and does not
-    /// answer. The first run starts within this time, and within a second. Default 10 s.
+    /// From one run's start to the next, give or take 10 %; three times as long after `fall` failures in a row. The
+    /// first run starts within this time, and within a second. Default 10 s.
     pub interval: Duration,
     /// Longest a run may take; one that takes longer counts as failed. Default 2 s.
     pub timeout: Duration,

@@ -30,7 +30,7 @@ const FIRST_RUN_WITHIN: Duration = Duration::from_secs(1);
 /// How much a run may come early or late, as a part of the interval: instances that were started together drift apart.
 const JITTER: f64 = 0.1;
 
-/// How many intervals pass between two runs while the store is down.
+/// How many intervals pass between two runs of a store that has failed `fall` times in a row.
 const SLOWER_WHILE_DOWN: f64 = 3.0;
 
 /// What the check itself is told to be its deadline is earlier by this part of its time ...
@@ -289,10 +289,10 @@ impl Watch {
         change
     }
 
-    /// When to run after a run that began then. A store that is down is left in peace, but for one that has just
-    /// answered: whether it is back should soon be certain.
+    /// When to run after a run that began then. A store that is down is left in peace; but not one that has just
+    /// answered, or has only just been started beside this server: whether it is up should soon be certain.
     fn next_run(&self, began: Instant, random: &mut Random) -> Instant {
-        let intervals = if self.state == CheckState::Down && self.error.is_some() {
+        let intervals = if self.failures >= self.settings.fall {
             SLOWER_WHILE_DOWN
         } else {
             1.0

@@ -259,6 +259,16 @@ fn a_store_that_is_down_is_asked_a_third_as_often_until_it_answers() {
 }
 
 #[test]
+fn a_store_that_is_not_there_yet_is_asked_as_often_as_one_that_is() {
+    let mut scenario = down();
+    let first = scenario.watch.next_timeout() - scenario.now.instant;
+    assert!(first < INTERVAL * 2, "{first:?}");
+    assert!(pause(&mut scenario, Err("b")) < INTERVAL * 2);
+    scenario.expect(CheckState::Down);
+    assert!(pause(&mut scenario, Err("c")) > INTERVAL * 2, "for long");
+}
+
+#[test]
 fn the_check_is_told_a_deadline_a_little_before_its_time_is_over() {
     let mut scenario = Scenario::new(settings());
     scenario.advance_to_timeout();
@@ -426,12 +436,11 @@ fn a_stale_result_says_so_whatever_it_was() {
         Some("no run has ended for 30 s")
     );
     let mut scenario = down();
+    scenario.run(Err("refused"));
+    scenario.run(Err("refused again"));
+    // It is asked that seldom.
     scenario.advance(INTERVAL * 3 + INTERVAL / 3);
-    assert_eq!(
-        scenario.report().error.as_deref(),
-        Some("refused"),
-        "it is asked that seldom"
-    );
+    assert_eq!(scenario.report().error.as_deref(), Some("refused again"));
 }
 
 #[test]
