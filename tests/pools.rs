@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::process::{Process, TempDir, find, free_port};
 use common::{NEVER, PATIENCE, get, quiet, wait_until};
@@ -18,8 +18,9 @@ use plimsoll::{
 use r2d2::{ManageConnection, Pool};
 use rusqlite::{Connection, OpenFlags};
 
-/// How long a check waits for a connection that nobody gives back.
-const TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a check waits for a connection that nobody gives back, but for the margin of a tenth of a second in which a
+/// busy machine may take its time.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 fn critical() -> CheckSettings {
     CheckSettings {
@@ -129,16 +130,18 @@ fn an_exhausted_pool_is_a_warning_and_not_a_dead_store() {
                 .is_some_and(|pool| pool.is_exhausted())
         });
     }
-    // Several runs later all is as it was.
-    let seen = report(&server, "pooled").last_run;
-    wait_until("another run", || report(&server, "pooled").last_run > seen);
+    // Runs still succeed, and the status is a warning as long as they do.
+    let before = SystemTime::now();
     for name in ["pooled", "beside"] {
-        let report = report(&server, name);
-        assert_eq!(report.state, CheckState::Up, "{report:?}");
-        assert_eq!(report.consecutive_failures, 0, "{report:?}");
+        wait_until(&format!("{name} succeeds"), || {
+            let report = report(&server, name);
+            report.state == CheckState::Up && report.last_success > Some(before)
+        });
     }
-    assert_eq!(server.health().snapshot().status(), Status::Warn);
-    assert_eq!(ready(&server), 200);
+    wait_until("a warning", || {
+        server.health().snapshot().status() == Status::Warn
+    });
+    wait_until("ready", || ready(&server) == 200);
 
     drop(lent);
     wait_until("a pass", || {
