@@ -68,9 +68,14 @@ pub(crate) fn validate<'a>(
 }
 
 /// What is wrong with a name. Not the name itself: what stands in its place by mistake may hold a password.
+/// What the reports call the server's own parts: a store of the same name could not be told from them.
+const OWN_PARTS: [&str; 4] = ["gate", "http", "serving", "workers"];
+
 fn complain_of_name(name: &str) -> Option<String> {
     let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    if name.is_empty() {
+    if OWN_PARTS.contains(&name) {
+        Some(format!("{name:?}, which reports have already"))
+    } else if name.is_empty() {
         Some("none".to_owned())
     } else if name.len() > LONGEST_NAME {
         Some(format!("one of {} bytes", name.len()))

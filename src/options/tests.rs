@@ -289,6 +289,10 @@ fn a_bad_check_names_the_part_that_is_wrong() {
             &format!("{name}, found other characters in it"),
         ),
         (&long, &format!("{name}, found one of 65 bytes")),
+        (
+            "gate=tcp://b:1",
+            &format!("{name}, found \"gate\", which reports have already"),
+        ),
     ];
     for (check, complaint_of_it) in cases {
         assert_eq!(
