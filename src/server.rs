@@ -162,6 +162,9 @@ impl Builder {
         readyz_path: ready,
         /// Moves `/metrics`; `None` leaves the path to the handler.
         metrics_path: metrics,
+        /// Moves the page at `/status`, and `/status.json` with it (to the path and `.json`); `None` leaves both to the
+        /// handler.
+        status_path: status,
     }
 
     /// Watches a data store with the default [settings](CheckSettings): every 10 s, and its failure is a warning. The

@@ -155,6 +155,8 @@ pub(crate) struct Frontend {
     /// Clients that have more to do than one turn allowed.
     unfinished: Vec<u32>,
     drain: Option<Drain>,
+    /// When the history's next sample is due.
+    sample_due: Instant,
     /// Told once, when every stream to the workers is open.
     ready: Option<Sender<()>>,
     date: DateCache,
@@ -212,6 +214,7 @@ impl Frontend {
             resumed: false,
             unfinished: Vec::new(),
             drain: None,
+            sample_due: now,
             ready: Some(ready),
             date: DateCache::default(),
             read_buffer: vec![0; READ_SIZE].into_boxed_slice(),
@@ -301,6 +304,7 @@ impl Frontend {
             self.intake.next_timeout(),
             self.doors.next_timeout(),
             self.drain.as_ref().map(Drain::next_timeout),
+            Some(self.sample_due),
         ];
         let due = due.into_iter().flatten().min()?;
         // The system counts whole milliseconds; less than one would be none, and a busy loop.
@@ -387,6 +391,10 @@ impl Frontend {
         self.intake
             .handle_timeout(&mut Registrar(self.poll.registry()), now);
         self.drain_step(now);
+        if now >= self.sample_due {
+            self.publish(now);
+            self.sample_due = self.shared.health.sample(now);
+        }
     }
 
     fn queue_deadline(&self, exchange: &Exchange) -> Instant {

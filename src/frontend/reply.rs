@@ -60,6 +60,7 @@ impl Frontend {
         out.clear();
         let length = Framing::Length(answer.body.len() as u64);
         let headers = headers.into_iter().flatten();
+        let headers = headers.chain(answer.headers.iter().copied());
         let headers = headers.filter(|(_, value)| !value.is_empty());
         write_head(
             out,

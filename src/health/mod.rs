@@ -8,11 +8,13 @@ pub(crate) mod checks;
 pub(crate) mod ewma;
 pub(crate) mod gate;
 pub(crate) mod histogram;
+pub(crate) mod history;
 pub(crate) mod reset;
+pub(crate) mod standing;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
@@ -23,6 +25,7 @@ use checks::{CheckReport, CheckState, Watched};
 pub use ewma::Ewma;
 use gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State};
 use histogram::Histogram;
+use history::History;
 
 /// What the server knows about itself: read it with [`snapshot`](Health::snapshot).
 pub struct Health {
@@ -50,6 +53,9 @@ pub struct Health {
     pub(crate) counts: Counts,
     pub(crate) gauges: Gauges,
     pub(crate) checks: Box<[Watched]>,
+    history: Mutex<History>,
+    /// What the server was started with.
+    pub(crate) config: Config,
 }
 
 macro_rules! counts {
@@ -336,6 +342,8 @@ impl Health {
             counts: Counts::default(),
             gauges: Gauges::default(),
             checks: Box::default(),
+            history: Mutex::new(History::new(now)),
+            config: config.clone(),
         }
     }
 
@@ -407,6 +415,21 @@ impl Health {
             start_time: self.start_time,
             totals: self.counts.read(),
         }
+    }
+
+    /// Takes the sample of the last second if it is due; returns when the next one is. Only the frontend calls this, and
+    /// has published its gauges.
+    pub(crate) fn sample(&self, now: Instant) -> Instant {
+        let state = self.snapshot();
+        let cells = self.response_times.cells();
+        let mut history = self.history();
+        history.record(&state, &cells, now);
+        history.next_timeout()
+    }
+
+    /// The last ten minutes. Held by the frontend for as long as it writes a report of them; nothing else waits for it.
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        lock(&self.history)
     }
 
     /// Asks the gate whether a request may go on.

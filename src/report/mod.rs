@@ -1,9 +1,11 @@
 //! What monitors read: the health paths, each answered from one snapshot of the server's numbers.
 
 pub(crate) mod agent;
+mod escape;
 mod json;
 mod parts;
 mod prometheus;
+mod status;
 mod text;
 
 use std::borrow::Cow;
@@ -26,6 +28,8 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<u64>,
     /// The connection closes, whatever its client would like.
     pub(crate) close: bool,
+    /// More headers.
+    pub(crate) headers: &'static [(&'static str, &'static str)],
 }
 
 impl Answer {
@@ -39,6 +43,7 @@ impl Answer {
             allow: None,
             retry_after: None,
             close: false,
+            headers: &[],
         }
     }
 
@@ -83,6 +88,9 @@ pub(crate) enum Page {
     /// One part of readiness.
     ReadyPart,
     Metrics,
+    Status,
+    /// What the status page shows.
+    StatusJson,
 }
 
 /// Where the health paths are; `None` switches one off, and leaves it to the handler.
@@ -92,6 +100,8 @@ pub(crate) struct Paths {
     pub(crate) live: Option<String>,
     pub(crate) ready: Option<String>,
     pub(crate) metrics: Option<String>,
+    /// The page; its numbers are there too, with `.json` behind the path.
+    pub(crate) status: Option<String>,
 }
 
 impl Default for Paths {
@@ -101,6 +111,7 @@ impl Default for Paths {
             live: Some("/livez".into()),
             ready: Some("/readyz".into()),
             metrics: Some("/metrics".into()),
+            status: Some("/status".into()),
         }
     }
 }
@@ -113,6 +124,7 @@ impl Paths {
             (&self.live, Page::Live),
             (&self.ready, Page::Ready),
             (&self.metrics, Page::Metrics),
+            (&self.status, Page::Status),
         ];
         let found = pages
             .into_iter()
@@ -120,6 +132,7 @@ impl Paths {
         found
             .map(|(_, page)| page)
             .or_else(|| self.find_below(path))
+            .or_else(|| self.find_numbers(path))
     }
 
     /// The page whose path is that one's directory: `/health/consul`, `/livez/NAME` and `/readyz/NAME`, wherever the
@@ -144,6 +157,12 @@ impl Paths {
             None
         }
     }
+
+    /// The numbers of the status page: its path, and `.json`.
+    fn find_numbers(&self, path: &str) -> Option<Page> {
+        let page = path.strip_suffix(".json")?;
+        (self.status.as_deref() == Some(page)).then_some(Page::StatusJson)
+    }
 }
 
 impl Page {
@@ -151,7 +170,11 @@ impl Page {
     /// nothing but details. Any method but GET, HEAD and OPTIONS is 405.
     pub(crate) fn answer(self, head: &Head, details: bool, health: &Health) -> Answer {
         const METHODS: &str = "GET, HEAD, OPTIONS";
-        if !details && matches!(self, Self::LivePart | Self::ReadyPart | Self::Metrics) {
+        let only_details = matches!(
+            self,
+            Self::LivePart | Self::ReadyPart | Self::Metrics | Self::Status | Self::StatusJson
+        );
+        if !details && only_details {
             return Answer::not_found();
         }
         if !matches!(head.method, Method::Get | Method::Head | Method::Options) {
@@ -197,6 +220,8 @@ impl Page {
                 "text/plain; version=0.0.4; charset=utf-8",
                 prometheus::metrics(&now, health),
             ),
+            Self::Status => status::page(),
+            Self::StatusJson => status::json(&now, health, head.query()),
         };
         if head.method == Method::Options {
             answer.allow = Some(METHODS);
@@ -340,6 +365,7 @@ pub(super) mod tests {
             live: None,
             ready: root(),
             metrics: None,
+            status: None,
         };
         assert_eq!(paths.find("/"), Some(Page::Ready));
         assert_eq!(paths.find("/anything"), None);
@@ -383,5 +409,19 @@ pub(super) mod tests {
         assert_eq!(paths.find("/health"), None);
         assert_eq!(paths.find("/livez"), None);
         assert_eq!(paths.find("/readyz"), Some(Page::Ready));
+    }
+
+    #[test]
+    fn the_status_pages_numbers_move_with_it() {
+        let mut paths = Paths::default();
+        assert_eq!(paths.find("/status"), Some(Page::Status));
+        assert_eq!(paths.find("/status.json"), Some(Page::StatusJson));
+        assert_eq!(paths.find("/health.json"), None);
+        paths.status = Some("/hull".into());
+        assert_eq!(paths.find("/hull.json"), Some(Page::StatusJson));
+        assert_eq!(paths.find("/status.json"), None);
+        paths.status = None;
+        assert_eq!(paths.find("/hull"), None);
+        assert_eq!(paths.find("/.json"), None);
     }
 }

@@ -1,0 +1,231 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::config::Config;
+use crate::health::Health;
+
+const QUIET: Recent = Recent {
+    crowded_out: 0,
+    seconds: 5,
+};
+
+const CROWD: Recent = Recent {
+    crowded_out: 12,
+    seconds: 5,
+};
+
+fn fresh() -> Snapshot {
+    let (trips, _) = crossbeam_channel::unbounded();
+    let config = Config {
+        workers: 8,
+        ..Config::default()
+    };
+    Health::new(&config, trips, Instant::now()).snapshot()
+}
+
+fn store(name: &str, critical: bool, state: CheckState) -> CheckReport {
+    CheckReport {
+        name: Arc::from(name),
+        critical,
+        state,
+        state_for: Duration::from_secs(5),
+        last_run: None,
+        last_success: None,
+        duration: None,
+        consecutive_failures: 3,
+        error: Some(Arc::from("connection refused")),
+        pool: None,
+    }
+}
+
+#[track_caller]
+fn expect(now: &Snapshot, recent: Recent, standing: Standing, words: &str, reason: &str) {
+    assert_eq!(Standing::of(now, recent), standing);
+    assert_eq!(detail(now, recent), words);
+    let why = why(now, recent);
+    assert!(why.contains(reason), "{why}");
+    assert!(why.ends_with('.') && !why.ends_with(".."), "{why}");
+}
+
+#[test]
+fn each_state_has_its_words_and_its_reason() {
+    let now = fresh();
+    expect(&now, QUIET, Standing::Healthy, "", "within the limits");
+    expect(
+        &now,
+        CROWD,
+        Standing::Shedding,
+        "",
+        "12 requests refused in the last 5 s",
+    );
+
+    let mut now = fresh();
+    now.gate = GateState::Open {
+        reopens_in: Duration::from_millis(2_100),
+    };
+    now.service_time = Some(1.24);
+    let words = "resetting, reopens in 3 s";
+    expect(&now, QUIET, Standing::Unhealthy, words, "1.24 s of 1 s");
+    now.service_time = Some(0.1);
+    expect(
+        &now,
+        QUIET,
+        Standing::Unhealthy,
+        words,
+        "No worker came free",
+    );
+
+    now.gate = GateState::HalfOpen;
+    now.service_time = None;
+    let words = "one request at a time";
+    expect(
+        &now,
+        QUIET,
+        Standing::Recovering,
+        words,
+        "none has ended yet",
+    );
+    now.service_time = Some(0.02);
+    expect(&now, QUIET, Standing::Recovering, words, "20 ms on average");
+
+    let mut now = fresh();
+    now.draining = true;
+    expect(&now, QUIET, Standing::Draining, "", "told to stop");
+
+    let mut now = fresh();
+    now.workers_stuck = 2;
+    expect(
+        &now,
+        QUIET,
+        Standing::Warning,
+        "2 of 8 workers stuck",
+        "request timeout",
+    );
+    now.workers_stuck = 8;
+    expect(
+        &now,
+        QUIET,
+        Standing::Unhealthy,
+        "every worker is stuck",
+        "Every worker",
+    );
+}
+
+#[test]
+fn a_data_store_is_named_with_what_is_wrong_with_it() {
+    let mut now = fresh();
+    now.checks = vec![
+        store("cache", false, CheckState::Up),
+        store("db", true, CheckState::NotYet),
+    ];
+    expect(
+        &now,
+        QUIET,
+        Standing::Starting,
+        "db was not asked yet",
+        "can't do without db",
+    );
+    now.checks[1].state = CheckState::Up;
+    expect(&now, QUIET, Standing::Healthy, "", "within");
+    now.checks[0].state = CheckState::NotYet;
+    expect(&now, QUIET, Standing::Healthy, "", "within");
+    now.checks[0].state = CheckState::Down;
+    expect(
+        &now,
+        QUIET,
+        Standing::Warning,
+        "cache is down",
+        "connection refused",
+    );
+    now.checks[1].state = CheckState::Down;
+    now.checks[1].error = None;
+    expect(
+        &now,
+        QUIET,
+        Standing::Unhealthy,
+        "db is down",
+        "not heard of",
+    );
+    now.checks = vec![store("db", true, CheckState::Up)];
+    now.checks[0].pool = Some(PoolStatus {
+        used: 10,
+        idle: 0,
+        max: 10,
+    });
+    expect(
+        &now,
+        QUIET,
+        Standing::Warning,
+        "the pool of db is exhausted",
+        "All 10 connections",
+    );
+}
+
+#[test]
+fn the_gravest_cause_is_told() {
+    let mut now = fresh();
+    now.checks = vec![store("cache", false, CheckState::Down)];
+    assert_eq!(Standing::of(&now, CROWD), Standing::Shedding);
+    now.gate = GateState::HalfOpen;
+    assert_eq!(Standing::of(&now, CROWD), Standing::Recovering);
+    now.checks.push(store("db", true, CheckState::Down));
+    assert_eq!(Standing::of(&now, CROWD), Standing::Unhealthy);
+    assert_eq!(detail(&now, CROWD), "db is down");
+    now.draining = true;
+    assert_eq!(Standing::of(&now, CROWD), Standing::Draining);
+}
+
+/// What the page calls unhealthy is what probes call not ready, but for a gate that lets single requests through.
+#[test]
+fn a_server_that_wants_no_traffic_is_never_called_well() {
+    let gates = [
+        GateState::Closed,
+        GateState::HalfOpen,
+        GateState::Open {
+            reopens_in: Duration::ZERO,
+        },
+    ];
+    for gate in gates {
+        for state in [CheckState::NotYet, CheckState::Up, CheckState::Down] {
+            for critical in [false, true] {
+                for draining in [false, true] {
+                    let mut now = fresh();
+                    now.gate = gate;
+                    now.draining = draining;
+                    now.checks = vec![store("db", critical, state)];
+                    let bad = matches!(
+                        Standing::of(&now, QUIET),
+                        Standing::Unhealthy | Standing::Starting | Standing::Draining
+                    );
+                    assert_eq!(bad, !now.is_ready(), "{now:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn words_and_letters_are_in_the_order_of_the_standings() {
+    for (index, (standing, word, letter)) in Standing::ALL.into_iter().enumerate() {
+        assert_eq!(standing as usize, index);
+        assert_eq!((standing.word(), standing.letter()), (word, letter));
+        let others = Standing::ALL.iter().filter(|other| other.2 == letter);
+        assert_eq!(others.count(), 1);
+    }
+}
+
+#[test]
+fn durations_are_told_to_three_digits() {
+    for (seconds, text) in [
+        (0.0, "0 µs"),
+        (0.000_85, "850 µs"),
+        (0.012_34, "12.3 ms"),
+        (0.02, "20 ms"),
+        (1.0, "1 s"),
+        (1.236, "1.24 s"),
+        (120.0, "120 s"),
+    ] {
+        assert_eq!(duration(seconds), text);
+    }
+}

@@ -1,0 +1,315 @@
+//! `/status.json`: what the status page shows.
+
+use std::fmt::{Display, Write};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::config::Config;
+use crate::health::checks::CheckReport;
+use crate::health::history::{GateLetter, INTERVAL, SAMPLES, Sample};
+use crate::health::standing::{self, Standing};
+use crate::health::{GateState, Health, Snapshot};
+use crate::report::escape::Quoted;
+
+/// The report, with the samples after the one of that number, or all.
+pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> String {
+    let mut history = health.history();
+    let recent = history.recent(&now.totals);
+    let standing = Standing::of(now, recent);
+    let at = Instant::now();
+    let lasted = at.saturating_duration_since(history.stand(standing, now, at));
+    let time = SystemTime::now();
+
+    let mut out = String::with_capacity(8 * 1024);
+    let mut report = Object::open(&mut out);
+    report.text("version", env!("CARGO_PKG_VERSION"));
+    report.field("time", unix(time));
+    report.field("start_time", unix(now.start_time));
+    report.field("uptime", seconds(now.uptime));
+    report.object("state", |state| {
+        state.text("word", standing.word());
+        state.text("detail", &standing::detail(now, recent));
+        state.text("why", &standing::why(now, recent));
+        state.field("since", unix(time.checked_sub(lasted).unwrap_or(time)));
+        state.text("status", now.status().as_str());
+        state.field("ready", now.is_ready());
+        state.field("live", now.is_live());
+    });
+    report.object("load", |load| self::load(load, now));
+    report.object("gate", |gate| {
+        gate.text("state", now.gate.as_str());
+        gate.text("mode", now.gate_mode.as_str());
+        let reopens_in = match now.gate {
+            GateState::Open { reopens_in } => Some(reopens_in.as_secs_f64()),
+            _ => None,
+        };
+        gate.field("reopens_in", number(reopens_in));
+        gate.field("for", seconds(now.gate_for));
+        gate.field("cooldown", seconds(now.cooldown));
+        gate.field("trips", now.trips);
+        gate.field("resets", now.resets);
+        gate.field("probes", now.gate_probes);
+    });
+    report.object("now", |current| {
+        current.field("service_time", number(now.service_time));
+        current.field("response_time", number(now.response_time));
+        current.field("bad_ratio", number(now.bad_ratio));
+        current.field("failed_ratio", number(now.failed_ratio));
+        current.field("predicted_wait", seconds(now.predicted_wait));
+        current.field("connections", now.connections);
+        current.field("queue", now.queue);
+        current.field("in_flight", now.in_flight);
+        current.field("workers", now.workers);
+        current.field("workers_busy", now.workers_busy);
+        current.field("workers_stuck", now.workers_stuck);
+    });
+    report.object("totals", |totals| {
+        let counts = &now.totals;
+        for (name, count) in [
+            ("served", counts.served),
+            ("bad", counts.bad),
+            ("failed", counts.failed),
+            ("shed_queue", counts.shed_queue),
+            ("shed_deadline", counts.shed_deadline),
+            ("shed_fair", counts.shed_fair),
+            ("shed_gate", counts.shed_gate),
+            ("shed_drain", counts.shed_drain),
+            ("timeouts", counts.timeouts),
+            ("panics", counts.panics),
+            ("accepted", counts.accepted),
+        ] {
+            totals.field(name, count);
+        }
+    });
+    report.array("checks", now.checks.iter(), |out, check| {
+        self::check(&mut Object::open(out), check);
+    });
+    report.object("config", |fields| config(fields, &health.config));
+    report.object("history", |fields| {
+        let samples: Vec<_> = history.since_sample(after).collect();
+        self::history(fields, &samples, history.next());
+    });
+    report.close();
+    out.push('\n');
+    out
+}
+
+fn load(load: &mut Object, now: &Snapshot) {
+    let service = now.service_time.unwrap_or(0.0) / now.threshold.as_secs_f64();
+    let wait = now.predicted_wait.as_secs_f64() / now.queue_budget.as_secs_f64();
+    load.field("value", number(Some(now.load())));
+    load.text("nearest", if wait > service { "wait" } else { "service" });
+    load.field("service", number(Some(service)));
+    load.field("wait", number(Some(wait)));
+    load.field("threshold", seconds(now.threshold));
+    load.field("queue_budget", seconds(now.queue_budget));
+}
+
+fn check(fields: &mut Object, check: &CheckReport) {
+    fields.text("name", &check.name);
+    fields.field("critical", check.critical);
+    fields.text("state", check.state.as_str());
+    fields.field("for", seconds(check.state_for));
+    let time = |time: Option<SystemTime>| time.map_or_else(|| "null".into(), unix);
+    fields.field("last_run", time(check.last_run));
+    fields.field("last_success", time(check.last_success));
+    fields.field(
+        "duration",
+        number(check.duration.map(|it| it.as_secs_f64())),
+    );
+    fields.field("failures", check.consecutive_failures);
+    match &check.error {
+        Some(error) => fields.text("error", error),
+        None => fields.field("error", "null"),
+    }
+    match check.pool {
+        Some(pool) => fields.object("pool", |fields| {
+            fields.field("used", pool.used);
+            fields.field("idle", pool.idle);
+            fields.field("max", pool.max);
+        }),
+        None => fields.field("pool", "null"),
+    }
+    fields.close();
+}
+
+/// The settings in force, by the names and in the manner of the command line.
+fn config(fields: &mut Object, config: &Config) {
+    fields.text("listen", &config.listen.join(", "));
+    for (name, address) in [("admin", &config.admin), ("agent", &config.agent)] {
+        if let Some(address) = address {
+            fields.text(name, address);
+        }
+    }
+    fields.text("details", config.details.as_str());
+    fields.text("workers", &config.workers.to_string());
+    fields.text("threshold", &span(config.threshold));
+    fields.text("cooldown", &span(config.cooldown));
+    fields.text("ewma-age", &config.ewma_age.to_string());
+    fields.text("gate", config.gate.as_str());
+    fields.text("queue-budget", &span(config.queue_budget));
+    fields.text("queue-max", &config.queue_max.to_string());
+    fields.text("fair", if config.fair { "true" } else { "false" });
+    fields.text("max-connections", &config.max_connections.to_string());
+    fields.text("max-head", &size(config.max_head));
+    fields.text("max-body", &size(config.max_body));
+    for (name, time) in [
+        ("head-timeout", config.head_timeout),
+        ("body-timeout", config.body_timeout),
+        ("idle-timeout", config.idle_timeout),
+        ("write-timeout", config.write_timeout),
+        ("request-timeout", config.request_timeout),
+        ("drain", config.drain),
+    ] {
+        fields.text(name, &span(time));
+    }
+}
+
+/// The samples, a column to each kind of value, so that no name is said twice.
+fn history(fields: &mut Object, samples: &[(u64, &Sample)], next: u64) {
+    fields.field("interval", INTERVAL.as_secs());
+    fields.field("size", SAMPLES);
+    fields.field("first", samples.first().map_or(next, |(number, _)| *number));
+    fields.field("next", next);
+    let letters = |letter: fn(&Sample) -> char| -> String {
+        let letter = |(_, sample): &(u64, &Sample)| {
+            if sample.is_gap() { '-' } else { letter(sample) }
+        };
+        samples.iter().map(letter).collect()
+    };
+    let state = |sample: &Sample| sample.standing.map_or('-', Standing::letter);
+    fields.text("state", &letters(state));
+    fields.text("gate", &letters(gate));
+    let mut column = |name, value: fn(&Sample) -> Option<u32>| {
+        fields.array(name, samples.iter(), |out, (_, sample)| {
+            match value(sample).filter(|_| !sample.is_gap()) {
+                Some(value) => append(out, value),
+                None => out.push_str("null"),
+            }
+        });
+    };
+    column("response_us", Sample::response);
+    column("p50_us", Sample::p50);
+    column("p99_us", Sample::p99);
+    column("service_us", Sample::service);
+    column("served", |sample| Some(sample.served));
+    column("bad", |sample| Some(sample.bad));
+    column("failed", |sample| Some(sample.failed));
+    column("shed", |sample| {
+        Some(sample.crowded_out.saturating_add(sample.turned_away))
+    });
+    column("connections", |sample| Some(sample.connections));
+    column("queue", |sample| Some(sample.queue));
+    column("busy", |sample| Some(u32::from(sample.busy)));
+    column("load_percent", |sample| Some(sample.load));
+}
+
+fn gate(sample: &Sample) -> char {
+    match sample.gate {
+        GateLetter::Closed => 'c',
+        GateLetter::Open => 'o',
+        GateLetter::HalfOpen => 'h',
+    }
+}
+
+/// Writing to a String does not fail.
+fn append(out: &mut String, value: impl Display) {
+    let _ = write!(out, "{value}");
+}
+
+/// A JSON number, or null where there is none.
+fn number(value: Option<f64>) -> String {
+    let value = value.filter(|value| value.is_finite());
+    value.map_or_else(|| "null".into(), |value| format!("{value:.6}"))
+}
+
+fn seconds(time: Duration) -> String {
+    number(Some(time.as_secs_f64()))
+}
+
+/// Seconds since the Unix epoch.
+fn unix(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    format!("{:.3}", since.unwrap_or_default().as_secs_f64())
+}
+
+/// A duration as the command line takes it.
+fn span(time: Duration) -> String {
+    if time.is_zero() {
+        "0".into()
+    } else {
+        format!("{time:?}").replace('µ', "u")
+    }
+}
+
+/// A number of bytes as the command line takes it.
+fn size(bytes: usize) -> String {
+    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{}{name}", bytes / unit);
+        }
+    }
+    bytes.to_string()
+}
+
+/// A JSON object under construction. Names are written by this file alone, and need no escape.
+struct Object<'a> {
+    out: &'a mut String,
+    empty: bool,
+}
+
+impl<'a> Object<'a> {
+    fn open(out: &'a mut String) -> Self {
+        out.push('{');
+        Self { out, empty: true }
+    }
+
+    fn name(&mut self, name: &str) {
+        let comma = if std::mem::take(&mut self.empty) {
+            ""
+        } else {
+            ","
+        };
+        append(self.out, format_args!("{comma}\"{name}\":"));
+    }
+
+    /// A value that is JSON as it prints: a number, true, false or null.
+    fn field(&mut self, name: &str, value: impl Display) {
+        self.name(name);
+        append(self.out, value);
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.field(name, Quoted(value));
+    }
+
+    fn object(&mut self, name: &str, fill: impl FnOnce(&mut Object)) {
+        self.name(name);
+        let mut inner = Object::open(self.out);
+        fill(&mut inner);
+        inner.close();
+    }
+
+    fn array<T>(
+        &mut self,
+        name: &str,
+        items: impl Iterator<Item = T>,
+        mut write: impl FnMut(&mut String, T),
+    ) {
+        self.name(name);
+        self.out.push('[');
+        for (index, item) in items.enumerate() {
+            if index > 0 {
+                self.out.push(',');
+            }
+            write(self.out, item);
+        }
+        self.out.push(']');
+    }
+
+    fn close(&mut self) {
+        self.out.push('}');
+    }
+}
+
+#[cfg(test)]
+mod tests;
