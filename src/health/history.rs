@@ -213,14 +213,15 @@ impl History {
 
     /// Takes that the server stands like that; returns since when it does.
     pub(crate) fn stand(&mut self, standing: Standing, state: &Snapshot, now: Instant) -> Instant {
-        if standing != self.standing {
-            self.standing = standing;
-            // The gate knows better than a look a second.
-            let of_gate = (standing == Standing::Unhealthy && !state.is_healthy())
-                || standing == Standing::Recovering;
-            let moved = now.checked_sub(state.gate_for).filter(|_| of_gate);
-            self.since = moved.unwrap_or(now);
+        // The gate knows better than a look a second, and may have opened anew since the last.
+        let of_gate = (standing == Standing::Unhealthy && !state.is_healthy())
+            || standing == Standing::Recovering;
+        if let Some(moved) = now.checked_sub(state.gate_for).filter(|_| of_gate) {
+            self.since = moved;
+        } else if standing != self.standing {
+            self.since = now;
         }
+        self.standing = standing;
         self.since
     }
 

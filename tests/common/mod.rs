@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod binary;
+pub(crate) mod browser;
 pub(crate) mod process;
 pub(crate) mod stores;
 

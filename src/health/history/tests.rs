@@ -187,6 +187,7 @@ fn it_knows_since_when_the_server_stands_as_it_does() {
     };
     scene.state.gate_for = Duration::from_millis(700);
     scene.record(2.0);
+    scene.state.gate_for = Duration::from_millis(1_200);
     assert_eq!(stand(&mut scene, 2.5), (Standing::Unhealthy, scene.at(1.3)));
     assert_eq!(scene.newest().standing, Some(Standing::Unhealthy));
     scene.state.draining = true;

@@ -19,7 +19,7 @@ const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; ",
     "style-src 'sha256-dvzThOkVk4pHzTvvkHAs63p8zkzWyTT3TWkJEneL9NY='; ",
-    "script-src 'sha256-z+3xcSTVjz/8ulE36kX38BQkmdqDFyfX0+kPNgzEd7Q='",
+    "script-src 'sha256-XLHWuESxcNuMw7fUSP5ODQxSIzK6UIeZeM1U1eKUu5g='",
 );
 
 const HEADERS: &[(&str, &str)] = &[
