@@ -38,8 +38,9 @@
 //! runs the handler and writes the reply straight to the client's socket. What the socket does not take at once is the
 //! frontend's to finish, so a slow reader never holds a worker.
 //!
-//! The health paths (`/health`, `/livez`, `/readyz`, `/metrics`) and every refusal are answered by the frontend
-//! itself, from memory: they work when all workers are stuck.
+//! The health paths (`/health`, `/livez`, `/readyz`, `/metrics`, `/status`) and every refusal are answered by the
+//! frontend itself, from memory: they work when all workers are stuck. `/status` is a page for people, with the last ten
+//! minutes; `/status.json` has its numbers, which the README describes.
 //!
 //! # The gate
 //!

@@ -321,7 +321,7 @@ fn in_a_browser_values_can_be_read_by_keyboard_and_pointer_at_every_width() {
     let text = browser.run("return document.getElementById('time').getAttribute('aria-valuetext')");
     let text = text.as_str().expect("text");
     assert!(
-        text.contains("2 s ago, healthy, gate closed, load 0 %"),
+        text.contains("2 s ago: healthy, gate closed, load 0 %"),
         "{text}"
     );
     assert_eq!(browser.text("when").matches("2 s ago").count(), 1);

@@ -39,6 +39,7 @@ impl Browser {
         command.arg(format!("--port={port}"));
         command.env("HOME", directory.path());
         let driver = Process::start(&mut command, directory.path());
+        let profile = directory.path().join("profile");
         let mut browser = Self {
             address: ([127, 0, 0, 1], port).into(),
             session: String::new(),
@@ -51,7 +52,6 @@ impl Browser {
             assert!(Instant::now() < deadline, "chromedriver does not listen");
             thread::sleep(Duration::from_millis(20));
         }
-        let profile = browser._directory.path().join("profile");
         let profile = format!("--user-data-dir={}", profile.display());
         let arguments = [
             "--headless",

