@@ -152,9 +152,9 @@ mod tests {
     #[test]
     fn parts_cover_each_bucket_in_order_and_without_a_gap() {
         let mut last = 0;
-        for bucket in 0..BOUNDS.len() {
+        for (bucket, bound) in BOUNDS.into_iter().enumerate() {
             let (low, width) = part(bucket);
-            assert_eq!(low + width * PARTS as u64, BOUNDS[bucket]);
+            assert_eq!(low + width * PARTS as u64, bound);
             for part in 0..PARTS as u64 {
                 let (from, to) = (low + width * part + 1, low + width * (part + 1));
                 assert_eq!(cell(from), cell(to));

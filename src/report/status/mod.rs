@@ -18,8 +18,8 @@ const PAGE: &str = include_str!("page.html");
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; ",
-    "style-src 'sha256-cvPIJnrw9wz4/RbAqvPjG3IpnEC3jIFvklU8P/m6i88='; ",
-    "script-src 'sha256-N6x/es41/qPJlJMs+3EbtsdD8LcR7p+K2AKZaSKdrf4='",
+    "style-src 'sha256-C785nBf8YoGM9Yh6m8ES7cxmYBnYMfqSmawV8aKtwqE='; ",
+    "script-src 'sha256-VWkVzzAFYttPHk1kql9NrIn7yAxx4Gmh5v45iQSbis0='",
 );
 
 const HEADERS: &[(&str, &str)] = &[
