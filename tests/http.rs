@@ -502,7 +502,7 @@ fn whatever_stands_for_a_reply_becomes_one() {
             "/str" => "text\n".into_response(),
             "/string" => String::from("text\n").into_response(),
             "/bytes" => vec![0_u8, 255].into_response(),
-            "/status" => (418, "teapot\n").into_response(),
+            "/pair" => (418, "teapot\n").into_response(),
             "/ok" => Ok::<_, (u16, &str)>("fine\n").into_response(),
             "/err" => Err::<&str, _>((409, "conflict\n")).into_response(),
             "/tiny" => tiny_http::Response::from_string("tiny\n")
@@ -530,7 +530,7 @@ fn whatever_stands_for_a_reply_becomes_one() {
         ("/string", 200, Some("text/plain; charset=utf-8"), b"text\n"),
         ("/bytes", 200, Some("application/octet-stream"), &[0, 255]),
         (
-            "/status",
+            "/pair",
             418,
             Some("text/plain; charset=utf-8"),
             b"teapot\n",
