@@ -529,12 +529,7 @@ fn whatever_stands_for_a_reply_becomes_one() {
         ),
         ("/string", 200, Some("text/plain; charset=utf-8"), b"text\n"),
         ("/bytes", 200, Some("application/octet-stream"), &[0, 255]),
-        (
-            "/pair",
-            418,
-            Some("text/plain; charset=utf-8"),
-            b"teapot\n",
-        ),
+        ("/pair", 418, Some("text/plain; charset=utf-8"), b"teapot\n"),
         ("/ok", 200, Some("text/plain; charset=utf-8"), b"fine\n"),
         (
             "/err",

@@ -9,7 +9,7 @@ use super::histogram::{Cells, whole};
 use super::standing::{Recent, Standing};
 use super::{GateState, Snapshot, Totals};
 
-/// Samples kept: ten minutes of them, about 34 KiB.
+/// Samples kept: ten minutes of them, 31 KiB.
 pub(crate) const SAMPLES: usize = 600;
 
 /// From one sample to the next.
