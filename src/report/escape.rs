@@ -1,4 +1,4 @@
-//! Strings for JSON (RFC 8259 section 7).
+//! Strings for JSON (RFC 8259 section 7): names and errors come from elsewhere, and may hold anything.
 
 use std::fmt::{self, Display, Write};
 
@@ -27,6 +27,17 @@ impl Display for Quoted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn a_json_string_reads_back_as_it_was(text in ".*", control in "[\\x00-\\x7f]*") {
+            for text in [text, control] {
+                let quoted = Quoted(&text).to_string();
+                let read: String = serde_json::from_str(&quoted).expect("JSON");
+                assert_eq!(read, text);
+            }
+        }
+    }
 
     #[test]
     fn every_string_comes_back_from_a_parser() {
