@@ -1,18 +1,22 @@
 //! PostgreSQL: start-up, a login, and `SELECT 1`, in version 3.0 of its protocol
 //! (<https://www.postgresql.org/docs/current/protocol-flow.html>).
 //!
-//! The messages and the arithmetic of logins are the `postgres-protocol` crate's; what is read and in which order is here.
+//! The messages are the `postgres-protocol` crate's; what is read and in which order is here.
+
+mod scram;
 
 use std::io;
 use std::time::Instant;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::backend::{self, ErrorResponseBody, Message};
 use postgres_protocol::message::frontend;
 
+use self::scram::SCRAM_SHA_256;
 use super::url::{Endpoint, Secret, StoreUrlError, Url, UrlPart};
 use super::wire::Wire;
 use super::words::clean;
@@ -51,6 +55,7 @@ impl Postgres {
         let mut session = Session {
             wire: Wire::connect(&self.endpoint, deadline)?,
             login: self,
+            deadline,
             messages: 0,
         };
         match session.start()? {
@@ -70,6 +75,7 @@ enum Login {
 struct Session<'a> {
     wire: Wire,
     login: &'a Postgres,
+    deadline: Instant,
     messages: usize,
 }
 
@@ -128,23 +134,27 @@ impl Session<'_> {
 
     /// The exchange of SCRAM (RFC 5802), at whose end each side has shown the other that it knows the password.
     fn scram(&mut self, password: &[u8]) -> Result<(), CheckError> {
-        let mut scram = ScramSha256::new(password, ChannelBinding::unsupported());
+        let mut nonce = [0; scram::NONCE];
+        getrandom::fill(&mut nonce)
+            .map_err(|error| CheckError::new(format!("login: no random numbers: {error}")))?;
+        let begun = scram::Begun::new("", STANDARD.encode(nonce));
         self.send(|buffer| {
-            frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), buffer)
+            frontend::sasl_initial_response(SCRAM_SHA_256, begun.message().as_bytes(), buffer)
         })?;
         let Message::AuthenticationSaslContinue(body) = self.receive()? else {
             return Err(unexpected("the continuation of SCRAM"));
         };
-        scram
-            .update(body.data())
-            .map_err(|error| self.failure(&error))?;
-        self.send(|buffer| frontend::sasl_response(scram.message(), buffer))?;
+        let in_time = || Instant::now() < self.deadline;
+        let proved = begun
+            .prove(password, body.data(), in_time)
+            .map_err(|error| self.scram_failure(&error))?;
+        self.send(|buffer| frontend::sasl_response(proved.message(), buffer))?;
         let Message::AuthenticationSaslFinal(body) = self.receive()? else {
             return Err(unexpected("the end of SCRAM"));
         };
-        scram
-            .finish(body.data())
-            .map_err(|error| self.failure(&error))
+        proved
+            .verify(body.data())
+            .map_err(|error| self.scram_failure(&error))
     }
 
     /// Waits till the server is ready, has it answer a query, and says goodbye.
@@ -247,6 +257,11 @@ impl Session<'_> {
             "login: {}",
             self.clean(error.to_string().as_bytes())
         ))
+    }
+
+    fn scram_failure(&self, error: &str) -> CheckError {
+        let error = self.clean(error.as_bytes());
+        CheckError::new(format!("login: {SCRAM_SHA_256}: {error}"))
     }
 
     fn clean(&self, text: &[u8]) -> String {
