@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use crossbeam_channel::RecvTimeoutError;
+
 use super::url::{Endpoint, Host};
 use crate::health::checks::CheckError;
 
@@ -63,26 +65,30 @@ fn by_deadline(
     lookup: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
 ) -> Result<Vec<SocketAddr>, CheckError> {
     let place = Place::take(count)
-        .ok_or_else(|| failed(name, "too many other names are being resolved"))?;
-    let (answer, answered) = crossbeam_channel::bounded(1);
-    thread::Builder::new()
+        .ok_or_else(|| failed(name, &"too many other names are being resolved"))?;
+    // The thread's end is awaited, and not a message of addresses: a channel of those would be 10 KB more of code.
+    let (running, ended) = crossbeam_channel::bounded::<()>(0);
+    let thread = thread::Builder::new()
         .name("plimsoll-resolve".to_owned())
         .spawn(move || {
-            let addresses = lookup();
-            drop(place);
-            // Who asked may have stopped waiting.
-            let _ = answer.send(addresses);
+            // Dropped last, and by a panic too.
+            let _running = running;
+            let _place = place;
+            lookup()
         })
-        .map_err(|error| failed(name, error))?;
-    match answered.recv_deadline(deadline) {
-        Ok(Ok(addresses)) if addresses.is_empty() => Err(failed(name, "it has no address")),
+        .map_err(|error| failed(name, &error))?;
+    if ended.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
+        return Err(failed(name, &"no answer in time"));
+    }
+    match thread.join() {
+        Ok(Ok(addresses)) if addresses.is_empty() => Err(failed(name, &"it has no address")),
         Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(failed(name, error)),
-        Err(_) => Err(failed(name, "no answer in time")),
+        Ok(Err(error)) => Err(failed(name, &error)),
+        Err(_) => Err(failed(name, &"the resolver panicked")),
     }
 }
 
-fn failed(name: &str, why: impl std::fmt::Display) -> CheckError {
+fn failed(name: &str, why: &dyn std::fmt::Display) -> CheckError {
     CheckError::new(format!("cannot resolve {name}: {why}"))
 }
 
@@ -123,6 +129,18 @@ mod tests {
             by_deadline("db", deadline, &COUNT, quick),
             Ok(vec![address])
         );
+    }
+
+    #[test]
+    fn a_resolver_that_panics_is_an_error_and_gives_its_place_back() {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let deadline = Instant::now() + PATIENCE;
+        let error = by_deadline("db", deadline, &COUNT, || panic!("on purpose")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot resolve db: the resolver panicked"
+        );
+        assert_eq!(COUNT.load(Ordering::Relaxed), 0);
     }
 
     #[test]
