@@ -63,6 +63,7 @@ mod random;
 mod report;
 mod request;
 mod response;
+mod roster;
 mod server;
 mod service;
 mod workers;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::exchange::{Exchange, Stage};
-use crate::frontend::head::{ID_HEADER, RAW_PREFIX, decode_raw};
+use crate::frontend::head::{RAW_PREFIX, decode_raw};
+use crate::frontend::intake::target_start;
 use crate::health::Health;
 
 /// A whole request: its head, and its body behind a [`Read`].
@@ -71,7 +72,8 @@ impl Request {
     /// The target in origin form: path and query, or `*`.
     #[must_use]
     pub fn url(&self) -> &str {
-        self.inner().url()
+        let url = self.inner().url();
+        &url[target_start(url)..]
     }
 
     /// The target up to its `?`, not decoded.
@@ -117,15 +119,13 @@ impl Request {
         })
     }
 
-    /// Index, client's name and value in transit of each header, without the internal one.
+    /// Index, client's name and value in transit of each header.
     fn entries(&self) -> impl Iterator<Item = (usize, &str, &str)> {
         let headers = self.inner().headers().iter().enumerate();
-        headers.filter_map(|(index, header)| {
+        headers.map(|(index, header)| {
             let field = header.field.as_str().as_str();
-            (field != ID_HEADER).then(|| {
-                let field = field.strip_prefix(RAW_PREFIX).unwrap_or(field);
-                (index, field, header.value.as_str())
-            })
+            let field = field.strip_prefix(RAW_PREFIX).unwrap_or(field);
+            (index, field, header.value.as_str())
         })
     }
 

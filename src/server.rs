@@ -24,6 +24,7 @@ use crate::health::checks::{Check, CheckSettings, Watched, runner};
 use crate::health::{Health, reset};
 use crate::random::{self, Random};
 use crate::report::Paths;
+use crate::roster::Roster;
 use crate::service::Manager;
 use crate::workers::{self, Handover, Shared};
 
@@ -361,6 +362,7 @@ impl Server {
             handler,
             health: health.clone(),
             handover: Handover::new(places(config.workers)),
+            roster: Roster::new(config.workers),
             frontend: sender,
             closing: AtomicBool::new(false),
         });
@@ -527,6 +529,7 @@ impl Server {
         for _ in &running.workers {
             running.shared.server.unblock();
         }
+        running.shared.roster.call(running.workers.len());
         // A handler or a check that hangs can't be ended; its thread is left to it.
         let checks_grace = Instant::now() + JOIN_GRACE;
         let grace = until.max(checks_grace);

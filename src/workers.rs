@@ -4,7 +4,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,12 +13,13 @@ use mio::net::TcpStream;
 
 use crate::exchange::{Exchange, Stage, lock};
 use crate::frontend::connection::{After, Piece};
-use crate::frontend::intake::{GREETING, greeted};
+use crate::frontend::intake::{GREETING, carried_id, greeted};
 use crate::frontend::wake::{Message, Sender};
 use crate::handler::Handler;
 use crate::health::{Health, Outcome, bump};
 use crate::request::Request;
 use crate::response::{DateCache, Payload, Progress, Response, Stream};
+use crate::roster::Roster;
 
 /// What the workers and the frontend share.
 pub(crate) struct Shared {
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) handler: Box<dyn Handler>,
     pub(crate) health: Arc<Health>,
     pub(crate) handover: Handover,
+    pub(crate) roster: Roster,
     pub(crate) frontend: Sender,
     pub(crate) closing: AtomicBool,
 }
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Handover {
     places: Box<[Mutex<Option<Entry>>]>,
+    /// How many have been taken.
+    taken: AtomicU64,
 }
 
 /// An exchange under its id.
@@ -49,7 +53,8 @@ impl Handover {
     pub(crate) fn new(places: usize) -> Self {
         debug_assert!(places <= 1 << PLACE_BITS);
         let places = (0..places).map(|_| Mutex::new(None)).collect();
-        Self { places }
+        let taken = AtomicU64::new(0);
+        Self { places, taken }
     }
 
     /// The id of the `count`-th exchange, at that place.
@@ -68,7 +73,14 @@ impl Handover {
     pub(crate) fn take(&self, id: u64) -> Option<Arc<Exchange>> {
         let mut place = lock(self.places.get(Self::place(id))?);
         let (_, exchange) = place.take_if(|(holder, _)| *holder == id)?;
+        drop(place);
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Some(exchange)
+    }
+
+    /// How many have been taken since the start.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// The place that an id names.
@@ -140,17 +152,21 @@ const COPY_UP_TO: usize = 16 * 1024;
 /// reply makes progress, and other requests have their turn.
 const STREAM_TURN: Duration = Duration::from_millis(20);
 
+/// How long a worker looks for the next request before it blocks.
+const SPIN: Duration = Duration::from_micros(50);
+
 /// A worker's buffer keeps no more than this between requests.
 const KEEP_BUFFER: usize = 64 * 1024;
 
 impl Worker {
     fn run(&mut self) {
-        while !self.shared.closing.load(Ordering::Acquire) {
-            match self.shared.server.recv() {
-                Ok(request) => self.take(request),
+        while !self.is_closing() {
+            match self.next() {
+                Ok(Some(request)) => self.take(request),
+                Ok(None) => {}
                 // How tiny_http says that it was told to wake up; or that its accept thread has failed, after which
                 // the open streams go on.
-                Err(error) if self.shared.closing.load(Ordering::Acquire) => {
+                Err(error) if self.is_closing() => {
                     log::trace!("worker {} stops: {error}", self.index);
                 }
                 Err(error) => log::error!("no further streams to the workers: {error}"),
@@ -161,9 +177,35 @@ impl Worker {
         }
     }
 
+    fn is_closing(&self) -> bool {
+        self.shared.closing.load(Ordering::Acquire)
+    }
+
+    /// The next request: at once if there is one, else when one comes. `None` when the server is stopping.
+    fn next(&self) -> io::Result<Option<tiny_http::Request>> {
+        let server = &self.shared.server;
+        if let Some(request) = server.try_recv()? {
+            return Ok(Some(request));
+        }
+        let listening = self.shared.roster.listen(self.index);
+        if listening.may_spin() {
+            let until = Instant::now() + SPIN;
+            while Instant::now() < until && !self.is_closing() {
+                if let Some(request) = server.try_recv()? {
+                    return Ok(Some(request));
+                }
+                // Whoever else wants this processor has it.
+                std::thread::yield_now();
+            }
+        }
+        if self.is_closing() {
+            return Ok(None);
+        }
+        server.recv().map(Some)
+    }
+
     fn take(&mut self, inner: tiny_http::Request) {
-        let id = inner.headers().last().map(|header| header.value.as_str());
-        let id = id.and_then(|id| u64::from_str_radix(id, 16).ok());
+        let id = carried_id(inner.url());
         if let Some((stream, attempt)) = id.and_then(greeted) {
             drop(inner.into_writer());
             self.shared

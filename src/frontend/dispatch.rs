@@ -9,7 +9,7 @@ use super::connection::{After, CloseReason, Event, Incoming};
 use super::doors::Door;
 use super::head::{Method, Version};
 use super::refusal::Refusal;
-use super::{AHEAD, Frontend, HandedOver, MOST_AHEAD, Waiting};
+use super::{AHEAD, Frontend, HandedOver, MOST_AHEAD, STANDSTILL, Waiting};
 use crate::exchange::{Admitted, Exchange, Origin, ReplyRules, Stage};
 use crate::health::gate::Entry;
 use crate::health::{Outcome, bump};
@@ -204,6 +204,42 @@ impl Frontend {
             let due = self.queue_deadline(exchange);
             self.ahead.push_back((due, exchange.clone()));
         }
+    }
+
+    /// Exchanges handed over that no worker has taken yet.
+    fn untaken(&self) -> u64 {
+        let taken = self.shared.handover.taken();
+        self.handed_count.saturating_sub(taken)
+    }
+
+    /// Calls as many workers as what is handed over needs.
+    pub(super) fn call_workers(&mut self, now: Instant) {
+        let untaken = self.untaken();
+        let taken = self.handed_count - untaken;
+        if untaken == 0 || taken != self.taken.0 {
+            self.taken = (taken, now);
+        }
+        if untaken == 0 {
+            return;
+        }
+        let (busy, roster) = (self.busy(), &self.shared.roster);
+        roster.set_sparse(busy == 1);
+        let awake = roster.awake();
+        if awake == self.workers {
+            return;
+        }
+        let mut needed = roster.needed(busy, self.shared.health.predicted());
+        if now >= self.taken.1 + STANDSTILL {
+            self.taken.1 = now;
+            needed = needed.max(awake + 1);
+        }
+        roster.call(needed.saturating_sub(awake));
+    }
+
+    /// When to look whether the workers that are awake take what is handed over.
+    pub(super) fn calls_workers_at(&self) -> Option<Instant> {
+        let waits = self.untaken() > 0 && self.shared.roster.awake() < self.workers;
+        waits.then(|| self.taken.1 + STANDSTILL)
     }
 
     /// Has a worker go on with a client's reply.

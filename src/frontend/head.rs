@@ -18,8 +18,6 @@ use super::refusal::Refusal;
 
 /// Name prefix of a field that `tiny_http` must not see as it is; the value is percent-encoded, see [`decode_raw`].
 pub(crate) const RAW_PREFIX: &str = "plimsoll-raw-";
-/// Name of the field that carries an exchange's id through `tiny_http`.
-pub(crate) const ID_HEADER: &str = "plimsoll-id";
 
 /// Fields of clients with this prefix are dropped: only the frontend writes them.
 const RESERVED_PREFIX: &[u8] = b"plimsoll-";
@@ -174,7 +172,7 @@ impl Head {
     }
 
     /// The head for `tiny_http`: `METHOD SP target SP HTTP/1.1 CRLF`, then the fields in the client's order, each
-    /// ended by CRLF. The empty line at the end is missing, so that the id can still be added.
+    /// ended by CRLF. The intake adds the exchange's id and the empty line at the end.
     ///
     /// Fields that `tiny_http` would act on, and values that aren't ASCII, have [`RAW_PREFIX`] before the name and
     /// their value percent-encoded; so this is at most three times as long as the client's head, plus

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mio::net::UnixStream;
 
-use super::head::ID_HEADER;
 use crate::error::Error;
 
 /// Two streams keep two of tiny_http's parsers busy; more were not faster.
@@ -113,6 +112,9 @@ enum State {
 #[derive(Debug)]
 struct Stream {
     state: State,
+    /// Whether the event loop watches for room. Not always: a Unix stream reports it with everything that is read from
+    /// it, and would wake the frontend once more for every request.
+    awaits_room: bool,
     /// Heads that the stream has not taken yet. Bounded by the number of exchanges handed over at once.
     pending: Vec<u8>,
     /// Greetings of earlier tries must not vouch for a later one.
@@ -124,14 +126,15 @@ struct Stream {
 pub(crate) struct Intake {
     path: PathBuf,
     streams: Vec<Stream>,
-    /// The stream that takes the next head.
-    next: usize,
 }
 
 /// What is to be done about a stream that has just been opened.
 pub(crate) trait Register {
-    /// Watches `socket` for readiness under the stream's number.
+    /// Watches `socket` for what can be read, under the stream's number.
     fn register(&mut self, socket: &mut UnixStream, stream: usize) -> io::Result<()>;
+
+    /// Watches it for room too, or no more.
+    fn watch_room(&mut self, socket: &mut UnixStream, stream: usize, on: bool) -> io::Result<()>;
 }
 
 /// A greeting's id: above every exchange's, and different at every attempt.
@@ -152,13 +155,13 @@ impl Intake {
     pub(crate) fn new(path: PathBuf, now: Instant) -> Self {
         let streams = (0..STREAMS).map(|_| Stream {
             state: State::Closed { retry_at: now },
+            awaits_room: false,
             pending: Vec::new(),
             attempt: 0,
         });
         Self {
             path,
             streams: streams.collect(),
-            next: 0,
         }
     }
 
@@ -179,17 +182,12 @@ impl Intake {
     /// Queues a canonical head with its exchange's id on the next open stream, and returns which; `None` when none
     /// is open. [`flush`](Self::flush) sends what is queued, in one write for each stream.
     pub(crate) fn push(&mut self, canonical: &[u8], id: u64) -> Option<usize> {
-        for step in 0..self.streams.len() {
-            let number = (self.next + step) % self.streams.len();
-            let stream = &mut self.streams[number];
-            if matches!(stream.state, State::Open { .. }) {
-                stream.pending.extend_from_slice(canonical);
-                push_id(&mut stream.pending, id);
-                self.next = number + 1;
-                return Some(number);
-            }
-        }
-        None
+        let open = self.streams.iter_mut().enumerate();
+        let open = open.filter(|(_, stream)| matches!(stream.state, State::Open { .. }));
+        // The first while there is little to do: the other's thread may sleep then.
+        let (number, stream) = open.min_by_key(|(_, stream)| stream.pending.len())?;
+        push_with_id(&mut stream.pending, canonical, id);
+        Some(number)
     }
 
     /// Opens what is due. One stream at a time is on trial.
@@ -247,22 +245,22 @@ impl Intake {
     }
 
     /// Writes what is queued as far as the streams take it; returns the number of a stream that broke.
-    pub(crate) fn flush(&mut self, now: Instant) -> Option<usize> {
+    pub(crate) fn flush(&mut self, register: &mut impl Register, now: Instant) -> Option<usize> {
         for (number, stream) in self.streams.iter_mut().enumerate() {
             let State::Open { socket } = &mut stream.state else {
                 continue;
             };
-            while !stream.pending.is_empty() {
-                match socket.write(&stream.pending) {
-                    Ok(count) if count == stream.pending.len() => stream.pending.clear(),
-                    Ok(count) => drop(stream.pending.drain(..count)),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => {
-                        stream.fail(&error.to_string(), now);
-                        return Some(number);
-                    }
+            let sent = send(socket, &mut stream.pending).and_then(|()| {
+                let full = !stream.pending.is_empty();
+                if full != stream.awaits_room {
+                    register.watch_room(socket, number, full)?;
+                    stream.awaits_room = full;
                 }
+                Ok(())
+            });
+            if let Err(error) = sent {
+                stream.fail(&error.to_string(), now);
+                return Some(number);
             }
         }
         None
@@ -312,8 +310,23 @@ impl Stream {
     fn fail(&mut self, why: &str, now: Instant) {
         log::warn!("a stream to the workers broke ({why}); opening it again");
         self.pending.clear();
+        self.awaits_room = false;
         self.state = State::Closed { retry_at: now };
     }
+}
+
+/// Writes what is pending as far as the socket takes it.
+fn send(socket: &mut UnixStream, pending: &mut Vec<u8>) -> io::Result<()> {
+    while !pending.is_empty() {
+        match socket.write(pending) {
+            Ok(count) if count == pending.len() => pending.clear(),
+            Ok(count) => drop(pending.drain(..count)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn open(
@@ -324,20 +337,35 @@ fn open(
 ) -> io::Result<UnixStream> {
     let mut socket = UnixStream::connect(path)?;
     register.register(&mut socket, number)?;
-    let mut head = b"OPTIONS * HTTP/1.1\r\n".to_vec();
-    push_id(&mut head, greeting);
+    let mut head = Vec::new();
+    push_with_id(&mut head, b"OPTIONS * HTTP/1.1\r\n", greeting);
     // A new stream's buffer is empty: it takes these bytes at once, or is not worth having.
     socket.write_all(&head)?;
     Ok(socket)
 }
 
-fn push_id(out: &mut Vec<u8>, id: u64) {
-    out.extend_from_slice(ID_HEADER.as_bytes());
-    out.extend_from_slice(b": ");
-    for shift in (0..16).rev() {
-        out.push(b"0123456789abcdef"[(id >> (4 * shift) & 15) as usize]);
+/// Appends a canonical head with its exchange's id, in hexadecimal digits before the target. `tiny_http` spends dozens
+/// of allocations on a request and several on each header, so the id is not in one.
+fn push_with_id(out: &mut Vec<u8>, canonical: &[u8], id: u64) {
+    let method = canonical.iter().position(|&byte| byte == b' ');
+    let (method, rest) = canonical.split_at(method.map_or(0, |at| at + 1));
+    out.extend_from_slice(method);
+    let digits = (u64::BITS - id.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[(id >> (4 * place) & 15) as usize]);
     }
-    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(rest);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Where the client's target begins in the one that went through `tiny_http`: at its `/` or `*`, which is no digit.
+pub(crate) fn target_start(url: &str) -> usize {
+    url.find(['/', '*']).unwrap_or(url.len())
+}
+
+/// The id before a target that went through `tiny_http`.
+pub(crate) fn carried_id(url: &str) -> Option<u64> {
+    u64::from_str_radix(&url[..target_start(url)], 16).ok()
 }
 
 #[cfg(test)]

@@ -80,6 +80,10 @@ const MOST_AHEAD: usize = 64;
 /// 64; with a handler of a millisecond a worker has one job ahead, with one of 20 ms none.
 const AHEAD: Duration = Duration::from_millis(1);
 
+/// When no request has been taken for this time though some are handed over, the workers that are awake are busy for
+/// longer than was predicted, and another one is called.
+const STANDSTILL: Duration = Duration::from_millis(1);
+
 /// The size of the hand-over table: every exchange that can be handed over at once.
 pub(crate) fn places(workers: usize) -> usize {
     workers + MOST_AHEAD
@@ -91,8 +95,14 @@ struct Registrar<'a>(&'a Registry);
 impl Register for Registrar<'_> {
     fn register(&mut self, socket: &mut UnixStream, stream: usize) -> io::Result<()> {
         let token = Token(STREAM - stream);
-        self.0
-            .register(socket, token, Interest::READABLE | Interest::WRITABLE)
+        self.0.register(socket, token, Interest::READABLE)
+    }
+
+    fn watch_room(&mut self, socket: &mut UnixStream, stream: usize, on: bool) -> io::Result<()> {
+        let room = on.then_some(Interest::WRITABLE);
+        let interest = room.map_or(Interest::READABLE, |room| Interest::READABLE | room);
+        let token = Token(STREAM - stream);
+        self.0.reregister(socket, token, interest)
     }
 }
 
@@ -146,6 +156,8 @@ pub(crate) struct Frontend {
     handed: Vec<Option<HandedOver>>,
     /// How many were handed over since the start.
     handed_count: u64,
+    /// How many of them the workers had taken when that last changed, and when that was.
+    taken: (u64, Instant),
     /// Exchanges handed over that no worker was seen to have: their queue budget still runs.
     ahead: VecDeque<(Instant, Arc<Exchange>)>,
     /// Replies to go on with, and replies without a client whose readers are to be dropped: by a worker.
@@ -209,6 +221,7 @@ impl Frontend {
             free_places: (0..places).rev().collect(),
             handed: (0..places).map(|_| None).collect(),
             handed_count: 0,
+            taken: (0, now),
             ahead: VecDeque::new(),
             resuming: VecDeque::new(),
             resumed: false,
@@ -253,9 +266,13 @@ impl Frontend {
             self.handle_timeouts(now);
             self.accept(now);
             self.hand_over(now);
-            while let Some(stream) = self.intake.flush(now) {
+            while let Some(stream) = {
+                let registrar = &mut Registrar(self.poll.registry());
+                self.intake.flush(registrar, now)
+            } {
                 self.fail_stream(stream, now);
             }
+            self.call_workers(now);
             if self.intake.is_complete()
                 && let Some(ready) = self.ready.take()
             {
@@ -305,6 +322,7 @@ impl Frontend {
             self.doors.next_timeout(),
             self.drain.as_ref().map(Drain::next_timeout),
             Some(self.sample_due),
+            self.calls_workers_at(),
         ];
         let due = due.into_iter().flatten().min()?;
         // The system counts whole milliseconds; less than one would be none, and a busy loop.
