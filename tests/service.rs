@@ -137,6 +137,19 @@ fn a_manager_hears_of_a_trip() {
 }
 
 #[test]
+fn a_store_that_is_down_is_named_and_the_signs_of_life_go_on() {
+    for (option, status) in [(",critical", "unhealthy"), ("", "warning")] {
+        let manager = Manager::at_a_path();
+        let check = format!("db=tcp://127.0.0.1:1,interval=200ms,fall=2{option}");
+        let _server = manager.start(&["--check", &check], &[("WATCHDOG_USEC", "400000")]);
+        manager.hear_until(&format!("STATUS={status}: db is down"));
+        for _ in 0..4 {
+            manager.hear_until("WATCHDOG=1");
+        }
+    }
+}
+
+#[test]
 fn signs_of_life_come_at_half_the_watchdogs_time_and_end_when_every_worker_is_stuck() {
     let manager = Manager::at_a_path();
     let stuck = ["--work", "1h", "--workers", "2", "--gate", "off"];
