@@ -313,6 +313,7 @@ fn a_body_that_is_too_large_is_413() {
         "x".repeat(1000)
     );
     assert_eq!(ask(scene.server.local_addr(), largest).status, 200);
+    assert_eq!(scene.totals().body_too_large, 6);
 }
 
 #[test]
@@ -323,6 +324,7 @@ fn a_target_that_is_too_long_is_414() {
     scene.refuses(414, format!("GET /{target} HTTP/1.1\r\nHost: x\r\n\r\n"));
     let reply = get(scene.server.local_addr(), &format!("/{}", "a".repeat(900)));
     assert_eq!(reply.status, 200);
+    assert_eq!(scene.totals().head_too_large, 2);
 }
 
 #[test]
@@ -347,6 +349,14 @@ fn a_head_that_is_too_large_is_431() {
         with(&format!("X: {}", "a".repeat(4000))),
     );
     assert_eq!(reply.status, 200);
+    assert_eq!(scene.totals().head_too_large, 3);
+    let page = get(scene.server.local_addr(), "/metrics");
+    for line in [
+        "plimsoll_too_large_requests_total{part=\"head\"} 3",
+        "plimsoll_too_large_requests_total{part=\"body\"} 0",
+    ] {
+        assert!(page.text().lines().any(|found| found == line), "{line}");
+    }
 }
 
 #[test]

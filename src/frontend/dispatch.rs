@@ -21,8 +21,12 @@ impl Frontend {
         match event {
             Event::Request(incoming) => self.handle_request(slot, *incoming, now),
             Event::Refused(refusal) => {
-                if refusal == Refusal::TooSlow {
-                    bump(&self.shared.health.counts.too_slow);
+                let counts = &self.shared.health.counts;
+                match refusal {
+                    Refusal::TooSlow => bump(&counts.too_slow),
+                    Refusal::HeadTooLarge | Refusal::TargetTooLong => bump(&counts.head_too_large),
+                    Refusal::BodyTooLarge => bump(&counts.body_too_large),
+                    _ => {}
                 }
                 let outcome = if refusal.is_client_fault() {
                     Outcome::Bad

@@ -114,6 +114,10 @@ counts! {
     idle_closed,
     /// Requests that were not whole in time: answered 408.
     too_slow,
+    /// Requests whose head or trailers were larger than the limit: answered 414 or 431.
+    head_too_large,
+    /// Requests whose body was larger than the limit: answered 413.
+    body_too_large,
     /// Replies that made no progress for the write timeout: cut.
     write_timeouts,
     /// Times that accepting paused because all connections were in use.

@@ -232,6 +232,16 @@ fn requests(page: &mut Page, now: &Snapshot) {
     ] {
         page.counter(&format!("plimsoll_{name}_total"), help, value);
     }
+    let too_large = [
+        ("head", totals.head_too_large),
+        ("body", totals.body_too_large),
+    ];
+    page.counters(
+        "plimsoll_too_large_requests_total",
+        "Requests refused for their size: answered 414 or 431 (head), 413 (body).",
+        "part",
+        &too_large,
+    );
 }
 
 fn connections(page: &mut Page, now: &Snapshot) {
