@@ -409,6 +409,8 @@ fn in_a_browser_data_stores_are_listed_and_what_they_say_is_text() {
          "duration": 0.25, "failures": 4, "error": wild, "pool": null},
         {"name": "db", "critical": true, "state": "up", "for": 3.5, "last_run": 1.0, "last_success": 1.0,
          "duration": 0.002, "failures": 0, "error": null, "pool": {"used": 3, "idle": 1, "max": 10}},
+        {"name": "database", "critical": true, "state": "down", "for": 3.5, "last_run": 1.0, "last_success": 1.0,
+         "duration": 0.002, "failures": 9, "error": "no answer ".repeat(30), "pool": null},
     ]);
     let report = report.to_string();
     let server = quiet(1)
@@ -424,7 +426,7 @@ fn in_a_browser_data_stores_are_listed_and_what_they_say_is_text() {
         .start()
         .expect("a server");
     browser.open(&format!("http://{}/status", server.local_addr()));
-    browser.wait_until("document.querySelectorAll('#checks tbody tr').length == 2");
+    browser.wait_until("document.querySelectorAll('#checks tbody tr').length == 3");
     let rows = browser.run(
         "return Array.from(document.querySelectorAll('#checks tbody tr'), \
          row => Array.from(row.children, cell => cell.textContent))",
@@ -439,4 +441,18 @@ fn in_a_browser_data_stores_are_listed_and_what_they_say_is_text() {
     assert_eq!(rows[1][6], "3 used, 1 idle of 10");
     assert_eq!(browser.text("word"), format!("Warning: {wild} is down"));
     assert_eq!(browser.run("return document.images.length"), 0);
+
+    // However long an error is, neither names nor labels are broken for it.
+    browser.set_media(800, false);
+    let lines = "return Array.from(document.querySelectorAll('#checks tbody th'), \
+                   cell => { const text = document.createRange(); text.selectNodeContents(cell); \
+                   return text.getClientRects().length })";
+    let lines = browser.run(lines);
+    assert_eq!((&lines[1], &lines[2]), (&1.into(), &1.into()), "{lines}");
+    browser.set_media(360, false);
+    let labels = browser.run(
+        "const cells = document.querySelectorAll('#checks tbody td:last-child'); \
+         return Array.from(cells, cell => getComputedStyle(cell, '::before').width)",
+    );
+    assert_eq!(labels[1], labels[2], "{labels}");
 }

@@ -127,7 +127,13 @@ pub(crate) fn detail(now: &Snapshot, recent: Recent) -> String {
             format!("resetting, reopens in {seconds} s")
         }
         Cause::AllStuck => "every worker is stuck".into(),
-        Cause::CriticalDown(check) | Cause::StoreDown(check) => format!("{} is down", check.name),
+        Cause::CriticalDown(check) | Cause::StoreDown(check) => {
+            let down = now.checks.iter();
+            match down.filter(|check| check.state == CheckState::Down).count() {
+                0 | 1 => format!("{} is down", check.name),
+                all => format!("{} and {} more are down", check.name, all - 1),
+            }
+        }
         Cause::NotAsked(check) => format!("{} was not asked yet", check.name),
         Cause::HalfOpen => "one request at a time".into(),
         Cause::SomeStuck => format!("{} of {} workers stuck", now.workers_stuck, now.workers),

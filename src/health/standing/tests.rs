@@ -144,7 +144,7 @@ fn a_data_store_is_named_with_what_is_wrong_with_it() {
         &now,
         QUIET,
         Standing::Unhealthy,
-        "db is down",
+        "db and 1 more are down",
         "not heard of",
     );
     now.checks = vec![store("db", true, CheckState::Up)];
@@ -171,7 +171,7 @@ fn the_gravest_cause_is_told() {
     assert_eq!(Standing::of(&now, CROWD), Standing::Recovering);
     now.checks.push(store("db", true, CheckState::Down));
     assert_eq!(Standing::of(&now, CROWD), Standing::Unhealthy);
-    assert_eq!(detail(&now, CROWD), "db is down");
+    assert_eq!(detail(&now, CROWD), "db and 1 more are down");
     now.draining = true;
     assert_eq!(Standing::of(&now, CROWD), Standing::Draining);
 }

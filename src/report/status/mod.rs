@@ -18,7 +18,7 @@ const PAGE: &str = include_str!("page.html");
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; ",
-    "style-src 'sha256-C785nBf8YoGM9Yh6m8ES7cxmYBnYMfqSmawV8aKtwqE='; ",
+    "style-src 'sha256-P3UqWRaq4zsEDcrNQnBHkP6DexMPpjCaslouigagT7c='; ",
     "script-src 'sha256-VWkVzzAFYttPHk1kql9NrIn7yAxx4Gmh5v45iQSbis0='",
 );
 
