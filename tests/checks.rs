@@ -10,10 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, NEVER, PATIENCE, get, quiet, wait_until};
+use common::{Client, NEVER, PATIENCE, get, quiet, report, wait_until};
 use plimsoll::{
-    Check, CheckError, CheckReport, CheckSettings, CheckState, Config, PoolStatus, Server, Status,
-    WatchedStore,
+    Check, CheckError, CheckSettings, CheckState, Config, PoolStatus, Server, Status, WatchedStore,
 };
 
 /// Runs that follow each other quickly, and of which one decides.
@@ -102,14 +101,6 @@ impl Drop for Release {
     fn drop(&mut self) {
         self.0.release();
     }
-}
-
-fn report(server: &Server, name: &str) -> CheckReport {
-    let snapshot = server.health().snapshot();
-    let mut checks = snapshot.checks.into_iter();
-    checks
-        .find(|check| &*check.name == name)
-        .expect("a check of that name")
 }
 
 fn state(server: &Server, name: &str) -> CheckState {

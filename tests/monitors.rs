@@ -7,12 +7,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::process::{Process, TempDir, find, free_port};
+use common::process::{self, Process, TempDir, find, free_port};
 use common::{Client, Latch, NEVER, PATIENCE, ask, get, quiet, wait_until};
 use plimsoll::{Builder, GateMode, Request, Server};
 
@@ -271,22 +271,7 @@ fn prometheus_scrapes_the_server() {
 
 /// Runs promtool on a text, and gives all that it says.
 fn promtool(program: &Path, arguments: &[&str], input: &str) -> (bool, String) {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool starts");
-    let mut stdin = child.stdin.take().expect("stdin is piped");
-    stdin.write_all(input.as_bytes()).expect("promtool reads");
-    drop(stdin);
-    let output = child.wait_with_output().expect("promtool ends");
-    let said = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&said).into_owned(),
-    )
+    process::run(Command::new(program).args(arguments), input)
 }
 
 #[test]

@@ -11,10 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::process::{Process, TempDir, find, free_port};
-use common::{NEVER, PATIENCE, get, quiet, wait_until};
-use plimsoll::{
-    Check, CheckReport, CheckSettings, CheckState, PoolCheck, PoolStatus, Server, Status,
-};
+use common::{NEVER, PATIENCE, get, quiet, report, wait_until};
+use plimsoll::{Check, CheckSettings, CheckState, PoolCheck, PoolStatus, Server, Status};
 use r2d2::{ManageConnection, Pool};
 use rusqlite::{Connection, OpenFlags};
 
@@ -81,14 +79,6 @@ fn watch<M: ManageConnection + Clone>(pool: &Pool<M>, manager: &M) -> Server {
         )
         .start()
         .expect("a server")
-}
-
-fn report(server: &Server, name: &str) -> CheckReport {
-    let snapshot = server.health().snapshot();
-    let mut checks = snapshot.checks.into_iter();
-    checks
-        .find(|check| &*check.name == name)
-        .expect("a check of that name")
 }
 
 #[track_caller]

@@ -382,8 +382,7 @@ mod tests {
     use crate::config::Config;
     use crate::health::checks::{CheckState, PoolStatus};
     use crate::report::tests::check;
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
+    use std::process::Command;
     use std::time::Instant;
 
     #[test]
@@ -407,22 +406,8 @@ mod tests {
         now.checks[0].pool = Some(PoolStatus::default());
         let page = metrics(&now, &health);
         assert!(page.contains("\nplimsoll_pool_connections_max{"), "{page}");
-        let mut child = Command::new(program)
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("promtool starts");
-        let mut stdin = child.stdin.take().expect("stdin is piped");
-        stdin.write_all(page.as_bytes()).expect("promtool reads");
-        drop(stdin);
-        let output = child.wait_with_output().expect("promtool ends");
-        let said = [output.stdout, output.stderr].concat();
-        assert!(
-            output.status.success() && said.is_empty(),
-            "{}",
-            String::from_utf8_lossy(&said)
-        );
+        let mut promtool = Command::new(program);
+        let (good, said) = programs::run(promtool.args(["check", "metrics"]), &page);
+        assert!(good && said.is_empty(), "{said}");
     }
 }

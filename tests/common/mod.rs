@@ -15,7 +15,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use plimsoll::{Builder, GateMode, Server};
+use plimsoll::{Builder, CheckReport, GateMode, Server};
 
 /// Longest any test waits for anything; reached only when something is wrong.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -325,6 +325,16 @@ pub(crate) fn ask(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Reply {
 #[track_caller]
 pub(crate) fn get(address: SocketAddr, target: &str) -> Reply {
     Client::connect(address).get(target).reply()
+}
+
+/// What a server knows of the store of that name.
+#[track_caller]
+pub(crate) fn report(server: &Server, name: &str) -> CheckReport {
+    let snapshot = server.health().snapshot();
+    let mut checks = snapshot.checks.into_iter();
+    checks
+        .find(|check| &*check.name == name)
+        .expect("a check of that name")
 }
 
 /// Bytes that differ from place to place, so that a piece lost, doubled or moved shows.

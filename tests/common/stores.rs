@@ -1,16 +1,15 @@
 //! Real data stores beside a test: each on a free port of loopback, with its files in a directory of its own.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use plimsoll::{Check, CheckError, Store};
 
 use super::PATIENCE;
-use super::process::{Process, TempDir, find, free_port};
+use super::process::{self, Process, TempDir, find, free_port};
 
 /// A store that can be started, stopped, paused and started again on the same port.
 pub(crate) struct Service {
@@ -289,22 +288,6 @@ pub(crate) fn mariadb(commands: &str) -> Option<Service> {
 /// Runs a program to its end, with this as its input.
 #[track_caller]
 fn run(command: &mut Command, input: &str) {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
-    let mut stdin = child.stdin.take().expect("it has an input");
-    stdin
-        .write_all(input.as_bytes())
-        .expect("it reads its input");
-    drop(stdin);
-    let output = child.wait_with_output().expect("it ends");
-    assert!(
-        output.status.success(),
-        "{command:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let (good, said) = process::run(command, input);
+    assert!(good, "{command:?}: {said}");
 }

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,21 @@ impl Fake {
             stop,
             thread: Some(thread),
         }
+    }
+
+    /// Answers the first words of each connection with these, and hands what it heard to the receiver.
+    pub(super) fn hearing(answer: &'static [u8]) -> (Self, Receiver<String>) {
+        let (heard, hear) = mpsc::channel();
+        let fake = Self::start(move |stream| {
+            let mut question = [0; 1024];
+            let count = stream.read(&mut question).expect("a question");
+            let question = String::from_utf8_lossy(&question[..count]).into_owned();
+            // The test may want to know of the first alone.
+            let _ = heard.send(question);
+            stream.write_all(answer).expect("an answer");
+            wait_for_the_end(stream);
+        });
+        (fake, hear)
     }
 
     /// Accepts, and says nothing till the other side has gone.

@@ -114,10 +114,9 @@ fn status(line: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::sync::{Arc, Mutex};
+    use std::io::Write;
 
-    use super::super::fake::{Fake, wait_for_the_end};
+    use super::super::fake::Fake;
     use super::super::{Store, UrlPart};
     use super::*;
 
@@ -233,20 +232,10 @@ mod tests {
 
     #[test]
     fn the_request_is_sent_once() {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let hear = heard.clone();
-        let fake = Fake::start(move |stream| {
-            let mut question = [0; 1024];
-            let count = stream.read(&mut question).expect("a question");
-            hear.lock().unwrap().extend_from_slice(&question[..count]);
-            stream
-                .write_all(b"HTTP/1.1 200 OK\r\n\r\n")
-                .expect("an answer");
-            wait_for_the_end(stream);
-        });
+        let (fake, hear) = Fake::hearing(b"HTTP/1.1 200 OK\r\n\r\n");
         fake.check("http://HOST/live").expect("it serves");
         drop(fake);
-        let heard = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
+        let heard: String = hear.into_iter().collect();
         assert!(heard.starts_with("GET /live HTTP/1.1\r\n"), "{heard}");
         assert!(
             heard.ends_with("\r\n\r\n") && heard.matches("GET").count() == 1,

@@ -15,7 +15,7 @@ use std::time::Instant;
 use self::login::{Greeting, NONCE, Plugin};
 use self::packet::Fields;
 use self::rsa::PublicKey;
-use super::url::{Endpoint, Secret, StoreUrlError, Url, UrlPart};
+use super::url::{Account, Secret, StoreUrlError, Url};
 use super::wire::Wire;
 use super::words::clean;
 use crate::health::checks::CheckError;
@@ -42,32 +42,17 @@ const COM_QUIT: &[u8] = &[0x01];
 const COM_PING: &[u8] = &[0x0e];
 
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Mysql {
-    endpoint: Endpoint,
-    user: String,
-    password: Option<Secret>,
-    database: Option<String>,
-}
+pub(super) struct Mysql(Account);
 
 impl Mysql {
     pub(super) fn new(url: &Url) -> Result<Self, StoreUrlError> {
-        url.refuse_options()?;
-        let Some(user) = url.user.clone() else {
-            let expected = "one before the host and an @";
-            return Err(StoreUrlError::new(UrlPart::User, expected, "none"));
-        };
-        Ok(Self {
-            endpoint: url.endpoint(Some(3306))?,
-            user,
-            password: url.password.clone(),
-            database: url.database()?,
-        })
+        url.account(3306).map(Self)
     }
 
     pub(super) fn check(&self, deadline: Instant) -> Result<(), CheckError> {
         let mut session = Session {
-            wire: Wire::connect(&self.endpoint, deadline)?,
-            store: self,
+            wire: Wire::connect(&self.0.endpoint, deadline)?,
+            account: &self.0,
             sequence: 0,
         };
         session.login()?;
@@ -77,7 +62,7 @@ impl Mysql {
 
 struct Session<'a> {
     wire: Wire,
-    store: &'a Mysql,
+    account: &'a Account,
     /// The number of the next packet, in either direction.
     sequence: u8,
 }
@@ -91,13 +76,13 @@ impl Session<'_> {
         let mut nonce = greeting.nonce;
         // The user's plugin may be another than the server's default one; then the server switches.
         let mut plugin = Plugin::named(&greeting.plugin).unwrap_or(Plugin::Native);
-        let password = self.store.password.as_ref().map_or("", Secret::reveal);
-        let store = self.store;
+        let password = self.account.password.as_ref().map_or("", Secret::reveal);
+        let account = self.account;
         let response = login::response(
-            &store.user,
+            &account.user,
             plugin,
             &plugin.scramble(password, &nonce),
-            store.database.as_deref(),
+            account.database.as_deref(),
         );
         self.send(&response)?;
         for _ in 0..MOST_PACKETS {
@@ -200,7 +185,7 @@ impl Session<'_> {
     }
 
     fn clean(&self, text: &[u8]) -> String {
-        clean(text, self.store.password.as_ref())
+        clean(text, self.account.password.as_ref())
     }
 }
 

@@ -17,7 +17,7 @@ use postgres_protocol::message::backend::{self, ErrorResponseBody, Message};
 use postgres_protocol::message::frontend;
 
 use self::scram::SCRAM_SHA_256;
-use super::url::{Endpoint, Secret, StoreUrlError, Url, UrlPart};
+use super::url::{Account, StoreUrlError, Url};
 use super::wire::Wire;
 use super::words::clean;
 use crate::health::checks::CheckError;
@@ -29,32 +29,17 @@ const MOST_MESSAGE: usize = 64 * 1024;
 const MOST_MESSAGES: usize = 500;
 
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Postgres {
-    endpoint: Endpoint,
-    user: String,
-    password: Option<Secret>,
-    database: Option<String>,
-}
+pub(super) struct Postgres(Account);
 
 impl Postgres {
     pub(super) fn new(url: &Url) -> Result<Self, StoreUrlError> {
-        url.refuse_options()?;
-        let Some(user) = url.user.clone() else {
-            let expected = "one before the host and an @";
-            return Err(StoreUrlError::new(UrlPart::User, expected, "none"));
-        };
-        Ok(Self {
-            endpoint: url.endpoint(Some(5432))?,
-            user,
-            password: url.password.clone(),
-            database: url.database()?,
-        })
+        url.account(5432).map(Self)
     }
 
     pub(super) fn check(&self, deadline: Instant) -> Result<(), CheckError> {
         let mut session = Session {
-            wire: Wire::connect(&self.endpoint, deadline)?,
-            login: self,
+            wire: Wire::connect(&self.0.endpoint, deadline)?,
+            account: &self.0,
             deadline,
             messages: 0,
         };
@@ -74,26 +59,26 @@ enum Login {
 
 struct Session<'a> {
     wire: Wire,
-    login: &'a Postgres,
+    account: &'a Account,
     deadline: Instant,
     messages: usize,
 }
 
 impl Session<'_> {
     fn start(&mut self) -> Result<Login, CheckError> {
-        let login = self.login;
+        let account = self.account;
         let mut parameters = vec![
-            ("user", login.user.as_str()),
+            ("user", account.user.as_str()),
             ("application_name", "plimsoll"),
             ("client_encoding", "UTF8"),
         ];
-        if let Some(database) = &login.database {
+        if let Some(database) = &account.database {
             parameters.push(("database", database));
         }
         self.send(|buffer| frontend::startup_message(parameters, buffer))?;
         loop {
             let message = self.receive()?;
-            let Some(password) = &login.password else {
+            let Some(password) = &account.password else {
                 return match message {
                     Message::AuthenticationOk => Ok(Login::Done),
                     other if wants_login(&other) => Ok(Login::PasswordWanted),
@@ -107,7 +92,7 @@ impl Session<'_> {
                     self.send(|buffer| frontend::password_message(password, buffer))?;
                 }
                 Message::AuthenticationMd5Password(body) => {
-                    let hash = md5_hash(login.user.as_bytes(), password, body.salt());
+                    let hash = md5_hash(account.user.as_bytes(), password, body.salt());
                     self.send(|buffer| frontend::password_message(hash.as_bytes(), buffer))?;
                 }
                 Message::AuthenticationSasl(body) => {
@@ -265,7 +250,7 @@ impl Session<'_> {
     }
 
     fn clean(&self, text: &[u8]) -> String {
-        clean(text, self.login.password.as_ref())
+        clean(text, self.account.password.as_ref())
     }
 }
 

@@ -117,10 +117,7 @@ fn without_arguments(error: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::sync::{Arc, Mutex};
-
-    use super::super::fake::{Fake, wait_for_the_end};
+    use super::super::fake::Fake;
     use super::super::{Store, UrlPart};
 
     #[test]
@@ -145,18 +142,9 @@ mod tests {
     /// What a server is asked that answers `answers`.
     #[track_caller]
     fn asked(url: &str, answers: &'static str) -> String {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let hear = heard.clone();
-        let fake = Fake::start(move |stream| {
-            let mut question = [0; 1024];
-            let count = stream.read(&mut question).expect("a question");
-            hear.lock().unwrap().extend_from_slice(&question[..count]);
-            stream.write_all(answers.as_bytes()).expect("an answer");
-            wait_for_the_end(stream);
-        });
+        let (fake, hear) = Fake::hearing(answers.as_bytes());
         fake.check(url).expect("it serves");
-        drop(fake);
-        String::from_utf8(heard.lock().unwrap().clone()).unwrap()
+        hear.recv().expect("a question")
     }
 
     #[test]

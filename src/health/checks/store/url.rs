@@ -140,6 +140,15 @@ pub(super) struct Endpoint {
     pub(super) port: u16,
 }
 
+/// Where to log in, and as whom.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) endpoint: Endpoint,
+    pub(super) user: String,
+    pub(super) password: Option<Secret>,
+    pub(super) database: Option<String>,
+}
+
 /// The first cut: what is before the first colon, and the rest.
 pub(super) struct Scheme<'a> {
     pub(super) name: &'a str,
@@ -322,8 +331,23 @@ impl Url {
         Err(StoreUrlError::new(UrlPart::Path, expected, "one"))
     }
 
+    /// For schemes that log in to a database, and know no options; `port` is the scheme's own.
+    pub(super) fn account(&self, port: u16) -> Result<Account, StoreUrlError> {
+        self.refuse_options()?;
+        let Some(user) = self.user.clone() else {
+            let expected = "one before the host and an @";
+            return Err(StoreUrlError::new(UrlPart::User, expected, "none"));
+        };
+        Ok(Account {
+            endpoint: self.endpoint(Some(port))?,
+            user,
+            password: self.password.clone(),
+            database: self.database()?,
+        })
+    }
+
     /// The path as the name of a database, if there is one.
-    pub(super) fn database(&self) -> Result<Option<String>, StoreUrlError> {
+    fn database(&self) -> Result<Option<String>, StoreUrlError> {
         let name = self.path.strip_prefix('/').unwrap_or_default();
         if name.contains('/') {
             let expected = "the name of a database, with / percent-encoded in it";
