@@ -272,7 +272,7 @@ fn status(now: &Snapshot) -> String {
 
     let word = if now.draining {
         "draining"
-    } else if stuck || !now.is_ready() {
+    } else if !now.is_ready() {
         "unhealthy"
     } else if behind.is_empty() {
         "healthy"

@@ -779,6 +779,17 @@ fn liveness_fails_only_while_every_worker_is_stuck() {
     wait_until("both are stuck", || stuck() == 2);
     let reply = get(address, "/livez");
     assert_eq!((reply.status, reply.text()), (503, "stuck\n"));
+    // What can't do its job wants no traffic either.
+    for path in ["/health", "/health/consul", "/readyz", "/readyz/workers"] {
+        assert_eq!(get(address, path).status, 503, "{path}");
+    }
+    let parts = get(address, "/readyz?verbose");
+    assert!(
+        parts
+            .text()
+            .contains("[-]workers failed: reason withheld\n"),
+        "{parts:?}"
+    );
     assert_eq!(get(address, "/metrics").status, 200);
     latch.open();
     wait_until("they are back", || get(address, "/livez").status == 200);

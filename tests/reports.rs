@@ -417,12 +417,12 @@ fn one_part_can_be_asked_for_or_left_out() {
         (
             "/readyz?verbose&exclude=gate",
             200,
-            "[+]gate excluded: ok\n[+]serving ok\nreadyz check passed\n",
+            "[+]gate excluded: ok\n[+]workers ok\n[+]serving ok\nreadyz check passed\n",
         ),
         (
             "/readyz?verbose&exclude=serving&exclude=x&exclude=y",
             503,
-            "[-]gate failed: reason withheld\n[+]serving excluded: ok\nwarn: some health checks cannot be excluded: \
+            "[-]gate failed: reason withheld\n[+]workers ok\n[+]serving excluded: ok\nwarn: some health checks cannot be excluded: \
              no matches for \"x\",\"y\"\nreadyz check failed\n",
         ),
         ("/readyz/gate", 503, "[-]gate failed: reason withheld\n"),

@@ -233,11 +233,12 @@ impl Snapshot {
         !matches!(self.gate, GateState::Open { .. })
     }
 
-    /// Whether the server wants traffic: healthy, not stopping, and every critical data store up.
+    /// Whether the server wants traffic: healthy, live, not stopping, and every critical data store up.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let mut checks = self.checks.iter();
         self.is_healthy()
+            && self.is_live()
             && !self.draining
             && checks.all(|check| !check.critical || check.state == CheckState::Up)
     }

@@ -167,6 +167,12 @@ fn notes(now: &Snapshot) -> Vec<String> {
     if now.draining {
         notes.push("The server is stopping: it ends what it has begun.".into());
     }
+    if !now.is_live() {
+        notes.push(
+            "Every worker has been busy with one request for longer than the request timeout."
+                .into(),
+        );
+    }
     match now.gate {
         GateState::Closed => {}
         GateState::Open { reopens_in } => notes.push(format!(
@@ -407,8 +413,9 @@ mod tests {
         };
         for state in [CheckState::Up, CheckState::Down, CheckState::NotYet] {
             for critical in [true, false] {
-                for used in [0, 4] {
+                for (used, stuck) in [(0, false), (4, false), (4, true)] {
                     let mut now = snapshot();
+                    now.workers_stuck = if stuck { now.workers } else { 0 };
                     let mut db = check("db", critical, state);
                     db.pool = Some(PoolStatus {
                         used,

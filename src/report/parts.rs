@@ -72,6 +72,7 @@ impl<'a> Part<'a> {
 pub(super) fn ready(now: &Snapshot) -> Vec<Part<'_>> {
     let own = [
         Part::own("gate", now.is_healthy()),
+        Part::own("workers", now.is_live()),
         Part::own("serving", !now.draining),
     ];
     let stores = now.checks.iter().map(Part::store);
@@ -169,6 +170,7 @@ mod tests {
         assert_eq!(
             verdict.text,
             "[+]gate ok\n\
+             [+]workers ok\n\
              [+]serving ok\n\
              [+]redis ok\n\
              [-]postgres failed: reason withheld\n\
@@ -223,7 +225,7 @@ mod tests {
         for name in ["gate", "postgres", "a%20b", "%67ate"] {
             assert!(find(&parts, name).is_some(), "{name}");
         }
-        for name in ["", "workers", "Gate", "gate%00", "postgre"] {
+        for name in ["", "worker", "Gate", "gate%00", "postgre"] {
             assert_eq!(find(&parts, name), None, "{name}");
         }
     }
@@ -239,9 +241,15 @@ mod tests {
     fn the_verdict_on_all_parts_is_that_of_the_snapshot() {
         let states = [CheckState::Up, CheckState::Down, CheckState::NotYet];
         for state in states {
-            for (critical, draining) in [(true, false), (false, false), (false, true)] {
+            for (critical, draining, stuck) in [
+                (true, false, false),
+                (false, false, false),
+                (false, true, false),
+                (false, false, true),
+            ] {
                 let mut now = snapshot();
                 now.draining = draining;
+                now.workers_stuck = if stuck { now.workers } else { 0 };
                 now.checks = vec![check("db", critical, state)];
                 let verdict = judge("readyz", &ready(&now), None);
                 assert_eq!(verdict.good, now.is_ready(), "{now:?}");

@@ -189,8 +189,9 @@ fn a_server_that_wants_no_traffic_is_never_called_well() {
     for gate in gates {
         for state in [CheckState::NotYet, CheckState::Up, CheckState::Down] {
             for critical in [false, true] {
-                for draining in [false, true] {
+                for (draining, stuck) in [(false, false), (true, false), (false, true)] {
                     let mut now = fresh();
+                    now.workers_stuck = if stuck { now.workers } else { 0 };
                     now.gate = gate;
                     now.draining = draining;
                     now.checks = vec![store("db", critical, state)];
