@@ -275,6 +275,18 @@ fn promtool(program: &Path, arguments: &[&str], input: &str) -> (bool, String) {
 }
 
 #[test]
+fn a_test_without_its_program_says_that_it_is_skipped() {
+    let this = std::env::current_exe().expect("the tests are a file");
+    let mut test = Command::new(this);
+    test.args(["--exact", "promtool_has_nothing_to_say_about_the_metrics"])
+        .env("PATH", "/nonexistent");
+    let (good, said) = process::run(&mut test, "");
+    assert!(good, "{said}");
+    let line = "SKIPPED: promtool is missing (install prometheus)\n";
+    assert!(said.contains(line), "{said}");
+}
+
+#[test]
 fn promtool_has_nothing_to_say_about_the_metrics() {
     let Some(program) = find("promtool", "prometheus") else {
         return;
