@@ -321,9 +321,7 @@ pub(crate) fn parse(
             }
             Arg::Value(word) => {
                 let word = word.to_string_lossy();
-                // A store's URL that has lost its option may hold a password.
-                let shown = if word.contains('@') { "..." } else { &word };
-                return Err(OptionError::not_an_option(shown, None));
+                return Err(OptionError::not_an_option(without_secret(&word), None));
             }
         };
         let name = format!("--{}", knob.flag);
@@ -552,6 +550,11 @@ fn parse_switch(text: &str) -> Option<bool> {
         "false" | "0" => Some(false),
         _ => None,
     }
+}
+
+/// What an error shows of a word that belongs to no option: it may be a URL with a password.
+fn without_secret(word: &str) -> &str {
+    if word.contains('@') { "..." } else { word }
 }
 
 /// The option that differs least from `flag`, if it is by no more than two letters.

@@ -135,6 +135,10 @@ fn bad_arguments_exit_2_with_one_line_on_standard_error() {
             "plimsoll: expected a URL and options that plimsoll probe --help lists, found \
              \"--frobnicate\"",
         ),
+        (
+            vec!["probe", "http://h/", "http://user:s3cret@h/"],
+            "plimsoll: expected a URL and options that plimsoll probe --help lists, found \"...\"",
+        ),
     ] {
         let (status, stdout, lines) = Plimsoll::start(&arguments, &[]).exit();
         assert_eq!(status.code(), Some(2));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lexopt::{Arg, Parser};
 use plimsoll::{Config, Probe, Status};
 
-use super::{Command, OptionError, parse_duration};
+use super::{Command, OptionError, parse_duration, without_secret};
 
 /// Which endpoint to ask, and how to tell the answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,7 +62,9 @@ pub(super) fn parse(
             }
             Arg::Long("consul-exit") => consul_exit = true,
             Arg::Value(url) if probe.is_none() => probe = Some(parse_url(&url.to_string_lossy())?),
-            Arg::Value(word) => return Err(unknown(&word.to_string_lossy())),
+            Arg::Value(word) => {
+                return Err(unknown(without_secret(&word.to_string_lossy())));
+            }
             Arg::Long(flag) => return Err(unknown(&format!("--{flag}"))),
             Arg::Short(letter) => return Err(unknown(&format!("-{letter}"))),
         }
