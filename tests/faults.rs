@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plimsoll::{GateMode, Request, Response, Server};
-use support::{Client, PATIENCE, await_that, get, time_to_get};
+use support::{Client, PATIENCE, get, time_to_get, wait_until};
 
 /// A gate for handlers to hang at: closed until told otherwise.
 #[derive(Default)]
@@ -184,7 +184,7 @@ fn a_reader_that_panics_while_it_is_dropped_costs_no_worker() {
         assert_eq!(get(server.local_addr(), "/late-bomb").status, 504);
         assert_eq!(get(server.local_addr(), "/fine").text(), "fine\n");
     }
-    await_that("no exchange is left", || {
+    wait_until("no exchange is left", || {
         let now = server.health().snapshot();
         now.in_flight == 0 && now.workers_busy == 0
     });
@@ -247,13 +247,13 @@ fn with_every_worker_stuck_the_health_paths_answer_and_all_recovers() {
             .send("GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .unwrap();
     }
-    await_that("both workers hang", || {
+    wait_until("both workers hang", || {
         barrier.waiting.load(Ordering::SeqCst) == 2
     });
     for client in &mut stuck {
         assert_eq!(client.reply().expect("a reply").status, 504);
     }
-    await_that("it is not live", || get(address, "/livez").status == 503);
+    wait_until("it is not live", || get(address, "/livez").status == 503);
     // Milliseconds, on a machine that is left alone.
     assert!(time_to_get(address, "/metrics") < Duration::from_secs(1));
     assert!(matches!(get(address, "/health").status, 200 | 503));
@@ -265,12 +265,12 @@ fn with_every_worker_stuck_the_health_paths_answer_and_all_recovers() {
     );
 
     barrier.open();
-    await_that("it is live", || get(address, "/livez").status == 200);
-    await_that("it serves", || get(address, "/fine").status == 200);
-    await_that("it is ready", || get(address, "/readyz").status == 200);
+    wait_until("it is live", || get(address, "/livez").status == 200);
+    wait_until("it serves", || get(address, "/fine").status == 200);
+    wait_until("it is ready", || get(address, "/readyz").status == 200);
     // Their connections are as good as any; a gate that is half open may refuse one or another.
     for client in &mut stuck {
-        await_that("its connection serves", || {
+        wait_until("its connection serves", || {
             client.get("/fine").expect("a reply").text() == "fine\n"
         });
     }
@@ -312,10 +312,10 @@ fn requests_ahead_of_workers_that_stall_are_shed_in_time() {
             .send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .unwrap();
     }
-    await_that("both workers hang", || {
+    wait_until("both workers hang", || {
         barrier.waiting.load(Ordering::SeqCst) == 2
     });
-    await_that("all others are refused", || {
+    wait_until("all others are refused", || {
         let totals = server.health().snapshot().totals;
         totals.shed_deadline + totals.shed_queue == 38
     });
@@ -330,7 +330,7 @@ fn requests_ahead_of_workers_that_stall_are_shed_in_time() {
         statuses[2..].iter().all(|&status| status == 503),
         "{statuses:?}"
     );
-    await_that("no exchange is left", || {
+    wait_until("no exchange is left", || {
         server.health().snapshot().in_flight == 0
     });
 }
@@ -377,10 +377,10 @@ fn clients_that_read_slowly_hold_no_worker_and_get_every_byte() {
             client
         })
         .collect();
-    await_that("all four replies are under way", || {
+    wait_until("all four replies are under way", || {
         server.health().snapshot().totals.served == 4
     });
-    await_that("no worker is held", || {
+    wait_until("no worker is held", || {
         let now = server.health().snapshot();
         now.workers_busy == 0 && now.in_flight == 0
     });
@@ -439,12 +439,12 @@ fn a_reply_that_nobody_reads_is_cut_after_the_write_timeout_and_its_reader_dropp
     client
         .send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
-    await_that("the write timeout cuts it", || {
+    wait_until("the write timeout cuts it", || {
         server.health().snapshot().totals.write_timeouts == 1
     });
-    await_that("its reader is dropped", || dropped.load(Ordering::SeqCst));
+    wait_until("its reader is dropped", || dropped.load(Ordering::SeqCst));
     assert!(!client.reply().expect("a head").whole);
-    await_that("nothing is left", || {
+    wait_until("nothing is left", || {
         let now = server.health().snapshot();
         now.connections == 0 && now.in_flight == 0
     });

@@ -6,14 +6,14 @@ mod support;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Client, PATIENCE, Plimsoll, await_that, get, metric_in};
+use support::{Client, PATIENCE, Plimsoll, get, metric_in, wait_until};
 
 const HALF_A_HEAD: &str = "GET / HTTP/1.1\r\nHost: local";
 const ITS_REST: &str = "host\r\n\r\n";
 
 /// Waits until the server holds that many connections, as one of its clients sees it.
 fn await_connections(client: &mut Client, count: u64) {
-    await_that("the connections are accepted", || {
+    wait_until("the connections are accepted", || {
         let page = client.get("/metrics").expect("a reply").text();
         metric_in(&page, "plimsoll_connections", "") >= count
     });
@@ -118,7 +118,7 @@ fn out_of_descriptors_accepting_pauses_quietly_and_goes_on_within_a_second() {
         let page = client.get("/metrics").expect("a reply").text();
         metric_in(&page, "plimsoll_accept_pauses_total", "descriptors")
     };
-    await_that("accepting pauses", || pauses(&mut first) >= 1);
+    wait_until("accepting pauses", || pauses(&mut first) >= 1);
 
     // Whoever is in is served as ever, and the loop does not spin.
     let (began, used, earlier) = (Instant::now(), server.loop_time(), pauses(&mut first));
@@ -144,7 +144,7 @@ fn out_of_descriptors_accepting_pauses_quietly_and_goes_on_within_a_second() {
     let took = began.elapsed();
     // Twice the second that is promised, on a machine that does other things too.
     assert!(took < Duration::from_secs(2), "served only after {took:?}");
-    await_that("the descriptors are back", || {
+    wait_until("the descriptors are back", || {
         server.metric("plimsoll_connections", "") <= 2
     });
 }

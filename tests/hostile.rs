@@ -9,7 +9,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Client, PATIENCE, Plimsoll, Random, affordable, await_that, get, time_to_get};
+use support::{Client, PATIENCE, Plimsoll, Random, affordable, get, time_to_get, wait_until};
 
 /// What the allocator may keep of a load that is over, in KiB.
 const KEPT: usize = 16 * 1024;
@@ -273,7 +273,7 @@ fn clients_that_pipeline_and_never_read_hurt_nobody() {
         "{most} KiB at the most, {} before",
         before.memory
     );
-    await_that("all of them are cut", || {
+    wait_until("all of them are cut", || {
         server.metric("plimsoll_connections", "") <= 1
     });
     drop(clients);
@@ -345,7 +345,7 @@ fn a_storm_of_connects_and_resets_leaves_nothing() {
     });
     let took = time_to_get(address, "/");
     assert!(took < SOON, "served after {took:?}");
-    await_that("no request is left", || {
+    wait_until("no request is left", || {
         server.metric("plimsoll_requests_in_flight", "") == 0
     });
     server.await_usage(before, KEPT);
@@ -370,7 +370,7 @@ fn clients_that_vanish_after_sending_leave_nothing() {
         });
         drop(clients.collect::<Vec<_>>());
     }
-    await_that("no request is left", || {
+    wait_until("no request is left", || {
         server.metric("plimsoll_requests_in_flight", "") == 0
             && server.metric("plimsoll_queue_length", "") == 0
             && server.metric("plimsoll_connections", "") <= 1
@@ -555,7 +555,7 @@ fn hold(server: &Plimsoll, count: usize) -> Vec<Client> {
     let clients: Vec<Client> = (0..count)
         .map(|_| Client::connect(server.address))
         .collect();
-    await_that("all are accepted", || {
+    wait_until("all are accepted", || {
         server.metric("plimsoll_connections_accepted_total", "") > count as u64
     });
     clients
@@ -593,7 +593,7 @@ fn timeouts_hold_with(count: usize) {
     while began.elapsed() < Duration::from_millis(500) {
         assert!(matches!(get(server.address, "/").status, 200 | 503));
     }
-    await_that("all of them are cut", || {
+    wait_until("all of them are cut", || {
         server.metric("plimsoll_connections", "") <= 1
     });
     for client in &mut clients {

@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use plimsoll::{Request, Server};
-use support::{Client, Usage, await_that, get};
+use support::{Client, Usage, get, wait_until};
 
 /// Private directories of this process, wherever the system has room for them.
 fn directories() -> Vec<String> {
@@ -60,12 +60,12 @@ fn fifty_starts_and_stops_leave_nothing_behind() {
     start_and_stop(0);
     // tiny_http's pool threads end some seconds after their server.
     let alone = |usage: Usage| usage.threads <= 2;
-    await_that("the first one's threads end", || alone(Usage::of("self")));
+    wait_until("the first one's threads end", || alone(Usage::of("self")));
     let before = Usage::of("self");
     for round in 0..50 {
         start_and_stop(round);
     }
-    await_that("all threads end", || {
+    wait_until("all threads end", || {
         let now = Usage::of("self");
         now.threads <= before.threads && now.descriptors <= before.descriptors
     });

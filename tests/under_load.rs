@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Client, Plimsoll, await_that};
+use support::{Client, Plimsoll, wait_until};
 
 #[derive(Default)]
 struct Tally {
@@ -62,7 +62,7 @@ fn stop_under_load(arguments: &[&str]) {
         for _ in 0..64 {
             scope.spawn(|| full_speed(&server, &signalled, &tally));
         }
-        await_that("the load is on", || {
+        wait_until("the load is on", || {
             tally.whole.load(Ordering::Relaxed) > 1000
         });
         server.terminate();
@@ -106,7 +106,7 @@ fn clients_that_hold_on_do_not_keep_it_from_ending() {
         .send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
         .expect("it goes out");
     let silent = Client::connect(server.address);
-    await_that("all are accepted", || {
+    wait_until("all are accepted", || {
         server.metric("plimsoll_connections", "") > 4
     });
     server.terminate();

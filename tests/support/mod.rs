@@ -5,6 +5,9 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,17 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest any test waits for anything; reached only when something is wrong.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Waits until `met` holds, and fails with `what` when it does not in time.
-pub(crate) fn await_that(what: &str, mut met: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !met() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
+pub(crate) use common::{PATIENCE, wait_until};
 
 /// A running binary, killed when dropped.
 pub(crate) struct Plimsoll {
@@ -81,7 +74,7 @@ impl Plimsoll {
         };
         // It listens before its last thread, which waits for signals, has started.
         let tasks = format!("/proc/{}/task", server.pid());
-        await_that("it awaits signals", || {
+        wait_until("it awaits signals", || {
             let tasks = fs::read_dir(&tasks).into_iter().flatten().flatten();
             let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
             names.into_iter().any(|name| name.trim() == "ctrl-c")
