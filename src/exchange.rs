@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
+use crate::frontend::connection::Incoming;
 use crate::response::Stream;
 
 /// Where an exchange stands.
@@ -94,7 +95,8 @@ pub(crate) struct Exchange {
     stage: AtomicU8,
     /// The client has sent more already, or has ended: the frontend waits for this exchange's end.
     awaited: AtomicBool,
-    body: Mutex<Vec<u8>>,
+    /// What came, until a worker takes it.
+    request: Mutex<Option<Box<Incoming>>>,
     /// A reply whose rest waits for the client to read.
     parked: Mutex<Option<Stream>>,
 }
@@ -105,7 +107,7 @@ impl Exchange {
         origin: Origin,
         admitted: Admitted,
         deadline: Instant,
-        body: Vec<u8>,
+        request: Box<Incoming>,
     ) -> Self {
         Self {
             origin,
@@ -113,7 +115,7 @@ impl Exchange {
             deadline,
             stage: AtomicU8::new(Stage::Waiting as u8),
             awaited: AtomicBool::new(false),
-            body: Mutex::new(body),
+            request: Mutex::new(Some(request)),
             parked: Mutex::new(None),
         }
     }
@@ -140,9 +142,9 @@ impl Exchange {
         self.awaited.load(Ordering::SeqCst)
     }
 
-    /// The body, once.
-    pub(crate) fn take_body(&self) -> Vec<u8> {
-        std::mem::take(&mut *lock(&self.body))
+    /// What came, once.
+    pub(crate) fn take_request(&self) -> Option<Box<Incoming>> {
+        lock(&self.request).take()
     }
 
     /// Sets the rest of a reply aside until the client has read what came before.

@@ -7,86 +7,60 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::exchange::{Exchange, Stage};
-use crate::frontend::head::{RAW_PREFIX, decode_raw};
-use crate::frontend::intake::target_start;
+use crate::frontend::connection::Incoming;
+use crate::frontend::head::Head;
 use crate::health::Health;
 
 /// A whole request: its head, and its body behind a [`Read`].
 pub struct Request {
-    /// `None` only while dropping.
-    inner: Option<tiny_http::Request>,
-    /// Headers that travelled encoded: where they stand, and what they say.
-    decoded: Vec<Decoded>,
+    head: Head,
+    /// Values that are not UTF-8, as text: the field's number, and every byte as a character of ISO 8859-1, HTTP's
+    /// charset of old.
+    latin: Vec<(usize, String)>,
     exchange: Arc<Exchange>,
     health: Arc<Health>,
     body: Cursor<Vec<u8>>,
 }
 
-struct Decoded {
-    index: usize,
-    bytes: Vec<u8>,
-    text: String,
-}
-
 impl Request {
-    pub(crate) fn new(
-        inner: tiny_http::Request,
-        exchange: Arc<Exchange>,
-        health: Arc<Health>,
-    ) -> Self {
-        let decoded = inner
-            .headers()
-            .iter()
-            .enumerate()
-            .filter(|(_, header)| header.field.as_str().as_str().starts_with(RAW_PREFIX))
-            .map(|(index, header)| {
-                let bytes = decode_raw(header.value.as_str());
-                let text = match String::from_utf8(bytes.clone()) {
-                    Ok(text) => text,
-                    // Every byte is a character of ISO 8859-1, HTTP's charset of old.
-                    Err(_) => bytes.iter().copied().map(char::from).collect(),
-                };
-                Decoded { index, bytes, text }
-            })
-            .collect();
-        let body = Cursor::new(exchange.take_body());
+    pub(crate) fn new(incoming: Incoming, exchange: Arc<Exchange>, health: Arc<Health>) -> Self {
+        let Incoming { head, body } = incoming;
+        let values = head.fields().map(|(_, value)| value).enumerate();
+        let latin = values.filter(|(_, value)| str::from_utf8(value).is_err());
+        let latin =
+            latin.map(|(index, value)| (index, value.iter().copied().map(char::from).collect()));
+        let latin = latin.collect();
         Self {
-            inner: Some(inner),
-            decoded,
+            head,
+            latin,
             exchange,
             health,
-            body,
+            body: Cursor::new(body),
         }
-    }
-
-    fn inner(&self) -> &tiny_http::Request {
-        self.inner.as_ref().expect("taken only while dropping")
     }
 
     /// The method, as the client wrote it: methods are case-sensitive (RFC 9110 section 9.1).
     #[must_use]
     pub fn method(&self) -> &str {
-        self.inner().method().as_str()
+        self.head.method_text()
     }
 
     /// The target in origin form: path and query, or `*`.
     #[must_use]
     pub fn url(&self) -> &str {
-        let url = self.inner().url();
-        &url[target_start(url)..]
+        self.head.target()
     }
 
     /// The target up to its `?`, not decoded.
     #[must_use]
     pub fn path(&self) -> &str {
-        let url = self.url();
-        url.split_once('?').map_or(url, |(path, _)| path)
+        self.head.path()
     }
 
     /// What stands after the target's first `?`, not decoded.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
-        self.url().split_once('?').map(|(_, query)| query)
+        self.head.query()
     }
 
     /// The first header of that name (in any case).
@@ -103,34 +77,25 @@ impl Request {
     /// The first header of that name (in any case), byte for byte.
     #[must_use]
     pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
-        self.entries()
-            .find(|(_, field, _)| field.eq_ignore_ascii_case(name))
-            .map(|(index, _, value)| match self.decoded_at(index) {
-                Some(decoded) => decoded.bytes.as_slice(),
-                None => value.as_bytes(),
-            })
+        let mut fields = self.head.fields();
+        let found = fields.find(|(field, _)| field.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value)
     }
 
     /// All headers as the client sent them, in its order: name and value.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries().map(|(index, field, value)| {
-            let decoded = self.decoded_at(index);
-            (field, decoded.map_or(value, |decoded| &decoded.text))
+        let fields = self.head.fields().enumerate();
+        fields.map(|(index, (name, value))| {
+            let text = str::from_utf8(value).unwrap_or_else(|_| self.latin_at(index));
+            (name, text)
         })
     }
 
-    /// Index, client's name and value in transit of each header.
-    fn entries(&self) -> impl Iterator<Item = (usize, &str, &str)> {
-        let headers = self.inner().headers().iter().enumerate();
-        headers.map(|(index, header)| {
-            let field = header.field.as_str().as_str();
-            let field = field.strip_prefix(RAW_PREFIX).unwrap_or(field);
-            (index, field, header.value.as_str())
-        })
-    }
-
-    fn decoded_at(&self, index: usize) -> Option<&Decoded> {
-        self.decoded.iter().find(|decoded| decoded.index == index)
+    fn latin_at(&self, index: usize) -> &str {
+        let mut latin = self.latin.iter();
+        latin
+            .find(|(at, _)| *at == index)
+            .map_or("", |(_, text)| text)
     }
 
     /// The body, without its transfer coding. It is whole before the handler starts.
@@ -169,15 +134,6 @@ impl Request {
     #[must_use]
     pub fn health(&self) -> &Health {
         &self.health
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        // A tiny_http request dropped with its writer answers 500 up the stream; without, it is silent.
-        if let Some(inner) = self.inner.take() {
-            drop(inner.into_writer());
-        }
     }
 }
 

@@ -206,8 +206,9 @@ impl Worker {
 
     fn take(&mut self, inner: tiny_http::Request) {
         let id = carried_id(inner.url());
+        // A request dropped with its writer answers 500 up the stream; without, it is silent.
+        drop(inner.into_writer());
         if let Some((stream, attempt)) = id.and_then(greeted) {
-            drop(inner.into_writer());
             self.shared
                 .frontend
                 .send(Message::Greeting { stream, attempt });
@@ -216,10 +217,9 @@ impl Worker {
         let taken = id.and_then(|id| Some((id, self.shared.handover.take(id)?)));
         let Some((id, exchange)) = taken else {
             // Its stream broke, and the frontend has answered for it.
-            drop(inner.into_writer());
             return;
         };
-        let result = self.work(inner, &exchange);
+        let result = self.work(&exchange);
         let in_flight = &self.shared.health.gauges.in_flight;
         in_flight.fetch_sub(1, Ordering::Relaxed);
         self.shared.frontend.send_done(Done {
@@ -230,21 +230,20 @@ impl Worker {
         });
     }
 
-    fn work(&mut self, inner: tiny_http::Request, exchange: &Arc<Exchange>) -> Ended {
+    fn work(&mut self, exchange: &Arc<Exchange>) -> Ended {
         if let Some(stream) = exchange.unpark() {
-            drop(inner.into_writer());
             return self.resume(stream, exchange);
         }
         let began = Instant::now();
-        if !exchange.advance(Stage::Waiting, Stage::Running) {
-            drop(inner.into_writer());
+        let begins = exchange.advance(Stage::Waiting, Stage::Running);
+        let Some(incoming) = exchange.take_request().filter(|_| begins) else {
             bump(&self.shared.health.counts.skipped);
             return Ended::Dropped;
-        }
+        };
         let shared = self.shared.clone();
         let health = &shared.health;
         health.job_begins(self.index, exchange.admitted.at, began);
-        let mut request = Request::new(inner, exchange.clone(), health.clone());
+        let mut request = Request::new(*incoming, exchange.clone(), health.clone());
         let handled = catch_unwind(AssertUnwindSafe(|| shared.handler.handle(&mut request)));
         let response = handled.unwrap_or_else(|panic| {
             bump(&health.counts.panics);

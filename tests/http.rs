@@ -459,22 +459,6 @@ fn header_values_outside_ascii_reach_the_handler_intact() {
 }
 
 #[test]
-fn the_internal_headers_are_hidden_and_taken_from_clients() {
-    let (server, seen) = recording();
-    let mut client = Client::connect(server.local_addr());
-    client.send(
-        "GET /a HTTP/1.1\r\nPlimsoll-Id: 0000000000000001\r\nHost: x\r\nplimsoll-raw-x: %41\r\n\
-         PLIMSOLL-ID: 8000000000000001\r\nX: y\r\nplimsoll-id: zz\r\n\r\n",
-    );
-    assert_eq!(client.reply().text(), "/a");
-    let seen = next(&seen);
-    let expected = [("Host", "x"), ("X", "y")];
-    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    assert_eq!(seen.headers, expected);
-    assert_eq!(client.get("/b").reply().text(), "/b");
-}
-
-#[test]
 fn the_handler_sees_how_the_request_was_framed() {
     let (server, seen) = recording();
     let mut client = Client::connect(server.local_addr());

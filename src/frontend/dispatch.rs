@@ -9,7 +9,7 @@ use super::connection::{After, CloseReason, Event, Incoming};
 use super::doors::Door;
 use super::head::{Method, Version};
 use super::refusal::Refusal;
-use super::{AHEAD, Frontend, HandedOver, MOST_AHEAD, STANDSTILL, Waiting};
+use super::{AHEAD, Frontend, HandedOver, MOST_AHEAD, STANDSTILL};
 use crate::exchange::{Admitted, Exchange, Origin, ReplyRules, Stage};
 use crate::health::gate::Entry;
 use crate::health::{Outcome, bump};
@@ -19,7 +19,7 @@ use crate::workers::{Done, Ended, Handover};
 impl Frontend {
     pub(super) fn handle_event(&mut self, slot: u32, event: Event, now: Instant) {
         match event {
-            Event::Request(incoming) => self.handle_request(slot, *incoming, now),
+            Event::Request(incoming) => self.handle_request(slot, incoming, now),
             Event::Refused(refusal) => {
                 let counts = &self.shared.health.counts;
                 match refusal {
@@ -47,8 +47,8 @@ impl Frontend {
         }
     }
 
-    fn handle_request(&mut self, slot: u32, incoming: Incoming, now: Instant) {
-        let Incoming { head, body } = incoming;
+    fn handle_request(&mut self, slot: u32, incoming: Box<Incoming>, now: Instant) {
+        let head = &incoming.head;
         let client_key = self.clients.key(slot);
         let Some(client) = self.clients.get_mut(slot) else {
             return;
@@ -76,7 +76,7 @@ impl Frontend {
             bump(&health.counts.probed);
             health.observe(idle, now);
             self.publish(now);
-            let answer = page.answer(&head, details, &health);
+            let answer = page.answer(head, details, &health);
             return self.answer(slot, &answer, now);
         }
         if head.method == Method::Options && head.target() == "*" {
@@ -113,16 +113,12 @@ impl Frontend {
         };
         let deadline = now + self.limits.request_timeout;
         let peer = origin.peer.ip();
-        let exchange = Arc::new(Exchange::new(origin, admitted, deadline, body));
-        let waiting = Waiting {
-            exchange: exchange.clone(),
-            canonical: head.into_canonical(),
-        };
+        let exchange = Arc::new(Exchange::new(origin, admitted, deadline, incoming));
         let ticket = if self.admission.len() == 0 && self.has_room() {
-            self.hand_over_one(&waiting.exchange, &waiting.canonical, now);
+            self.hand_over_one(&exchange, now);
             None
         } else {
-            Some(self.admission.push(waiting, peer, now))
+            Some(self.admission.push(exchange.clone(), peer, now))
         };
         if let Some(client) = self.clients.get_mut(slot) {
             client.exchange = Some(exchange);
@@ -164,20 +160,20 @@ impl Frontend {
             let resuming = first.then(|| self.resuming.pop_front()).flatten();
             if let Some(exchange) = resuming {
                 self.resumed = true;
-                self.hand_over_one(&exchange, b"GET / HTTP/1.1\r\n", now);
-            } else if let Some(waiting) = self.admission.pop(now) {
-                if let Some(client) = self.clients.by_key(waiting.exchange.origin.client) {
+                self.hand_over_one(&exchange, now);
+            } else if let Some(exchange) = self.admission.pop(now) {
+                if let Some(client) = self.clients.by_key(exchange.origin.client) {
                     client.ticket = None;
                 }
-                self.hand_over_one(&waiting.exchange, &waiting.canonical, now);
+                self.hand_over_one(&exchange, now);
             } else {
                 return;
             }
         }
     }
 
-    /// Sends an exchange's head down a stream. Only where [`has_room`](Self::has_room).
-    fn hand_over_one(&mut self, exchange: &Arc<Exchange>, canonical: &[u8], now: Instant) {
+    /// Sends an exchange's id down a stream. Only where [`has_room`](Self::has_room).
+    fn hand_over_one(&mut self, exchange: &Arc<Exchange>, now: Instant) {
         let busy = self.busy();
         let Some(place) = self.free_places.pop() else {
             return;
@@ -185,7 +181,7 @@ impl Frontend {
         self.handed_count += 1;
         let id = Handover::id(self.handed_count, place);
         self.shared.handover.put(id, exchange.clone());
-        let Some(stream) = self.intake.push(canonical, id) else {
+        let Some(stream) = self.intake.push(id) else {
             // No stream is open, which has_room rules out.
             self.shared.handover.take(id);
             self.free_places.push(place);

@@ -1,8 +1,7 @@
 //! Is this head acceptable? Its canonical form.
 //!
 //! `httparse` finds the parts; this module refuses what RFC 9110 and RFC 9112 forbid and `httparse` lets through,
-//! decides how the body is framed, and rewrites the head so that `tiny_http` reads it, never looks for a body behind
-//! it, and never closes the stream because of it.
+//! decides how the body is framed, and keeps the head in one form, whatever form the client chose.
 //!
 //! Three things a strict reading forbids are met too often to refuse, so they are made harmless instead: a fragment
 //! is cut off, non-ASCII bytes in a target are percent-encoded, and up to [`MAX_EMPTY_LINES`] empty lines before the
@@ -16,17 +15,12 @@ use httparse::Status;
 use super::authority::is_authority;
 use super::refusal::Refusal;
 
-/// Name prefix of a field that `tiny_http` must not see as it is; the value is percent-encoded, see [`decode_raw`].
-pub(crate) const RAW_PREFIX: &str = "plimsoll-raw-";
-
-/// Fields of clients with this prefix are dropped: only the frontend writes them.
-const RESERVED_PREFIX: &[u8] = b"plimsoll-";
 /// Most fields in a head; what Apache allows. `httparse` needs an array of fixed size.
 const MAX_FIELDS: usize = 100;
 /// Empty lines skipped before a request line. RFC 9112 2.2 asks for at least one; old clients send one after a body.
 const MAX_EMPTY_LINES: usize = 2;
-/// Room for what the canonical form adds to a usual head: a raw prefix or two, and the id.
-const CANONICAL_SLACK: usize = 96;
+/// Room for what the canonical form may add to a usual head: a space after each colon.
+const CANONICAL_SLACK: usize = 32;
 
 const BAD_REQUEST_LINE: Refusal = Refusal::Malformed(
     "Write the request line as METHOD TARGET HTTP/1.1, with single spaces, then CR LF.\n",
@@ -144,6 +138,8 @@ pub(crate) struct Head {
     canonical: Vec<u8>,
     /// Where in `canonical` the target is.
     target: Range<usize>,
+    /// Where in `canonical` the fields start.
+    fields: usize,
     /// Where in `canonical` the value of the first Accept is.
     accept: Option<Range<usize>>,
 }
@@ -171,20 +167,26 @@ impl Head {
         self.accept.as_ref().map(|range| self.text(range))
     }
 
-    /// The head for `tiny_http`: `METHOD SP target SP HTTP/1.1 CRLF`, then the fields in the client's order, each
-    /// ended by CRLF. The intake adds the exchange's id and the empty line at the end.
-    ///
-    /// Fields that `tiny_http` would act on, and values that aren't ASCII, have [`RAW_PREFIX`] before the name and
-    /// their value percent-encoded; so this is at most three times as long as the client's head, plus
-    /// `RAW_PREFIX.len()` for each field.
+    /// The method as the client wrote it.
+    pub(crate) fn method_text(&self) -> &str {
+        self.text(&(0..self.target.start.saturating_sub(1)))
+    }
+
+    /// The fields in the client's order: name and value.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let lines = self.canonical.get(self.fields..).unwrap_or_default();
+        lines.split(|&byte| byte == b'\r').filter_map(|line| {
+            let line = line.strip_prefix(b"\n").unwrap_or(line);
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            let name = str::from_utf8(&line[..colon]).ok()?;
+            Some((name, line.get(colon + 2..).unwrap_or_default()))
+        })
+    }
+
+    /// The whole head as it is kept: `METHOD SP target SP HTTP/1.1 CRLF`, then the fields, each ended by CRLF.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn canonical(&self) -> &[u8] {
         &self.canonical
-    }
-
-    /// The same, to keep.
-    pub(crate) fn into_canonical(self) -> Vec<u8> {
-        self.canonical
     }
 
     fn text(&self, range: &Range<usize>) -> &str {
@@ -262,8 +264,8 @@ pub(crate) fn empty_lines(input: &[u8]) -> usize {
     2 * lines.count()
 }
 
-/// The value of a field whose name starts with [`RAW_PREFIX`], as the client sent it.
-pub(crate) fn decode_raw(value: &str) -> Vec<u8> {
+/// A text without its percent-encoding; what is no escape stays as it is.
+pub(crate) fn percent_decode(value: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -420,6 +422,7 @@ fn accept(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
     push_target(&mut canonical, target.origin)?;
     let target_end = canonical.len();
     canonical.extend_from_slice(b" HTTP/1.1\r\n");
+    let fields = canonical.len();
 
     let mut facts = Facts::default();
     let mut accept = None;
@@ -427,21 +430,14 @@ fn accept(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
         let (name, value) = (field.name, field.value);
         let known = Known::of(name);
         facts.note(known, value)?;
-        let is_ascii = check_value(value)?;
-        match (known, target.authority) {
-            (Known::Reserved, _) => {}
-            // RFC 9112 3.2.2: the target's authority replaces Host.
-            (Known::Host, Some(authority)) => {
-                push_plain(&mut canonical, name, authority.as_bytes());
-            }
-            (Known::Host | Known::Accept | Known::Other, _) if is_ascii => {
-                push_plain(&mut canonical, name, value);
-                if known == Known::Accept && accept.is_none() {
-                    let end = canonical.len() - b"\r\n".len();
-                    accept = Some(end - value.len()..end);
-                }
-            }
-            _ => push_raw(&mut canonical, name, value),
+        check_value(value)?;
+        // RFC 9112 3.2.2: the target's authority replaces Host.
+        let replaced = target.authority.filter(|_| known == Known::Host);
+        let value = replaced.map_or(value, str::as_bytes);
+        push_field(&mut canonical, name, value);
+        if known == Known::Accept && accept.is_none() && value.is_ascii() {
+            let end = canonical.len() - b"\r\n".len();
+            accept = Some(end - value.len()..end);
         }
     }
     if !facts.has_host {
@@ -449,7 +445,7 @@ fn accept(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
             return Err(BAD_HOST_COUNT);
         }
         if let Some(authority) = target.authority {
-            push_plain(&mut canonical, "Host", authority.as_bytes());
+            push_field(&mut canonical, "Host", authority.as_bytes());
         }
     }
     Ok(Head {
@@ -467,6 +463,7 @@ fn accept(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
         expects_continue: facts.expects_continue && version == Version::Http11,
         canonical,
         target: target_start..target_end,
+        fields,
         accept,
     })
 }
@@ -518,7 +515,7 @@ impl Facts {
                     self.expects_continue = true;
                 }
             }
-            Known::Accept | Known::Reserved | Known::Upgrade | Known::Other => {}
+            Known::Accept | Known::Other => {}
         }
         Ok(())
     }
@@ -564,9 +561,7 @@ enum Known {
     ContentLength,
     Expect,
     Host,
-    Reserved,
     TransferEncoding,
-    Upgrade,
     Other,
 }
 
@@ -577,55 +572,27 @@ impl Known {
             4 if is("host") => Self::Host,
             6 if is("accept") => Self::Accept,
             6 if is("expect") => Self::Expect,
-            7 if is("upgrade") => Self::Upgrade,
             10 if is("connection") => Self::Connection,
             14 if is("content-length") => Self::ContentLength,
             17 if is("transfer-encoding") => Self::TransferEncoding,
-            _ => match name.as_bytes().get(..RESERVED_PREFIX.len()) {
-                Some(prefix) if prefix.eq_ignore_ascii_case(RESERVED_PREFIX) => Self::Reserved,
-                _ => Self::Other,
-            },
+            _ => Self::Other,
         }
     }
 }
 
-/// Whether a value is ASCII; refuses one that holds control characters (RFC 9110 5.5).
-fn check_value(value: &[u8]) -> Result<bool, Refusal> {
-    // No early exit, so that it can be vectorised: nearly every value is plain.
-    let is_plain = value.iter().fold(true, |plain, &byte| {
-        plain & matches!(byte, b'\t' | b' '..=0x7e)
+/// Refuses a value that holds control characters (RFC 9110 5.5).
+fn check_value(value: &[u8]) -> Result<(), Refusal> {
+    // No early exit, so that it can be vectorised.
+    let is_bad = value.iter().fold(false, |bad, &byte| {
+        bad | (byte.is_ascii_control() && byte != b'\t')
     });
-    if is_plain {
-        Ok(true)
-    } else if value
-        .iter()
-        .any(|&byte| byte.is_ascii_control() && byte != b'\t')
-    {
-        Err(BAD_FIELD_VALUE)
-    } else {
-        Ok(false)
-    }
+    if is_bad { Err(BAD_FIELD_VALUE) } else { Ok(()) }
 }
 
-fn push_plain(canonical: &mut Vec<u8>, name: &str, value: &[u8]) {
+fn push_field(canonical: &mut Vec<u8>, name: &str, value: &[u8]) {
     canonical.extend_from_slice(name.as_bytes());
     canonical.extend_from_slice(b": ");
     canonical.extend_from_slice(value);
-    canonical.extend_from_slice(b"\r\n");
-}
-
-fn push_raw(canonical: &mut Vec<u8>, name: &str, value: &[u8]) {
-    canonical.extend_from_slice(RAW_PREFIX.as_bytes());
-    canonical.extend_from_slice(name.as_bytes());
-    canonical.extend_from_slice(b": ");
-    for &byte in value {
-        // Spaces too: `tiny_http` trims values.
-        if byte.is_ascii_graphic() && byte != b'%' {
-            canonical.push(byte);
-        } else {
-            push_encoded(canonical, byte);
-        }
-    }
     canonical.extend_from_slice(b"\r\n");
 }
 

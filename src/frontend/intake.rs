@@ -1,7 +1,7 @@
 //! The private Unix streams into tiny_http.
 //!
-//! Each stream is written by the frontend alone and read by one of tiny_http's threads, which parses the heads and
-//! queues them for the workers. Nothing travels back: a byte or an end from there means that the stream is broken.
+//! Each stream is written by the frontend alone and read by one of tiny_http's threads, which takes each id in it for a
+//! request and queues it for the workers. Nothing travels back: a byte or an end from there means that the stream is broken.
 //!
 //! tiny_http's task pool counts its waiting threads late, so of several connections opened at the same moment some
 //! may never be read. So a stream starts with a greeting, and is used (and the next one opened) only when a worker
@@ -115,7 +115,7 @@ struct Stream {
     /// Whether the event loop watches for room. Not always: a Unix stream reports it with everything that is read from
     /// it, and would wake the frontend once more for every request.
     awaits_room: bool,
-    /// Heads that the stream has not taken yet. Bounded by the number of exchanges handed over at once.
+    /// Requests that the stream has not taken yet. Bounded by the number of exchanges handed over at once.
     pending: Vec<u8>,
     /// Greetings of earlier tries must not vouch for a later one.
     attempt: u32,
@@ -179,14 +179,14 @@ impl Intake {
             .all(|stream| matches!(stream.state, State::Open { .. }))
     }
 
-    /// Queues a canonical head with its exchange's id on the next open stream, and returns which; `None` when none
-    /// is open. [`flush`](Self::flush) sends what is queued, in one write for each stream.
-    pub(crate) fn push(&mut self, canonical: &[u8], id: u64) -> Option<usize> {
+    /// Queues an exchange's id on an open stream, and returns which; `None` when none is open.
+    /// [`flush`](Self::flush) sends what is queued, in one write for each stream.
+    pub(crate) fn push(&mut self, id: u64) -> Option<usize> {
         let open = self.streams.iter_mut().enumerate();
         let open = open.filter(|(_, stream)| matches!(stream.state, State::Open { .. }));
         // The first while there is little to do: the other's thread may sleep then.
         let (number, stream) = open.min_by_key(|(_, stream)| stream.pending.len())?;
-        push_with_id(&mut stream.pending, canonical, id);
+        push_id(&mut stream.pending, id);
         Some(number)
     }
 
@@ -338,34 +338,26 @@ fn open(
     let mut socket = UnixStream::connect(path)?;
     register.register(&mut socket, number)?;
     let mut head = Vec::new();
-    push_with_id(&mut head, b"OPTIONS * HTTP/1.1\r\n", greeting);
+    push_id(&mut head, greeting);
     // A new stream's buffer is empty: it takes these bytes at once, or is not worth having.
     socket.write_all(&head)?;
     Ok(socket)
 }
 
-/// Appends a canonical head with its exchange's id, in hexadecimal digits before the target. `tiny_http` spends dozens
-/// of allocations on a request and several on each header, so the id is not in one.
-fn push_with_id(out: &mut Vec<u8>, canonical: &[u8], id: u64) {
-    let method = canonical.iter().position(|&byte| byte == b' ');
-    let (method, rest) = canonical.split_at(method.map_or(0, |at| at + 1));
-    out.extend_from_slice(method);
+/// Appends a request whose target is an id. It carries nothing else: `tiny_http` reads byte by byte, with a handful of
+/// allocations for each header, and the exchange has what the client sent.
+fn push_id(out: &mut Vec<u8>, id: u64) {
+    out.extend_from_slice(b"GET /");
     let digits = (u64::BITS - id.leading_zeros()).div_ceil(4).max(1);
     for place in (0..digits).rev() {
         out.push(b"0123456789abcdef"[(id >> (4 * place) & 15) as usize]);
     }
-    out.extend_from_slice(rest);
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b" HTTP/1.1\r\n\r\n");
 }
 
-/// Where the client's target begins in the one that went through `tiny_http`: at its `/` or `*`, which is no digit.
-pub(crate) fn target_start(url: &str) -> usize {
-    url.find(['/', '*']).unwrap_or(url.len())
-}
-
-/// The id before a target that went through `tiny_http`.
+/// The id in a target that came through `tiny_http`.
 pub(crate) fn carried_id(url: &str) -> Option<u64> {
-    u64::from_str_radix(&url[..target_start(url)], 16).ok()
+    u64::from_str_radix(url.strip_prefix('/')?, 16).ok()
 }
 
 #[cfg(test)]

@@ -106,18 +106,11 @@ impl Register for Registrar<'_> {
     }
 }
 
-/// A request that waits for a worker, with the head that will go to tiny_http.
-#[derive(Debug)]
-struct Waiting {
-    exchange: Arc<Exchange>,
-    canonical: Vec<u8>,
-}
-
 /// An exchange on its way through tiny_http, or with a worker.
 #[derive(Debug)]
 struct HandedOver {
     id: u64,
-    /// The stream that its head went down.
+    /// The stream that its id went down.
     stream: usize,
 }
 
@@ -144,7 +137,7 @@ pub(crate) struct Frontend {
     max_connections: usize,
     limits: Arc<Limits>,
     deadlines: Deadlines,
-    admission: Admission<Waiting>,
+    admission: Admission<Arc<Exchange>>,
     retry_after: RetryAfter,
     paths: Paths,
     /// Who sees more of the health reports than the status word.
@@ -387,8 +380,8 @@ impl Frontend {
                 self.drive(slot, now);
             }
         }
-        while let Some(waiting) = self.admission.expire(now) {
-            self.expire(&waiting.exchange, now);
+        while let Some(exchange) = self.admission.expire(now) {
+            self.expire(&exchange, now);
         }
         while let Some((due, exchange)) = self.ahead.pop_front() {
             if !exchange.is(Stage::Waiting) {

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use crate::frontend::head::decode_raw;
+use crate::frontend::head::percent_decode;
 use crate::health::Snapshot;
 use crate::health::checks::{CheckReport, CheckState};
 
@@ -126,7 +126,7 @@ pub(super) fn judge(check: &str, parts: &[Part<'_>], query: Option<&str>) -> Ver
 
 /// The part of that name, as it stands in a path.
 pub(super) fn find<'a>(parts: &[Part<'a>], name: &str) -> Option<Part<'a>> {
-    let name = decode_raw(name);
+    let name = percent_decode(name);
     let mut parts = parts.iter();
     let found = parts.find(|part| part.name.as_bytes() == name);
     found.copied()
@@ -143,7 +143,7 @@ fn values<'a>(query: Option<&'a str>, key: &'a str) -> impl Iterator<Item = Stri
     let parts = query.unwrap_or_default().split('&');
     let pairs = parts.filter_map(|part| part.split_once('='));
     let found = pairs.filter(move |(name, value)| *name == key && !value.is_empty());
-    found.map(|(_, value)| String::from_utf8_lossy(&decode_raw(value)).into_owned())
+    found.map(|(_, value)| String::from_utf8_lossy(&percent_decode(value)).into_owned())
 }
 
 #[cfg(test)]
