@@ -1,13 +1,13 @@
 # make help lists the targets.
 CARGO ?= cargo
-TARGET ?= x86_64-unknown-linux-musl
+TARGET ?= $(shell uname -m)-unknown-linux-musl
 PREFIX ?= /usr/local
 STATIC := target/static/plimsoll
 
-.PHONY: help run test test-slow bench static fuzz install
+.PHONY: help run test test-slow bench static test-static fuzz install
 
 help: ## lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: need-cargo ## builds and serves on 127.0.0.1:8080 (ARGS="--work 20ms" passes options)
 	$(CARGO) run --release --locked -- $(ARGS)
@@ -25,18 +25,11 @@ test-slow: need-cargo ## the tests that take longer than ten seconds
 bench: need-cargo ## times the parts and the whole, into target/bench (QUICK=1 in under a minute)
 	$(CARGO) bench --locked --features internals --bench '*'
 
-static: need-cargo ## the static binary, stripped: target/static/plimsoll
-	@mkdir -p target/static
-	@if rustup target add $(TARGET) >/dev/null 2>&1; then \
-		$(CARGO) build --release --locked --target $(TARGET) && \
-		cp target/$(TARGET)/release/plimsoll $(STATIC); \
-	else \
-		echo "target $(TARGET) can't be added; using the static C runtime of the host's"; \
-		host=$$($(CARGO) -vV | sed -n 's/^host: //p') && \
-		RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $$host && \
-		cp target/$$host/release/plimsoll $(STATIC); \
-	fi
-	@ls -l $(STATIC)
+static: need-cargo ## the static binary, stripped: target/static/plimsoll (TARGET=aarch64-unknown-linux-musl crosses)
+	.ci/static $(TARGET)
+
+test-static: need-cargo ## the static binary's size, and one request to it; the same for aarch64 under qemu-user
+	.ci/test-static
 
 fuzz: need-cargo ## runs each fuzz target for a bounded time (needs a nightly toolchain)
 	.ci/fuzz

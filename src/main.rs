@@ -17,6 +17,10 @@ use crate::options::{Command, Options, ProbeOptions};
 /// The exit code for a bad option; one for a failure to serve is [`ExitCode::FAILURE`].
 const BAD_OPTION: u8 = 2;
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match options::parse(env::args_os().skip(1), |name| env::var_os(name)) {
         Ok(Command::Serve(options)) => match serve(options) {
