@@ -42,6 +42,7 @@ use crate::exchange::{Exchange, Stage};
 use crate::health::bump;
 use crate::random;
 use crate::report::Paths;
+use crate::report::recent::Recent;
 use crate::response::DateCache;
 use crate::workers::{Shared, write_some};
 use admission::{Admission, RetryAfter};
@@ -140,6 +141,7 @@ pub(crate) struct Frontend {
     admission: Admission<Arc<Exchange>>,
     retry_after: RetryAfter,
     paths: Paths,
+    recent: Recent,
     /// Who sees more of the health reports than the status word.
     details: Details,
     workers: usize,
@@ -209,6 +211,7 @@ impl Frontend {
             admission: Admission::new(budget, config.queue_max, config.workers, config.fair),
             retry_after: RetryAfter::new(random::seed(), now),
             paths,
+            recent: Recent::default(),
             details: config.details,
             workers: config.workers,
             free_places: (0..places).rev().collect(),

@@ -5,6 +5,7 @@ mod escape;
 mod json;
 mod parts;
 mod prometheus;
+pub(crate) mod recent;
 mod status;
 mod text;
 
