@@ -13,7 +13,7 @@
 //!   └──────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A worker that listens looks around for a moment before it blocks, while requests come one at a time: then the next
+//! A worker that listens looks around for a moment before it blocks, while few requests are under way: then the next
 //! one is often some microseconds away, and nobody else needs the processor. One worker at most, and only then: measured
 //! on two cores, a single client is served at 1.8 times the rate, and more than that takes the processor from those that
 //! make the next request ready.
@@ -35,8 +35,8 @@ pub(crate) struct Roster {
     awake: AtomicUsize,
     /// How many listen.
     listening: AtomicUsize,
-    /// Whether requests come one at a time.
-    sparse: AtomicBool,
+    /// Whether few requests are under way.
+    few: AtomicBool,
 }
 
 /// Where a worker rests.
@@ -54,7 +54,7 @@ impl Roster {
             resting: Mutex::new(Vec::with_capacity(workers)),
             awake: AtomicUsize::new(workers),
             listening: AtomicUsize::new(0),
-            sparse: AtomicBool::new(true),
+            few: AtomicBool::new(true),
         }
     }
 
@@ -63,9 +63,9 @@ impl Roster {
         self.awake.load(Ordering::Relaxed)
     }
 
-    /// Notes whether requests come one at a time.
-    pub(crate) fn set_sparse(&self, sparse: bool) {
-        self.sparse.store(sparse, Ordering::Relaxed);
+    /// Notes whether few requests are under way.
+    pub(crate) fn set_few(&self, few: bool) {
+        self.few.store(few, Ordering::Relaxed);
     }
 
     /// Takes that a worker has nothing to do: returns when it is to listen. While another one listens, that is when it
@@ -138,7 +138,7 @@ pub(crate) struct Listening<'a> {
 impl Listening<'_> {
     /// Whether it pays to look for the next request before blocking.
     pub(crate) fn may_spin(&self) -> bool {
-        self.alone && self.roster.sparse.load(Ordering::Relaxed)
+        self.alone && self.roster.few.load(Ordering::Relaxed)
     }
 }
 
@@ -195,9 +195,9 @@ mod tests {
     #[test]
     fn nobody_looks_around_while_requests_come_in_crowds() {
         let roster = Roster::new(1);
-        roster.set_sparse(false);
+        roster.set_few(false);
         assert!(!roster.listen(0).may_spin());
-        roster.set_sparse(true);
+        roster.set_few(true);
         assert!(roster.listen(0).may_spin());
     }
 

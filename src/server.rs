@@ -588,6 +588,7 @@ impl fmt::Debug for Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frontend::intake::STREAMS;
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
@@ -644,7 +645,7 @@ mod tests {
         });
 
         let running = server.running.as_ref().unwrap();
-        for stream in 0..2 {
+        for stream in 0..STREAMS {
             running.shared.frontend.send(Message::Sabotage { stream });
         }
         for client in lost {
@@ -658,7 +659,10 @@ mod tests {
         await_that("served again", || {
             reply(send(address, "/")).ends_with("served")
         });
-        assert_eq!(server.health().snapshot().totals.stream_failures, 2);
+        assert_eq!(
+            server.health().snapshot().totals.stream_failures,
+            STREAMS as u64
+        );
         server.shutdown(PATIENCE).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use super::connection::{After, CloseReason, Event, Incoming};
 use super::doors::Door;
 use super::head::{Method, Version};
 use super::refusal::Refusal;
-use super::{AHEAD, Frontend, HandedOver, MOST_AHEAD, STANDSTILL};
+use super::{AHEAD, FEW, Frontend, HandedOver, MOST_AHEAD, STANDSTILL};
 use crate::exchange::{Admitted, Exchange, Origin, ReplyRules, Stage};
 use crate::health::gate::Entry;
 use crate::health::{Outcome, bump};
@@ -230,7 +230,7 @@ impl Frontend {
             return;
         }
         let (busy, roster) = (self.busy(), &self.shared.roster);
-        roster.set_sparse(busy == 1);
+        roster.set_few(busy <= FEW);
         let awake = roster.awake();
         if awake == self.workers {
             return;
