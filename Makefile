@@ -22,7 +22,8 @@ test: need-cargo ## everything: format, lints, unit, integration, property and d
 test-slow: need-cargo ## the tests that take longer than ten seconds
 	$(CARGO) test --locked --release -- --ignored
 
-bench: need-cargo ## times the parts and the whole, into target/bench (QUICK=1 in under a minute)
+bench: static ## measures the parts and the whole beside peers, into target/bench (QUICK=1 in under a minute)
+	@rm -f target/bench/*.figures
 	$(CARGO) bench --locked --features internals --bench '*'
 
 static: need-cargo ## the static binary, stripped: target/static/plimsoll (TARGET=aarch64-unknown-linux-musl crosses)

@@ -11,14 +11,13 @@ mod load;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, thread};
 
-use common::{Child, Report};
+use common::{Child, Report, percentile};
 use load::{Arrivals, Outcome, Random, Sample, generate};
 use plimsoll::{GateMode, Request, Server};
 
@@ -58,14 +57,14 @@ fn lengths() -> Lengths {
     let seconds = Duration::from_secs_f64;
     if common::quick() {
         Lengths {
-            capacity: seconds(1.5),
-            load: seconds(2.0),
-            warm_up: seconds(0.5),
-            stall: [1.0, 3.0, 2.5].map(seconds),
+            capacity: seconds(1.3),
+            load: seconds(1.4),
+            warm_up: seconds(0.4),
+            stall: [0.5, 2.5, 2.5].map(seconds),
             stalls: 1,
-            literal: [0.5, 1.0, 3.5].map(seconds),
-            multiples: &[0.5, 1.0, 2.0, 10.0, 50.0],
-            multiples_of_peer: &[2.0, 10.0],
+            literal: [0.5, 1.0, 2.5].map(seconds),
+            multiples: &[2.0, 10.0],
+            multiples_of_peer: &[10.0],
         }
     } else {
         Lengths {
@@ -85,7 +84,8 @@ fn main() -> io::Result<()> {
     if !common::wanted() {
         return Ok(());
     }
-    raise_descriptor_limit();
+    // Both ends of every connection are in this process.
+    common::descriptors::raise(10_000);
     let lengths = lengths();
     let mut report = Report::new("Overload");
     report.line(&common::machine());
@@ -128,35 +128,21 @@ fn main() -> io::Result<()> {
 
     report.heading(2, "What it must show");
     report.table(&["figure", "verdict", "found"], &figures.rows);
+    for phase in &phases {
+        let found = format!(
+            "goodput {:.2} C, p99 {}",
+            phase.goodput / phase.capacity,
+            milliseconds(phase.accepted_p99)
+        );
+        report.figure(&format!("overload: offered {}", phase.name), &found);
+    }
+    report.figure("overload: what it must show", &figures.tally());
 
     match common::build_go_peer() {
         Ok(program) => compare(&program, &phases, &stalls, &lengths, &mut report)?,
         Err(why) => report.line(&format!("No Go program beside it: {why}.")),
     }
     report.save("overload")
-}
-
-/// Both ends of every connection are in this process: starts it again with more descriptors when there are few.
-fn raise_descriptor_limit() {
-    const RAISED: &str = "OVERLOAD_DESCRIPTORS_RAISED";
-    let (soft, hard) = load::descriptor_limits();
-    let wanted = 10_000;
-    if soft >= wanted || hard.is_some_and(|hard| hard <= soft) || env::var_os(RAISED).is_some() {
-        return;
-    }
-    let limit = hard.map_or(wanted, |hard| hard.min(wanted));
-    let Ok(program) = env::current_exe() else {
-        return;
-    };
-    // It only returns when it fails; the limit then stays as it is.
-    let error = Command::new("sh")
-        .args(["-c", "ulimit -n \"$0\"; exec \"$@\""])
-        .arg(limit.to_string())
-        .arg(program)
-        .args(env::args_os().skip(1))
-        .env(RAISED, "1")
-        .exec();
-    println!("the limit of {soft} descriptors stays: {error}");
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -391,17 +377,6 @@ fn capacity(subject: &Subject, lengths: &Lengths) -> io::Result<f64> {
 
 fn count(samples: &[Sample], which: impl Fn(&Sample) -> bool) -> f64 {
     samples.iter().filter(|sample| which(sample)).count() as f64
-}
-
-/// The value below which the part `p` of all lies; not a number when there are none.
-fn percentile(mut values: Vec<f64>, p: f64) -> f64 {
-    if values.is_empty() {
-        return f64::NAN;
-    }
-    values.sort_by(f64::total_cmp);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // p is from 0 to 1.
-    let rank = (values.len() as f64 * p).ceil() as usize;
-    values[rank.clamp(1, values.len()) - 1]
 }
 
 /// A load and what became of it. Times in seconds, rates in requests per second.
@@ -735,6 +710,8 @@ fn literal(subject: &Subject, capacity: f64, lengths: &Lengths) -> io::Result<Li
     })
 }
 
+const PASS: &str = "PASS";
+
 /// The verdicts.
 #[derive(Default)]
 struct Figures {
@@ -742,8 +719,13 @@ struct Figures {
 }
 
 impl Figures {
+    fn tally(&self) -> String {
+        let passed = self.rows.iter().filter(|row| row[1] == PASS).count();
+        format!("{passed} of {} pass", self.rows.len())
+    }
+
     fn judge(&mut self, figure: &str, passes: bool, found: String) {
-        let verdict = if passes { "PASS" } else { "FALLS SHORT" };
+        let verdict = if passes { PASS } else { "FALLS SHORT" };
         self.rows
             .push(vec![figure.to_owned(), verdict.to_owned(), found]);
     }

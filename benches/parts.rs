@@ -2,43 +2,19 @@
 //!
 //! Run with `cargo bench --bench parts --features internals`.
 
+mod common;
+#[path = "common/inputs.rs"]
+mod inputs;
+
 use std::hint::black_box;
 use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use inputs::{BROWSER, GET, POST, POST_BODY, REPLY};
 use plimsoll::Ewma;
 use plimsoll::internals::{Conversation, decode_chunked, parse_head};
-
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
-const BROWSER: &[u8] = b"GET /orders/4711?page=2&sort=date HTTP/1.1\r\n\
-    Host: shop.example.com\r\n\
-    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
-    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
-    Accept-Language: en-GB,en;q=0.7,de;q=0.3\r\n\
-    Accept-Encoding: gzip, deflate, br, zstd\r\n\
-    Referer: https://shop.example.com/orders\r\n\
-    Connection: keep-alive\r\n\
-    Cookie: session=c2Vzc2lvbi1pZC1vZi1hLWN1c3RvbWVy; theme=dark; consent=1\r\n\
-    Upgrade-Insecure-Requests: 1\r\n\
-    Sec-Fetch-Dest: document\r\n\
-    Sec-Fetch-Mode: navigate\r\n\
-    Sec-Fetch-Site: same-origin\r\n\
-    Sec-Fetch-User: ?1\r\n\
-    Priority: u=0, i\r\n\
-    If-None-Match: \"5f3b-61a2c4d9\"\r\n\r\n";
-
-const POST: &[u8] = b"POST /orders HTTP/1.1\r\n\
-    Host: shop.example.com\r\n\
-    Content-Type: application/json\r\n\
-    Content-Length: 27\r\n\
-    Accept: application/json\r\n\r\n";
-
-const POST_BODY: &[u8] = b"{\"article\": 17, \"count\": 2}";
-
-const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
 
 /// How long `threads` threads take for `each` additions each, all at once.
 fn contended(threads: usize, each: u64, add: impl Fn(f64) + Sync) -> Duration {
@@ -63,7 +39,7 @@ fn contended(threads: usize, each: u64, add: impl Fn(f64) + Sync) -> Duration {
 
 fn average(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("average");
-    for threads in [1, 2] {
+    for threads in [1, 2, 4] {
         group.bench_function(format!("Ewma::add, threads: {threads}"), |bencher| {
             let average = Ewma::new(30);
             bencher.iter_custom(|each| contended(threads, each, |sample| average.add(sample)));
@@ -127,13 +103,16 @@ fn connections(criterion: &mut Criterion) {
 /// With QUICK=1 each measurement is as short as it can be and still say something.
 fn settings() -> Criterion {
     let criterion = Criterion::default();
-    if std::env::var_os("QUICK").is_none() {
-        return criterion.measurement_time(Duration::from_secs(3));
+    if !common::quick() {
+        return criterion
+            .warm_up_time(Duration::from_millis(300))
+            .measurement_time(Duration::from_millis(1500));
     }
     criterion
         .sample_size(10)
-        .warm_up_time(Duration::from_millis(50))
-        .measurement_time(Duration::from_millis(200))
+        .nresamples(1000)
+        .warm_up_time(Duration::from_millis(20))
+        .measurement_time(Duration::from_millis(60))
 }
 
 criterion_group!(

@@ -6,15 +6,18 @@
 //! request was due, and closes the connection then.
 //!
 //! One thread, with an event loop over non-blocking sockets.
+#![allow(dead_code)] // Each bench uses a part.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use std::{fs, io, thread};
+use std::{io, thread};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+
+use crate::common::descriptors;
 
 /// How long a client waits for its reply.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -24,8 +27,6 @@ const MOST_CONNECTIONS: usize = 4096;
 
 /// The event queue counts whole milliseconds; shorter waits are slept in steps of this.
 const STEP: Duration = Duration::from_micros(100);
-
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
 
 /// When requests are due.
 #[derive(Clone, Copy, Debug)]
@@ -78,21 +79,9 @@ impl Random {
     }
 }
 
-/// Descriptors that this process may have open, from `/proc`; the customary limit where that is not to be had.
-pub(crate) fn descriptor_limits() -> (usize, Option<usize>) {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let mut numbers = line.unwrap_or_default().split_ascii_whitespace();
-    let soft = numbers.next().and_then(|soft| soft.parse().ok());
-    let hard = numbers.next().and_then(|hard| hard.parse().ok());
-    (soft.unwrap_or(1024), hard)
-}
-
 /// The most connections at once, both of whose ends may be in this process.
 fn most_connections() -> usize {
-    (descriptor_limits().0.saturating_sub(256) / 2).clamp(64, MOST_CONNECTIONS)
+    (descriptors::limits().0.saturating_sub(256) / 2).clamp(64, MOST_CONNECTIONS)
 }
 
 /// Puts `arrivals` on the server at `address` for `length`, and returns what became of each request, in the order in
@@ -104,7 +93,21 @@ pub(crate) fn generate(
     seed: u64,
     start: Instant,
 ) -> io::Result<Vec<Sample>> {
+    let request = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n".to_vec();
+    generate_of(request, address, arrivals, length, seed, start)
+}
+
+/// The same of a request that is given.
+pub(crate) fn generate_of(
+    request: Vec<u8>,
+    address: SocketAddr,
+    arrivals: Arrivals,
+    length: Duration,
+    seed: u64,
+    start: Instant,
+) -> io::Result<Vec<Sample>> {
     let mut load = Load {
+        request,
         address,
         poll: Poll::new()?,
         start,
@@ -154,6 +157,7 @@ pub(crate) fn generate(
 }
 
 struct Load {
+    request: Vec<u8>,
     address: SocketAddr,
     poll: Poll,
     start: Instant,
@@ -301,8 +305,8 @@ impl Load {
         let Some(connection) = &mut self.slots[slot] else {
             return;
         };
-        if connection.request.is_some() && connection.written < REQUEST.len() {
-            match connection.socket.write(&REQUEST[connection.written..]) {
+        if connection.request.is_some() && connection.written < self.request.len() {
+            match connection.socket.write(&self.request[connection.written..]) {
                 Ok(count) => connection.written += count,
                 // Not connected yet is told so by some systems.
                 Err(error)
@@ -316,7 +320,7 @@ impl Load {
                 Err(_) => return self.end(slot, Outcome::Failed),
             }
             if let Some(request) = &mut connection.request
-                && connection.written == REQUEST.len()
+                && connection.written == self.request.len()
             {
                 request.sent = Some(Instant::now());
             }

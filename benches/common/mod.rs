@@ -1,16 +1,23 @@
 //! What the benches over sockets share: other programs as children, and tables.
 #![allow(dead_code)] // Each bench uses a part.
 
+pub(crate) mod descriptors;
+pub(crate) mod peers;
+pub(crate) mod plot;
+
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, thread};
 
-/// How long a child may take until it accepts connections.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a child may take until it accepts connections, and to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The extension of files with a bench's lines of the summary: what, a tab, and what was found.
+pub(crate) const FIGURES: &str = "figures";
 
 /// Whether the environment asks for a short run.
 pub(crate) fn quick() -> bool {
@@ -30,6 +37,13 @@ pub(crate) fn wanted() -> bool {
 pub(crate) fn target() -> &'static Path {
     let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
     temporary.parent().unwrap_or(temporary)
+}
+
+/// Where results go: `target/bench`, which exists then.
+pub(crate) fn directory() -> io::Result<PathBuf> {
+    let directory = target().join("bench");
+    fs::create_dir_all(&directory)?;
+    Ok(directory)
 }
 
 /// Whether a program answers to `argument`, such as `--version`.
@@ -53,7 +67,7 @@ pub(crate) fn build_go_peer() -> Result<PathBuf, String> {
             "go is not installed: install Go (golang-go) for the comparison with it".into(),
         );
     }
-    let program = target().join("bench").join("health-go");
+    let program = target().join("bench/health-go");
     let built = Command::new("go")
         .args(["build", "-o"])
         .arg(&program)
@@ -71,36 +85,83 @@ pub(crate) fn build_go_peer() -> Result<PathBuf, String> {
 pub(crate) struct Child {
     process: std::process::Child,
     pub(crate) address: SocketAddr,
+    /// From just before it was started until it accepted a connection.
+    pub(crate) started_in: Duration,
 }
 
 impl Child {
     /// Starts `command`, made for an address that was free a moment ago, and waits until it accepts connections.
     pub(crate) fn start(make: impl Fn(SocketAddr) -> Command) -> io::Result<Self> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let begun = Instant::now();
         let process = make(address)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut child = Self { process, address };
-        let until = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect_timeout(&address, START_TIMEOUT).is_err() {
+        let mut child = Self {
+            process,
+            address,
+            started_in: Duration::ZERO,
+        };
+        let until = begun + PATIENCE;
+        while TcpStream::connect_timeout(&address, PATIENCE).is_err() {
             if let Some(status) = child.process.try_wait()? {
                 return Err(io::Error::other(format!("it ended at once: {status}")));
             }
             if Instant::now() > until {
                 return Err(io::ErrorKind::TimedOut.into());
             }
+            thread::sleep(Duration::from_micros(100));
+        }
+        child.started_in = begun.elapsed();
+        Ok(child)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn stop(mut self) -> io::Result<ExitStatus> {
+        let id = self.id().to_string();
+        Command::new("kill").args(["-TERM", &id]).status()?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             thread::sleep(Duration::from_millis(5));
         }
-        Ok(child)
     }
 
     /// Most memory that it has had resident, in KiB.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-        line.split_ascii_whitespace().nth(1)?.parse().ok()
+        self.status("VmHWM:")
+    }
+
+    /// Memory that it has resident, in KiB.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, label: &str) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(label))?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    }
+
+    /// Seconds of processor time that it has used, in hundredths.
+    pub(crate) fn processor_time(&self) -> Option<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
+        // The name before it may have spaces and brackets. Then come the state, ten numbers, and the two times.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let times = fields.split(' ').skip(11).take(2);
+        let ticks: Option<f64> = times.map(|ticks| ticks.parse::<f64>().ok()).sum();
+        Some(ticks? / 100.0)
     }
 }
 
@@ -127,6 +188,17 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<u16> {
         .map_err(|_| io::Error::other("no status line came"))
 }
 
+/// The value below which the part `p` of all lies; not a number when there are none.
+pub(crate) fn percentile(mut values: Vec<f64>, p: f64) -> f64 {
+    if values.is_empty() {
+        return f64::NAN;
+    }
+    values.sort_by(f64::total_cmp);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // p is from 0 to 1.
+    let rank = (values.len() as f64 * p).ceil() as usize;
+    values[rank.clamp(1, values.len()) - 1]
+}
+
 /// The middle value.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -136,12 +208,14 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 /// What is printed on the terminal and, the same in Markdown, written to a file.
 pub(crate) struct Report {
     markdown: String,
+    figures: String,
 }
 
 impl Report {
     pub(crate) fn new(title: &str) -> Self {
         let mut report = Self {
             markdown: String::new(),
+            figures: String::new(),
         };
         report.heading(1, title);
         report
@@ -189,12 +263,25 @@ impl Report {
         self.markdown.push('\n');
     }
 
-    /// Writes the Markdown to `target/bench/NAME.md`.
+    /// A line of the summary of all benches.
+    pub(crate) fn figure(&mut self, what: &str, found: &str) {
+        let _ = writeln!(self.figures, "{what}\t{found}");
+    }
+
+    /// Draws a picture, into `target/bench/NAME.svg`.
+    pub(crate) fn picture(&mut self, name: &str, picture: &plot::Picture) -> io::Result<()> {
+        let file = directory()?.join(name).with_extension("svg");
+        fs::write(&file, picture.svg())?;
+        println!("drawn in {}\n", file.display());
+        let _ = writeln!(self.markdown, "![{}]({name}.svg)\n", picture.title);
+        Ok(())
+    }
+
+    /// Writes the Markdown to `target/bench/NAME.md`, and the lines for the summary beside it.
     pub(crate) fn save(&self, name: &str) -> io::Result<()> {
-        let directory = target().join("bench");
-        fs::create_dir_all(&directory)?;
-        let file = directory.join(name).with_extension("md");
+        let file = directory()?.join(name).with_extension("md");
         fs::write(&file, &self.markdown)?;
+        fs::write(file.with_extension(FIGURES), &self.figures)?;
         println!("written to {}", file.display());
         Ok(())
     }
