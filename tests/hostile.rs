@@ -6,6 +6,7 @@ mod support;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -610,15 +611,24 @@ fn deadlines_hold_under_load() {
     timeouts_hold_with(affordable(600));
 }
 
+/// Held by a test that takes most of the descriptors that this process may have.
+static TEN_THOUSAND: Mutex<()> = Mutex::new(());
+
+fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 #[ignore = "slow: make test-slow"]
 fn deadlines_hold_at_ten_thousand_connections() {
+    let _descriptors = lock(&TEN_THOUSAND);
     timeouts_hold_with(affordable(10_000));
 }
 
 #[test]
 #[ignore = "slow: make test-slow"]
 fn ten_thousand_idle_connections_cost_next_to_nothing() {
+    let _descriptors = lock(&TEN_THOUSAND);
     let mut server = Plimsoll::start(&["--idle-timeout", "5m", "--head-timeout", "5m"]);
     let before = server.usage();
     let clients = hold(&server, affordable(10_000));
