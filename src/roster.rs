@@ -29,14 +29,21 @@ use crate::exchange::lock;
 #[derive(Debug)]
 pub(crate) struct Roster {
     seats: Box<[Seat]>,
-    /// Who rests, the latest last: it is called first, since its memory is the warmest.
-    resting: Mutex<Vec<usize>>,
+    resting: Mutex<Resting>,
     /// How many do not rest.
     awake: AtomicUsize,
     /// How many listen.
     listening: AtomicUsize,
     /// Whether few requests are under way.
     few: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Resting {
+    /// Who rests, the latest last: it is called first, since its memory is the warmest.
+    workers: Vec<usize>,
+    /// Nobody rests any more.
+    closed: bool,
 }
 
 /// Where a worker rests.
@@ -51,7 +58,10 @@ impl Roster {
     pub(crate) fn new(workers: usize) -> Self {
         Self {
             seats: (0..workers).map(|_| Seat::default()).collect(),
-            resting: Mutex::new(Vec::with_capacity(workers)),
+            resting: Mutex::new(Resting {
+                workers: Vec::with_capacity(workers),
+                closed: false,
+            }),
             awake: AtomicUsize::new(workers),
             listening: AtomicUsize::new(0),
             few: AtomicBool::new(true),
@@ -99,7 +109,10 @@ impl Roster {
         let seat = &self.seats[worker];
         seat.thread.get_or_init(thread::current);
         let mut resting = lock(&self.resting);
-        resting.push(worker);
+        if resting.closed {
+            return;
+        }
+        resting.workers.push(worker);
         self.awake.fetch_sub(1, Ordering::Relaxed);
         drop(resting);
         while !seat.called.swap(false, Ordering::Acquire) {
@@ -107,11 +120,19 @@ impl Roster {
         }
     }
 
+    /// Calls everybody, and lets nobody rest from now on: the server stops.
+    pub(crate) fn close(&self) {
+        lock(&self.resting).closed = true;
+        self.call(self.seats.len());
+    }
+
     /// Calls so many of those that rest, or all if they are fewer.
     pub(crate) fn call(&self, count: usize) {
         for _ in 0..count {
             let mut resting = lock(&self.resting);
-            let Some(worker) = resting.pop() else { return };
+            let Some(worker) = resting.workers.pop() else {
+                return;
+            };
             self.awake.fetch_add(1, Ordering::Relaxed);
             drop(resting);
             let seat = &self.seats[worker];
@@ -190,6 +211,21 @@ mod tests {
         });
         drop(first);
         assert!(roster.listen(1).may_spin(), "nobody listens any more");
+    }
+
+    /// A worker that found nothing to do just before the server stopped slept for ever.
+    #[test]
+    fn nobody_rests_once_it_is_closed() {
+        let roster = Roster::new(3);
+        let _listening = roster.listen(0);
+        thread::scope(|scope| {
+            let resting = scope.spawn(|| drop(roster.listen(1)));
+            await_that("it rests", || roster.awake() == 2);
+            roster.close();
+            await_that("it is called", || resting.is_finished());
+            let late = scope.spawn(|| drop(roster.listen(2)));
+            await_that("it does not rest", || late.is_finished());
+        });
     }
 
     #[test]

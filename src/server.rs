@@ -529,7 +529,7 @@ impl Server {
         for _ in &running.workers {
             running.shared.server.unblock();
         }
-        running.shared.roster.call(running.workers.len());
+        running.shared.roster.close();
         // A handler or a check that hangs can't be ended; its thread is left to it.
         let checks_grace = Instant::now() + JOIN_GRACE;
         let grace = until.max(checks_grace);

@@ -206,7 +206,7 @@ impl Frontend {
         {
             self.ahead.pop_front();
         }
-        // Whether or not a worker is idle: on the other stream a later request may overtake this one.
+        // Whether or not a worker is idle: it may not be awake in time.
         if exchange.is(Stage::Waiting) {
             let due = self.queue_deadline(exchange);
             self.ahead.push_back((due, exchange.clone()));

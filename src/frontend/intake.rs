@@ -166,7 +166,7 @@ impl Intake {
         }
     }
 
-    /// Whether a head can be handed over.
+    /// Whether an id can be handed over.
     pub(crate) fn is_open(&self) -> bool {
         self.streams
             .iter()
@@ -185,7 +185,6 @@ impl Intake {
     pub(crate) fn push(&mut self, id: u64) -> Option<usize> {
         let open = self.streams.iter_mut().enumerate();
         let open = open.filter(|(_, stream)| matches!(stream.state, State::Open { .. }));
-        // The first while there is little to do: the other's thread may sleep then.
         let (number, stream) = open.min_by_key(|(_, stream)| stream.pending.len())?;
         push_id(&mut stream.pending, id);
         Some(number)
