@@ -121,16 +121,12 @@ fn a_thousand_concurrent_unhealthy_requests_start_exactly_one_reset() {
         (GateMode::Literal, Duration::from_secs(4)),
     ] {
         let latch = Arc::new(Latch::default());
-        let held = latch.clone();
         let server = quiet(REQUESTS)
             .max_connections(2 * REQUESTS)
             .gate(mode)
             .threshold(NOTHING)
             .cooldown(cooldown)
-            .handler(move |_: &mut Request| {
-                held.pass();
-                "served\n"
-            })
+            .handler(latch.handler("served\n"))
             .start()
             .expect("a server");
         let health = server.health();
@@ -349,15 +345,11 @@ fn a_guarded_gate_trips_at_a_run_of_readings() {
 #[test]
 fn a_guarded_gate_trips_when_every_worker_is_stalled_though_no_sample_comes() {
     let latch = Arc::new(Latch::default());
-    let held = latch.clone();
     let server = quiet(2)
         .gate(GateMode::Guarded)
         .threshold(Duration::from_millis(10))
         .cooldown(NEVER)
-        .handler(move |_: &mut Request| {
-            held.pass();
-            "served\n"
-        })
+        .handler(latch.handler("served\n"))
         .start()
         .expect("a server");
     let mut clients: Vec<_> = (0..2)
@@ -475,13 +467,9 @@ fn every_health_path_answers_in_every_way() {
 #[test]
 fn every_health_path_answers_while_every_worker_is_busy() {
     let latch = Arc::new(Latch::default());
-    let held = latch.clone();
     let server = quiet(2)
         .queue_max(0)
-        .handler(move |_: &mut Request| {
-            held.pass();
-            "served\n"
-        })
+        .handler(latch.handler("served\n"))
         .start()
         .expect("a server");
     let address = server.local_addr();
@@ -539,12 +527,8 @@ fn every_health_path_answers_while_the_gate_is_open() {
 #[test]
 fn every_health_path_answers_while_the_server_drains() {
     let latch = Arc::new(Latch::default());
-    let held = latch.clone();
     let server = quiet(2)
-        .handler(move |_: &mut Request| {
-            held.pass();
-            "served\n"
-        })
+        .handler(latch.handler("served\n"))
         .start()
         .expect("a server");
     let address = server.local_addr();
@@ -759,13 +743,9 @@ fn the_health_paths_can_be_moved_and_switched_off() {
 #[test]
 fn liveness_fails_only_while_every_worker_is_stuck() {
     let latch = Arc::new(Latch::default());
-    let held = latch.clone();
     let server = quiet(2)
         .request_timeout(Duration::from_secs(1))
-        .handler(move |_: &mut Request| {
-            held.pass();
-            "late\n"
-        })
+        .handler(latch.handler("late\n"))
         .start()
         .expect("a server");
     let address = server.local_addr();

@@ -324,11 +324,7 @@ fn a_half_closed_client_gets_every_reply() {
 #[test]
 fn a_client_that_half_closes_while_its_handler_runs_gets_its_reply() {
     let latch = Arc::new(Latch::default());
-    let held = latch.clone();
-    let server = serve(move |_: &mut Request| {
-        held.pass();
-        "done\n"
-    });
+    let server = serve(latch.handler("done\n"));
     let mut client = Client::connect(server.local_addr());
     client.get("/");
     latch.wait_for(1);

@@ -174,13 +174,9 @@ fn haproxy_gives_the_weight_that_the_agent_says() {
 #[test]
 fn haproxy_drains_a_server_that_stops() {
     let latch = Arc::new(Latch::default());
-    let held = latch.clone();
     let server = quiet(2)
         .agent("127.0.0.1:0")
-        .handler(move |_: &mut Request| {
-            held.pass();
-            "served\n"
-        })
+        .handler(latch.handler("served\n"))
         .start()
         .expect("a server");
     let port = agent(&server).port();

@@ -362,12 +362,8 @@ fn clients_of_the_agent_that_vanish_leave_nothing() {
 #[test]
 fn the_monitors_are_answered_until_the_very_end_of_a_drain() {
     let latch = Arc::new(Latch::default());
-    let held = latch.clone();
     let server = watched(2)
-        .handler(move |_: &mut Request| {
-            held.pass();
-            "served\n"
-        })
+        .handler(latch.handler("served\n"))
         .start()
         .expect("a server");
     let (public, admin, agent) = (server.local_addr(), admin(&server), agent(&server));

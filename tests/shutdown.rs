@@ -127,12 +127,8 @@ fn a_drain_that_runs_out_of_time_cuts_what_is_left_and_says_so() {
 fn what_still_waits_when_the_drain_is_over_is_told_to_go_elsewhere() {
     let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let latch = Arc::new(Latch::default());
-    let held = latch.clone();
     let server = quiet(1)
-        .handler(move |_: &mut Request| {
-            held.pass();
-            "held\n"
-        })
+        .handler(latch.handler("held\n"))
         .start()
         .expect("a server");
     let mut running = Client::connect(server.local_addr());

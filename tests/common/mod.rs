@@ -11,11 +11,11 @@ pub(crate) mod stores;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use plimsoll::{Builder, CheckReport, GateMode, Server};
+use plimsoll::{Builder, CheckReport, GateMode, Handler, Request, Server};
 
 /// Longest any test waits for anything; reached only when something is wrong.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,6 +74,15 @@ impl Latch {
             .changed
             .wait_timeout_while(state, PATIENCE, |state| !state.open);
         drop(held);
+    }
+
+    /// A handler that waits at the latch, then gives this reply.
+    pub(crate) fn handler(self: &Arc<Self>, reply: &'static str) -> impl Handler + use<> {
+        let latch = self.clone();
+        move |_: &mut Request| {
+            latch.pass();
+            reply
+        }
     }
 
     /// Waits until so many handlers have come to the latch, in total.
