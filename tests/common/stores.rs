@@ -22,6 +22,16 @@ pub(crate) struct Service {
 }
 
 impl Service {
+    fn new(command: Command, directory: TempDir, port: u16, stop: &'static str) -> Self {
+        Self {
+            command,
+            directory,
+            port,
+            stop,
+            process: None,
+        }
+    }
+
     #[track_caller]
     pub(crate) fn start(&mut self) {
         assert!(self.process.is_none(), "it runs already");
@@ -132,13 +142,7 @@ pub(crate) fn redis(lines: &str) -> Option<Service> {
     fs::write(&file, content).expect("the directory can be written");
     let mut command = Command::new(program);
     command.arg(file);
-    Some(Service {
-        command,
-        directory,
-        port,
-        stop: "KILL",
-        process: None,
-    })
+    Some(Service::new(command, directory, port, "KILL"))
 }
 
 pub(crate) fn memcached() -> Option<Service> {
@@ -158,13 +162,7 @@ pub(crate) fn memcached() -> Option<Service> {
     if as_root() {
         command.args(["-u", "nobody"]);
     }
-    Some(Service {
-        command,
-        directory,
-        port,
-        stop: "KILL",
-        process: None,
-    })
+    Some(Service::new(command, directory, port, "KILL"))
 }
 
 /// PostgreSQL with these lines in `pg_hba.conf`, after these commands, one a line.
@@ -231,13 +229,7 @@ pub(crate) fn postgres(access: &str, commands: &str) -> Option<Service> {
             "shared_buffers=1MB",
         ])
         .current_dir(directory.path());
-    Some(Service {
-        command,
-        directory,
-        port,
-        stop: "QUIT",
-        process: None,
-    })
+    Some(Service::new(command, directory, port, "QUIT"))
 }
 
 /// MariaDB, with these commands run at each start, one a line.
@@ -276,13 +268,7 @@ pub(crate) fn mariadb(commands: &str) -> Option<Service> {
         ])
         .args(["--innodb-buffer-pool-size=8M", "--innodb-log-file-size=4M"])
         .args(user);
-    Some(Service {
-        command,
-        directory,
-        port,
-        stop: "KILL",
-        process: None,
-    })
+    Some(Service::new(command, directory, port, "KILL"))
 }
 
 /// Runs a program to its end, with this as its input.
