@@ -589,6 +589,15 @@ impl Health {
     }
 }
 
+#[cfg(test)]
+impl Health {
+    /// That of a server with the default settings that has just started.
+    pub(crate) fn of_a_new_server(now: Instant) -> Self {
+        let (trips, _) = crossbeam_channel::unbounded();
+        Self::new(&Config::default(), trips, now)
+    }
+}
+
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Health").field(&self.snapshot()).finish()

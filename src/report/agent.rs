@@ -53,8 +53,9 @@ fn reason(now: &Snapshot) -> String {
 mod tests {
     use super::*;
     use crate::health::GateState;
+    use crate::health::checks::CheckReport;
     use crate::health::checks::CheckState;
-    use crate::report::tests::{check, snapshot};
+    use crate::report::tests::snapshot;
     use std::time::Duration;
 
     #[test]
@@ -63,7 +64,7 @@ mod tests {
         assert_eq!(line(&now), "ready up 100%\n");
         now.service_time = Some(0.64 * now.threshold.as_secs_f64());
         assert_eq!(line(&now), "ready up 40%\n");
-        now.checks = vec![check("db", true, CheckState::Down)];
+        now.checks = vec![CheckReport::sample("db", true, CheckState::Down)];
         assert_eq!(line(&now), "ready fail #db failed\n");
         now.gate = GateState::Open {
             reopens_in: Duration::from_secs(1),
@@ -76,7 +77,7 @@ mod tests {
     #[test]
     fn a_store_that_is_not_critical_takes_nothing_away() {
         let mut now = snapshot();
-        now.checks = vec![check("cache", false, CheckState::Down)];
+        now.checks = vec![CheckReport::sample("cache", false, CheckState::Down)];
         assert_eq!(line(&now), "ready up 100%\n");
     }
 
@@ -104,7 +105,9 @@ mod tests {
     fn a_reason_is_one_short_line_whatever_a_store_is_called() {
         let mut now = snapshot();
         let names = ["a\nb", "c#d\r", "é", &"x".repeat(200)];
-        now.checks = names.map(|name| check(name, true, CheckState::Down)).into();
+        now.checks = names
+            .map(|name| CheckReport::sample(name, true, CheckState::Down))
+            .into();
         let line = line(&now);
         assert!(line.starts_with("ready fail #a?b c?d? ? xxx"), "{line}");
         assert_eq!(line.find(['\n', '\r']), Some(line.len() - 1));

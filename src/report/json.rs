@@ -279,7 +279,8 @@ pub(super) fn timestamp(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::{check, snapshot};
+    use crate::health::checks::CheckReport;
+    use crate::report::tests::snapshot;
 
     #[test]
     fn timestamps_are_those_of_the_calendar() {
@@ -333,7 +334,7 @@ mod tests {
     #[test]
     fn a_store_reports_its_state_at_the_time_of_its_last_run() {
         let mut now = snapshot();
-        let mut redis = check("redis", false, CheckState::Down);
+        let mut redis = CheckReport::sample("redis", false, CheckState::Down);
         redis.error = Some("said \"NOAUTH\"\r\n".into());
         redis.duration = Some(Duration::from_micros(1_250));
         redis.last_run = Some(at(951_782_400));
@@ -365,7 +366,7 @@ mod tests {
     #[test]
     fn an_exhausted_pool_is_a_warning_not_a_dead_store() {
         let mut now = snapshot();
-        let mut db = check("db", true, CheckState::Up);
+        let mut db = CheckReport::sample("db", true, CheckState::Up);
         db.pool = Some(PoolStatus {
             used: 3,
             idle: 1,
@@ -416,7 +417,7 @@ mod tests {
                 for (used, stuck) in [(0, false), (4, false), (4, true)] {
                     let mut now = snapshot();
                     now.workers_stuck = if stuck { now.workers } else { 0 };
-                    let mut db = check("db", critical, state);
+                    let mut db = CheckReport::sample("db", critical, state);
                     db.pool = Some(PoolStatus {
                         used,
                         idle: 0,
@@ -471,7 +472,7 @@ mod tests {
     fn the_public_sees_the_status_alone() {
         let mut now = snapshot();
         assert_eq!(status(&now), "{\"status\":\"pass\"}\n");
-        now.checks = vec![check("secret", false, CheckState::Down)];
+        now.checks = vec![CheckReport::sample("secret", false, CheckState::Down)];
         assert_eq!(status(&now), "{\"status\":\"warn\"}\n");
     }
 }

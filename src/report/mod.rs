@@ -282,36 +282,19 @@ fn word(now: &Snapshot) -> &'static str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::Config;
     use crate::health::checks::{CheckReport, CheckState};
     use std::time::{Duration, Instant};
 
     /// What a server that has just started knows of itself.
     pub(in crate::report) fn snapshot() -> Snapshot {
-        let (trips, _) = crossbeam_channel::unbounded();
-        Health::new(&Config::default(), trips, Instant::now()).snapshot()
-    }
-
-    pub(in crate::report) fn check(name: &str, critical: bool, state: CheckState) -> CheckReport {
-        CheckReport {
-            name: name.into(),
-            critical,
-            state,
-            state_for: Duration::from_secs(42),
-            last_run: None,
-            last_success: None,
-            duration: None,
-            consecutive_failures: 0,
-            error: None,
-            pool: None,
-        }
+        Health::of_a_new_server(Instant::now()).snapshot()
     }
 
     #[test]
     fn consul_is_told_a_warning_by_the_status() {
         let mut now = snapshot();
         assert_eq!((consul_status(&now), word(&now)), (200, "healthy"));
-        now.checks = vec![check("cache", false, CheckState::Down)];
+        now.checks = vec![CheckReport::sample("cache", false, CheckState::Down)];
         assert_eq!((consul_status(&now), word(&now)), (429, "warning"));
         assert!(now.is_ready(), "a warning takes no traffic away");
         now.checks[0].critical = true;
@@ -323,13 +306,14 @@ pub(super) mod tests {
     #[test]
     fn the_line_is_the_same_while_the_status_is() {
         let mut now = snapshot();
-        now.checks = vec![check("cache", false, CheckState::Down)];
+        now.checks = vec![CheckReport::sample("cache", false, CheckState::Down)];
         let line = text::health(&now);
         now.service_time = Some(0.4);
         now.connections = 12;
         now.uptime = Duration::from_secs(99);
         now.checks[0].error = Some("refused".into());
-        now.checks.push(check("search", false, CheckState::Down));
+        now.checks
+            .push(CheckReport::sample("search", false, CheckState::Down));
         assert_eq!(text::health(&now), line);
         assert_eq!(line, "warning\n");
     }

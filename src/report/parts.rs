@@ -149,15 +149,16 @@ fn values<'a>(query: Option<&'a str>, key: &'a str) -> impl Iterator<Item = Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::{check, snapshot};
+    use crate::health::checks::CheckReport;
+    use crate::report::tests::snapshot;
 
     fn stores() -> Snapshot {
         let mut now = snapshot();
         now.checks = vec![
-            check("redis", true, CheckState::Up),
-            check("postgres", true, CheckState::Down),
-            check("cache", false, CheckState::Down),
-            check("search", false, CheckState::NotYet),
+            CheckReport::sample("redis", true, CheckState::Up),
+            CheckReport::sample("postgres", true, CheckState::Down),
+            CheckReport::sample("cache", false, CheckState::Down),
+            CheckReport::sample("search", false, CheckState::NotYet),
         ];
         now
     }
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn a_critical_store_counts_before_its_first_run_and_another_does_not() {
         let mut now = snapshot();
-        now.checks = vec![check("db", true, CheckState::NotYet)];
+        now.checks = vec![CheckReport::sample("db", true, CheckState::NotYet)];
         let verdict = judge("readyz", &ready(&now), None);
         assert!(!verdict.good);
         assert!(
@@ -220,7 +221,8 @@ mod tests {
     #[test]
     fn a_part_is_found_by_its_name_percent_encoded_or_not() {
         let mut now = stores();
-        now.checks.push(check("a b", false, CheckState::Up));
+        now.checks
+            .push(CheckReport::sample("a b", false, CheckState::Up));
         let parts = ready(&now);
         for name in ["gate", "postgres", "a%20b", "%67ate"] {
             assert!(find(&parts, name).is_some(), "{name}");
@@ -250,7 +252,7 @@ mod tests {
                 let mut now = snapshot();
                 now.draining = draining;
                 now.workers_stuck = if stuck { now.workers } else { 0 };
-                now.checks = vec![check("db", critical, state)];
+                now.checks = vec![CheckReport::sample("db", critical, state)];
                 let verdict = judge("readyz", &ready(&now), None);
                 assert_eq!(verdict.good, now.is_ready(), "{now:?}");
             }

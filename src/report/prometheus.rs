@@ -379,9 +379,8 @@ mod programs;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::health::checks::CheckReport;
     use crate::health::checks::{CheckState, PoolStatus};
-    use crate::report::tests::check;
     use std::process::Command;
     use std::time::Instant;
 
@@ -396,12 +395,11 @@ mod tests {
         let Some(program) = programs::find("promtool", "prometheus") else {
             return;
         };
-        let (trips, _) = crossbeam_channel::unbounded();
-        let health = Health::new(&Config::default(), trips, Instant::now());
+        let health = Health::of_a_new_server(Instant::now());
         let mut now = health.snapshot();
         now.checks = vec![
-            check("db", true, CheckState::Up),
-            check("ca\\che \"x\"\n", false, CheckState::NotYet),
+            CheckReport::sample("db", true, CheckState::Up),
+            CheckReport::sample("ca\\che \"x\"\n", false, CheckState::NotYet),
         ];
         now.checks[0].pool = Some(PoolStatus::default());
         let page = metrics(&now, &health);

@@ -66,7 +66,6 @@ fn is_kept(page: Page, head: &Head) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use crate::frontend::head::{self, Progress};
 
     fn head(text: &str) -> Head {
@@ -76,9 +75,8 @@ mod tests {
 
     #[test]
     fn a_report_is_given_again_for_a_moment_and_not_once_anything_has_happened() {
-        let (trips, _tripped) = crossbeam_channel::unbounded();
         let start = Instant::now();
-        let health = Health::new(&Config::default(), trips, start);
+        let health = Health::of_a_new_server(start);
         let asked = head("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
         let answer = Arc::new(Page::Health.answer(&asked, true, &health));
         let mut recent = Recent::default();

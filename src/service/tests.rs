@@ -1,28 +1,10 @@
 use super::*;
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
 
-use crate::config::Config;
 use crate::health::checks::{CheckReport, PoolStatus};
 
 fn healthy() -> Snapshot {
-    let (trips, _) = crossbeam_channel::unbounded();
-    Health::new(&Config::default(), trips, Instant::now()).snapshot()
-}
-
-fn store(name: &str, critical: bool, state: CheckState) -> CheckReport {
-    CheckReport {
-        name: Arc::from(name),
-        critical,
-        state,
-        state_for: Duration::ZERO,
-        last_run: None,
-        last_success: None,
-        duration: None,
-        consecutive_failures: 0,
-        error: None,
-        pool: None,
-    }
+    Health::of_a_new_server(Instant::now()).snapshot()
 }
 
 fn stuck() -> Snapshot {
@@ -46,7 +28,7 @@ fn the_status_is_a_word_and_what_is_behind_it() {
             idle: 0,
             max: 4,
         }),
-        ..store("db", true, CheckState::Up)
+        ..CheckReport::sample("db", true, CheckState::Up)
     };
     let checks = |checks: Vec<CheckReport>| -> Change {
         Box::new(move |now| now.checks.clone_from(&checks))
@@ -66,21 +48,21 @@ fn the_status_is_a_word_and_what_is_behind_it() {
         (
             "warning: cache is down",
             checks(vec![
-                store("cache", false, CheckState::Down),
-                store("queue", false, CheckState::NotYet),
-                store("db", true, CheckState::Up),
+                CheckReport::sample("cache", false, CheckState::Down),
+                CheckReport::sample("queue", false, CheckState::NotYet),
+                CheckReport::sample("db", true, CheckState::Up),
             ]),
         ),
         (
             "unhealthy: cache is down, db is down",
             checks(vec![
-                store("cache", false, CheckState::Down),
-                store("db", true, CheckState::Down),
+                CheckReport::sample("cache", false, CheckState::Down),
+                CheckReport::sample("db", true, CheckState::Down),
             ]),
         ),
         (
             "unhealthy: db not yet checked",
-            checks(vec![store("db", true, CheckState::NotYet)]),
+            checks(vec![CheckReport::sample("db", true, CheckState::NotYet)]),
         ),
         (
             "warning: the pool of db is exhausted",
@@ -90,7 +72,7 @@ fn the_status_is_a_word_and_what_is_behind_it() {
             "unhealthy: resetting, cache is down",
             Box::new(move |now| {
                 now.gate = open;
-                now.checks = vec![store("cache", false, CheckState::Down)];
+                now.checks = vec![CheckReport::sample("cache", false, CheckState::Down)];
             }),
         ),
     ];
@@ -106,7 +88,7 @@ fn the_status_stays_one_short_line_whatever_the_stores_are_called() {
     let names = ["a\nREADY=1\n\u{7}", &"é".repeat(MAX_STATUS)];
     let mut now = healthy();
     now.checks = names
-        .map(|name| store(name, false, CheckState::Down))
+        .map(|name| CheckReport::sample(name, false, CheckState::Down))
         .into();
     let line = status(&now);
     assert!(
@@ -196,7 +178,7 @@ fn stuck_workers_end_the_signs_of_life_and_data_stores_do_not() {
     let start = Instant::now();
     let mut watch = Watch::new(Some(Duration::from_millis(2)), start);
     let mut now = healthy();
-    now.checks = vec![store("db", true, CheckState::Down)];
+    now.checks = vec![CheckReport::sample("db", true, CheckState::Down)];
     watch.poll_message(&now, start);
     watch.handle_told(true);
     watch.handle_answer();

@@ -200,6 +200,25 @@ pub struct CheckReport {
     pub pool: Option<PoolStatus>,
 }
 
+#[cfg(test)]
+impl CheckReport {
+    /// A store that has stood there for 42 seconds, and of which nothing else is known.
+    pub(crate) fn sample(name: &str, critical: bool, state: CheckState) -> Self {
+        Self {
+            name: name.into(),
+            critical,
+            state,
+            state_for: Duration::from_secs(42),
+            last_run: None,
+            last_success: None,
+            duration: None,
+            consecutive_failures: 0,
+            error: None,
+            pool: None,
+        }
+    }
+}
+
 /// A watched data store: what the thread that runs its check writes, and reports read.
 pub(crate) struct Watched {
     name: Arc<str>,

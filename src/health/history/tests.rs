@@ -1,5 +1,4 @@
 use super::*;
-use crate::config::Config;
 use crate::health::histogram::Histogram;
 use crate::health::{Health, Outcome};
 
@@ -13,9 +12,8 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let (trips, _) = crossbeam_channel::unbounded();
         let start = Instant::now();
-        let health = Health::new(&Config::default(), trips, start);
+        let health = Health::of_a_new_server(start);
         Self {
             start,
             history: History::new(start),
@@ -219,9 +217,8 @@ fn it_counts_as_shedding_until_five_seconds_without_a_refusal() {
 /// What is not counted by outcome must not be lost between the health's counts and the samples.
 #[test]
 fn samples_add_up_to_what_the_server_counted() {
-    let (trips, _) = crossbeam_channel::unbounded();
     let start = Instant::now();
-    let health = Health::new(&Config::default(), trips, start);
+    let health = Health::of_a_new_server(start);
     for second in 1..=3 {
         for outcome in [Outcome::Served, Outcome::Bad, Outcome::Failed] {
             health.answered(outcome, Duration::from_millis(2));

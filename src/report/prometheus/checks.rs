@@ -81,8 +81,9 @@ pub(super) fn since_epoch(time: SystemTime) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::checks::CheckReport;
     use crate::health::checks::PoolStatus;
-    use crate::report::tests::{check, snapshot};
+    use crate::report::tests::snapshot;
 
     fn page(now: &Snapshot) -> String {
         let mut page = Page(String::new());
@@ -93,7 +94,7 @@ mod tests {
     #[test]
     fn every_store_and_pool_has_its_numbers() {
         let mut now = snapshot();
-        let mut db = check("db", true, CheckState::Up);
+        let mut db = CheckReport::sample("db", true, CheckState::Up);
         db.duration = Some(Duration::from_millis(2));
         db.last_success = Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500));
         db.pool = Some(PoolStatus {
@@ -101,9 +102,13 @@ mod tests {
             idle: 2,
             max: 8,
         });
-        let mut cache = check("ca\"che", false, CheckState::Down);
+        let mut cache = CheckReport::sample("ca\"che", false, CheckState::Down);
         cache.consecutive_failures = 7;
-        now.checks = vec![db, cache, check("new", true, CheckState::NotYet)];
+        now.checks = vec![
+            db,
+            cache,
+            CheckReport::sample("new", true, CheckState::NotYet),
+        ];
         let page = page(&now);
         for line in [
             "plimsoll_check_up{check=\"db\",critical=\"true\"} 1",

@@ -6,9 +6,8 @@ use super::*;
 use crate::health::checks::{CheckState, PoolStatus};
 
 fn server() -> (Health, Instant) {
-    let (trips, _) = crossbeam_channel::unbounded();
     let start = Instant::now();
-    (Health::new(&Config::default(), trips, start), start)
+    (Health::of_a_new_server(start), start)
 }
 
 #[track_caller]
