@@ -168,6 +168,13 @@ fn the_health_report_has_the_members_of_its_format() {
     watching.expect(&WARNED, "Connection refused");
     get(watching.address, "/");
     get(watching.address, "/nothing-there");
+    // A request is counted once its reply is handed over, and its client may be quicker.
+    wait_until("both are counted", || {
+        let metrics = get(watching.address, "/metrics").text().to_owned();
+        ["served", "bad"].iter().all(|outcome| {
+            metrics.contains(&format!("requests_total{{outcome=\"{outcome}\"}} 1\n"))
+        })
+    });
     let reply = get(watching.address, "/health");
     assert_eq!(
         reply.header("Content-Type"),
