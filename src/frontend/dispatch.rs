@@ -76,14 +76,7 @@ impl Frontend {
             bump(&health.counts.probed);
             health.observe(idle, now);
             self.publish(now);
-            let recent = details.then(|| self.recent.get(page, head, now, &health));
-            let answer = recent.flatten().unwrap_or_else(|| {
-                let answer = Arc::new(page.answer(head, details, &health));
-                if details {
-                    self.recent.keep(page, head, now, &health, &answer);
-                }
-                answer
-            });
+            let answer = self.recent.answer(page, head, details, now, &health);
             return self.answer(slot, &answer, now);
         }
         if head.method == Method::Options && head.target() == "*" {

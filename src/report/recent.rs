@@ -24,43 +24,38 @@ struct Report {
 }
 
 impl Recent {
-    /// The report, if it answers this request and is fresh.
-    pub(crate) fn get(
-        &self,
-        page: Page,
-        head: &Head,
-        now: Instant,
-        health: &Health,
-    ) -> Option<Arc<Answer>> {
-        let report = self.0.as_ref()?;
-        let fresh = is_kept(page, head)
-            && now.saturating_duration_since(report.at) < FRESH
-            && health.mark() == report.mark;
-        fresh.then(|| report.answer.clone())
-    }
-
-    /// Keeps the answer to this request, if it is such a report.
-    pub(crate) fn keep(
+    /// Answers a request for a health page, with the last report where it still holds.
+    pub(crate) fn answer(
         &mut self,
         page: Page,
         head: &Head,
+        details: bool,
         now: Instant,
         health: &Health,
-        answer: &Arc<Answer>,
-    ) {
-        if is_kept(page, head) {
+    ) -> Arc<Answer> {
+        // Only to the plain question of a monitor that may see the details. What happens while the report is written
+        // is not in this mark, and makes the report void.
+        let kept = details
+            && page == Page::Health
+            && head.method == Method::Get
+            && !prefers_text(head.accept());
+        let mark = kept.then(|| health.mark());
+        if let Some(report) = &self.0
+            && mark == Some(report.mark)
+            && now.saturating_duration_since(report.at) < FRESH
+        {
+            return report.answer.clone();
+        }
+        let answer = Arc::new(page.answer(head, details, health));
+        if let Some(mark) = mark {
             self.0 = Some(Report {
                 at: now,
-                mark: health.mark(),
+                mark,
                 answer: answer.clone(),
             });
         }
+        answer
     }
-}
-
-/// Only the plain question of a monitor, to one who may see the details.
-fn is_kept(page: Page, head: &Head) -> bool {
-    page == Page::Health && head.method == Method::Get && !prefers_text(head.accept())
 }
 
 #[cfg(test)]
@@ -78,37 +73,37 @@ mod tests {
         let start = Instant::now();
         let health = Health::of_a_new_server(start);
         let asked = head("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
-        let answer = Arc::new(Page::Health.answer(&asked, true, &health));
         let mut recent = Recent::default();
-        let again = |recent: &Recent, head: &Head, now| {
-            let found = recent.get(Page::Health, head, now, &health);
-            found.is_some_and(|found| Arc::ptr_eq(&found, &answer))
+        let mut last = recent.answer(Page::Health, &asked, true, start, &health);
+        let mut again = |page, head: &Head, details, now| {
+            let answer = recent.answer(page, head, details, now, &health);
+            let again = Arc::ptr_eq(&answer, &last);
+            if page == Page::Health && details && head == &asked {
+                last = answer;
+            }
+            again
         };
-        assert!(!again(&recent, &asked, start));
-        recent.keep(Page::Health, &asked, start, &health, &answer);
-        assert!(again(&recent, &asked, start));
-        assert!(again(&recent, &asked, start + FRESH / 2));
-        assert!(!again(&recent, &asked, start + FRESH));
-
+        assert!(again(Page::Health, &asked, true, start));
+        assert!(again(Page::Health, &asked, true, start + FRESH / 2));
         for other in [
             "HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n",
             "OPTIONS /health HTTP/1.0\r\n\r\n",
             "GET /health HTTP/1.1\r\nHost: a\r\nAccept: text/plain\r\n\r\n",
         ] {
-            assert!(!again(&recent, &head(other), start), "{other}");
+            assert!(!again(Page::Health, &head(other), true, start), "{other}");
         }
-        assert!(recent.get(Page::Ready, &asked, start, &health).is_none());
+        assert!(!again(Page::Ready, &asked, true, start));
+        assert!(!again(Page::Health, &asked, false, start));
+        assert!(again(Page::Health, &asked, true, start), "others leave it");
 
+        assert!(!again(Page::Health, &asked, true, start + FRESH));
         health.ended(crate::health::Outcome::Bad);
-        assert!(!again(&recent, &asked, start));
-        recent.keep(Page::Health, &asked, start, &health, &answer);
+        assert!(!again(Page::Health, &asked, true, start + FRESH));
         health.check_changed();
-        assert!(!again(&recent, &asked, start));
-        recent.keep(Page::Health, &asked, start, &health, &answer);
-        health
-            .gauges
-            .draining
-            .store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(!again(&recent, &asked, start));
+        assert!(!again(Page::Health, &asked, true, start + FRESH));
+        let draining = &health.gauges.draining;
+        draining.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(!again(Page::Health, &asked, true, start + FRESH));
+        assert!(again(Page::Health, &asked, true, start + FRESH));
     }
 }
