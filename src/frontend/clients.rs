@@ -64,8 +64,9 @@ pub(crate) struct Clients {
     free: Vec<u32>,
     longest_idle: u32,
     latest_idle: u32,
-    /// Clients of the admin and agent doors, which have a small reserve: those that were idle the longest first.
-    reserved: Vec<u32>,
+    /// Clients of the admin and agent doors, which have a small reserve, and whether each is idle: those that have been
+    /// the longest first.
+    reserved: Vec<(u32, bool)>,
 }
 
 impl Clients {
@@ -88,7 +89,7 @@ impl Clients {
     }
 
     fn reserved_of(&self, door: Door) -> impl Iterator<Item = (u32, &Client)> {
-        let reserved = self.reserved.iter().filter_map(|&slot| {
+        let reserved = self.reserved.iter().filter_map(|&(slot, _)| {
             let client = self.slots.get(slot as usize)?.client.as_ref()?;
             Some((slot, client))
         });
@@ -116,7 +117,7 @@ impl Clients {
         let slot = self.vacant();
         self.free.pop();
         if client.door != Door::Public {
-            self.reserved.push(slot);
+            self.reserved.push((slot, false));
         }
         self.slots[slot as usize].client = Some(client);
     }
@@ -143,7 +144,7 @@ impl Clients {
         let place = self.slots.get_mut(slot as usize)?;
         let client = place.client.take()?;
         if client.door != Door::Public {
-            self.reserved.retain(|&reserved| reserved != slot);
+            self.reserved.retain(|&(reserved, _)| reserved != slot);
         }
         place.generation = place.generation.wrapping_add(1);
         self.free.push(slot);
@@ -167,9 +168,9 @@ impl Clients {
         let door = place.client.as_ref().map(|client| client.door);
         if door.is_some_and(|door| door != Door::Public) {
             // They are few, and each has its place at all times.
-            if idle {
-                self.reserved.retain(|&reserved| reserved != slot);
-                self.reserved.push(slot);
+            if !self.reserved.contains(&(slot, idle)) {
+                self.reserved.retain(|&(reserved, _)| reserved != slot);
+                self.reserved.push((slot, idle));
             }
             return;
         }
@@ -240,6 +241,43 @@ mod tests {
         assert_eq!(order(&mut clients), [3, 0, 1]);
         clients.set_idle(4, true);
         assert_eq!(order(&mut clients), [4]);
+        assert_eq!(clients.dispensable(Door::Public), None);
+    }
+
+    fn monitor(listener: &std::net::TcpListener) -> Client {
+        let peer = listener.local_addr().unwrap();
+        let socket = TcpStream::connect(peer).unwrap();
+        let limits = Arc::new(crate::internals::invariants::LIMITS);
+        Client {
+            socket: Arc::new(socket),
+            peer,
+            door: Door::Admin,
+            details: true,
+            connection: Connection::new(limits, std::time::Instant::now()),
+            exchange: None,
+            parked: false,
+            ticket: None,
+            rules: ReplyRules::UNKNOWN,
+            readable: true,
+            ending: false,
+            finished: false,
+        }
+    }
+
+    /// An event that told nothing new made a monitor the latest to be idle, and another one went in its stead.
+    #[test]
+    fn a_monitor_keeps_its_place_while_it_stays_idle_and_is_the_last_after_a_request() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut clients = Clients::new();
+        for slot in 0..3 {
+            clients.insert(monitor(&listener));
+            clients.set_idle(slot, true);
+        }
+        clients.set_idle(0, true);
+        assert_eq!(clients.dispensable(Door::Admin), Some(0));
+        clients.set_idle(0, false);
+        clients.set_idle(0, true);
+        assert_eq!(clients.dispensable(Door::Admin), Some(1));
         assert_eq!(clients.dispensable(Door::Public), None);
     }
 }

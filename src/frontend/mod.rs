@@ -428,6 +428,8 @@ impl Frontend {
             };
             flush(client, now);
             if let Some(event) = client.connection.poll_event() {
+                // Also when the answer follows at once, it is the latest to be idle then.
+                self.clients.set_idle(slot, false);
                 self.handle_event(slot, event, now);
             } else if client.connection.wants_more() {
                 client.connection.await_more(now);
