@@ -31,10 +31,6 @@ use history::History;
 pub struct Health {
     started: Instant,
     start_time: SystemTime,
-    mode: GateMode,
-    threshold: Duration,
-    queue_budget: Duration,
-    request_timeout: Duration,
     gate: Mutex<Gate>,
     /// The reset thread's ear.
     trips: Sender<Duration>,
@@ -343,10 +339,6 @@ impl Health {
         Self {
             started: now,
             start_time: SystemTime::now(),
-            mode: config.gate,
-            threshold: config.threshold,
-            queue_budget: config.queue_budget,
-            request_timeout: config.request_timeout,
             gate: Mutex::new(gate),
             trips,
             service,
@@ -405,7 +397,10 @@ impl Health {
         drop(gate);
         let ages = self.workers.iter().filter_map(|start| self.age(start, now));
         let (busy, stuck) = ages.fold((0, 0), |(busy, stuck), age| {
-            (busy + 1, stuck + usize::from(age > self.request_timeout))
+            (
+                busy + 1,
+                stuck + usize::from(age > self.config.request_timeout),
+            )
         });
         Snapshot {
             service_time: self.service.value(),
@@ -421,15 +416,15 @@ impl Health {
             workers_busy: busy,
             workers_stuck: stuck,
             gate: state,
-            gate_mode: self.mode,
+            gate_mode: self.config.gate,
             gate_for,
             epoch,
             trips,
             resets,
             gate_probes,
             cooldown,
-            threshold: self.threshold,
-            queue_budget: self.queue_budget,
+            threshold: self.config.threshold,
+            queue_budget: self.config.queue_budget,
             checks: self.checks.iter().map(|store| store.report(now)).collect(),
             draining: self.gauges.draining.load(Relaxed),
             uptime: now.saturating_duration_since(self.started),
