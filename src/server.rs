@@ -28,7 +28,7 @@ use crate::roster::Roster;
 use crate::service::Manager;
 use crate::workers::{self, Handover, Shared};
 
-/// How long a start may wait for the first streams to the workers.
+/// How long a start may wait for the stream to the workers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sets a server up. One method for each option of the binary, under its name; see [`Config`] for units, defaults and
@@ -421,7 +421,7 @@ impl Server {
         drop((worker_alive, shared));
         started.recv_timeout(START_TIMEOUT).map_err(|_| {
             let late = io::Error::from(io::ErrorKind::TimedOut);
-            system("the streams to the workers")(late)
+            system("the stream to the workers")(late)
         })?;
         for address in &server.addresses {
             log::info!("listening on http://{address}");
@@ -588,7 +588,6 @@ impl fmt::Debug for Server {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontend::intake::STREAMS;
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
@@ -645,9 +644,7 @@ mod tests {
         });
 
         let running = server.running.as_ref().unwrap();
-        for stream in 0..STREAMS {
-            running.shared.frontend.send(Message::Sabotage { stream });
-        }
+        running.shared.frontend.send(Message::Sabotage);
         for client in lost {
             let reply = reply(client);
             assert!(reply.starts_with("HTTP/1.1 500 "), "{reply}");
@@ -659,10 +656,7 @@ mod tests {
         await_that("served again", || {
             reply(send(address, "/")).ends_with("served")
         });
-        assert_eq!(
-            server.health().snapshot().totals.stream_failures,
-            STREAMS as u64
-        );
+        assert_eq!(server.health().snapshot().totals.stream_failures, 1);
         server.shutdown(PATIENCE).unwrap();
     }
 }

@@ -208,10 +208,8 @@ impl Worker {
         let id = carried_id(inner.url());
         // A request dropped with its writer answers 500 up the stream; without, it is silent.
         drop(inner.into_writer());
-        if let Some((stream, attempt)) = id.and_then(greeted) {
-            self.shared
-                .frontend
-                .send(Message::Greeting { stream, attempt });
+        if let Some(attempt) = id.and_then(greeted) {
+            self.shared.frontend.send(Message::Greeting { attempt });
             return;
         }
         let taken = id.and_then(|id| Some((id, self.shared.handover.take(id)?)));

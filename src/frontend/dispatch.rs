@@ -9,7 +9,7 @@ use super::connection::{After, CloseReason, Event, Incoming};
 use super::doors::Door;
 use super::head::{Method, Version};
 use super::refusal::Refusal;
-use super::{AHEAD, FEW, Frontend, HandedOver, MOST_AHEAD, STANDSTILL};
+use super::{AHEAD, FEW, Frontend, MOST_AHEAD, STANDSTILL};
 use crate::exchange::{Admitted, Exchange, Origin, ReplyRules, Stage};
 use crate::health::gate::Entry;
 use crate::health::{Outcome, bump};
@@ -172,7 +172,7 @@ impl Frontend {
         }
     }
 
-    /// Sends an exchange's id down a stream. Only where [`has_room`](Self::has_room).
+    /// Sends an exchange's id down the stream. Only where [`has_room`](Self::has_room).
     fn hand_over_one(&mut self, exchange: &Arc<Exchange>, now: Instant) {
         let busy = self.busy();
         let Some(place) = self.free_places.pop() else {
@@ -181,14 +181,9 @@ impl Frontend {
         self.handed_count += 1;
         let id = Handover::id(self.handed_count, place);
         self.shared.handover.put(id, exchange.clone());
-        let Some(stream) = self.intake.push(id) else {
-            // No stream is open, which has_room rules out.
-            self.shared.handover.take(id);
-            self.free_places.push(place);
-            return;
-        };
+        self.intake.push(id);
         self.shared.health.gauges.in_flight.fetch_add(1, Relaxed);
-        self.handed[place] = Some(HandedOver { id, stream });
+        self.handed[place] = Some(id);
         if busy < self.workers {
             self.shared.health.idle_worker_taken(now);
         }
@@ -351,18 +346,16 @@ impl Frontend {
         }
     }
 
-    /// Answers for the exchanges that were on a stream which broke.
-    pub(super) fn fail_stream(&mut self, stream: usize, now: Instant) {
+    /// Answers for the exchanges that were on the stream when it broke.
+    pub(super) fn fail_stream(&mut self, now: Instant) {
         bump(&self.shared.health.counts.stream_failures);
         for place in 0..self.handed.len() {
-            let Some(handed) = self.handed[place].take_if(|handed| handed.stream == stream) else {
+            // What is not there any more a worker has, and will say so.
+            let taken = self.handed[place].and_then(|id| self.shared.handover.take(id));
+            let Some(exchange) = taken else {
                 continue;
             };
-            let Some(exchange) = self.shared.handover.take(handed.id) else {
-                // A worker has it, and will say so.
-                self.handed[place] = Some(handed);
-                continue;
-            };
+            self.handed[place] = None;
             self.free_places.push(place);
             self.shared.health.gauges.in_flight.fetch_sub(1, Relaxed);
             let key = exchange.origin.client;

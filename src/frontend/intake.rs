@@ -1,11 +1,13 @@
-//! The private Unix streams into tiny_http.
+//! The private Unix stream into tiny_http.
 //!
-//! Each stream is written by the frontend alone and read by one of tiny_http's threads, which takes each id in it for a
-//! request and queues it for the workers. Nothing travels back: a byte or an end from there means that the stream is broken.
+//! It is written by the frontend alone and read by one of tiny_http's threads, which takes each id in it for a request
+//! and queues it for the workers. Nothing travels back: a byte or an end from there means that the stream is broken.
 //!
-//! tiny_http's task pool counts its waiting threads late, so of several connections opened at the same moment some
-//! may never be read. So a stream starts with a greeting, and is used (and the next one opened) only when a worker
-//! has received that.
+//! One is enough, since all that tiny_http reads is ids: its thread keeps up with the frontend. A second stream cost 15 %
+//! of a request at 16 connections, for the wake-ups, and was worth nothing at 256.
+//!
+//! tiny_http's task pool counts its waiting threads late, so a connection may never be read. So the stream starts with a
+//! greeting, and is used only when a worker has received that.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -19,10 +21,6 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::net::UnixStream;
 
 use crate::error::Error;
-
-/// One of tiny_http's parsers keeps up with the frontend, since all it gets is ids. A second one cost 15 % of a request
-/// at 16 connections, for the wake-ups, and was worth nothing at 256.
-pub(crate) const STREAMS: usize = 1;
 
 /// A greeting that has not come through by then is given up, and the stream opened anew.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,8 +108,10 @@ enum State {
     },
 }
 
+/// The stream into tiny_http, as the frontend drives it.
 #[derive(Debug)]
-struct Stream {
+pub(crate) struct Intake {
+    path: PathBuf,
     state: State,
     /// Whether the event loop watches for room. Not always: a Unix stream reports it with everything that is read from
     /// it, and would wake the frontend once more for every request.
@@ -122,191 +122,146 @@ struct Stream {
     attempt: u32,
 }
 
-/// The streams into tiny_http, as the frontend drives them.
-#[derive(Debug)]
-pub(crate) struct Intake {
-    path: PathBuf,
-    streams: Vec<Stream>,
-}
-
-/// What is to be done about a stream that has just been opened.
+/// What the event loop does about the stream.
 pub(crate) trait Register {
-    /// Watches `socket` for what can be read, under the stream's number.
-    fn register(&mut self, socket: &mut UnixStream, stream: usize) -> io::Result<()>;
+    /// Watches `socket` for what can be read.
+    fn register(&mut self, socket: &mut UnixStream) -> io::Result<()>;
 
     /// Watches it for room too, or no more.
-    fn watch_room(&mut self, socket: &mut UnixStream, stream: usize, on: bool) -> io::Result<()>;
+    fn watch_room(&mut self, socket: &mut UnixStream, on: bool) -> io::Result<()>;
 }
 
 /// A greeting's id: above every exchange's, and different at every attempt.
-pub(crate) fn greeting_id(stream: usize, attempt: u32) -> u64 {
-    GREETING | (stream as u64) << 32 | u64::from(attempt)
+pub(crate) fn greeting_id(attempt: u32) -> u64 {
+    GREETING | u64::from(attempt)
 }
 
 /// Set in the id of a greeting, and of no exchange.
 pub(crate) const GREETING: u64 = 1 << 63;
 
-/// Which stream and attempt a greeting is from; `None` for an exchange's id.
-pub(crate) fn greeted(id: u64) -> Option<(usize, u32)> {
+/// Which attempt a greeting is from; `None` for an exchange's id.
+pub(crate) fn greeted(id: u64) -> Option<u32> {
     #[allow(clippy::cast_possible_truncation)]
-    (id & GREETING != 0).then_some((((id & !GREETING) >> 32) as usize, id as u32))
+    (id & GREETING != 0).then_some(id as u32)
 }
 
 impl Intake {
     pub(crate) fn new(path: PathBuf, now: Instant) -> Self {
-        let streams = (0..STREAMS).map(|_| Stream {
+        Self {
+            path,
             state: State::Closed { retry_at: now },
             awaits_room: false,
             pending: Vec::new(),
             attempt: 0,
-        });
-        Self {
-            path,
-            streams: streams.collect(),
         }
     }
 
-    /// Whether an id can be handed over.
+    /// Whether the stream is known to be read, so that an id can be handed over.
     pub(crate) fn is_open(&self) -> bool {
-        self.streams
-            .iter()
-            .any(|stream| matches!(stream.state, State::Open { .. }))
+        matches!(self.state, State::Open { .. })
     }
 
-    /// Whether every stream is known to be read.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.streams
-            .iter()
-            .all(|stream| matches!(stream.state, State::Open { .. }))
+    /// Queues an exchange's id, only while the stream [is open](Self::is_open). [`flush`](Self::flush) sends what is
+    /// queued, in one write.
+    pub(crate) fn push(&mut self, id: u64) {
+        push_id(&mut self.pending, id);
     }
 
-    /// Queues an exchange's id on an open stream, and returns which; `None` when none is open.
-    /// [`flush`](Self::flush) sends what is queued, in one write for each stream.
-    pub(crate) fn push(&mut self, id: u64) -> Option<usize> {
-        let open = self.streams.iter_mut().enumerate();
-        let open = open.filter(|(_, stream)| matches!(stream.state, State::Open { .. }));
-        let (number, stream) = open.min_by_key(|(_, stream)| stream.pending.len())?;
-        push_id(&mut stream.pending, id);
-        Some(number)
-    }
-
-    /// Opens what is due. One stream at a time is on trial.
+    /// Opens the stream when that is due.
     pub(crate) fn handle_timeout(&mut self, register: &mut impl Register, now: Instant) {
-        for stream in &mut self.streams {
-            if let State::Greeted { since, .. } = stream.state {
-                if now.duration_since(since) < GREETING_TIMEOUT {
-                    return;
+        if self.next_timeout().is_none_or(|due| now < due) {
+            return;
+        }
+        if matches!(self.state, State::Greeted { .. }) {
+            log::warn!("a stream to the workers was not taken up; opening another");
+        }
+        self.attempt = self.attempt.wrapping_add(1);
+        let greeting = greeting_id(self.attempt);
+        self.state = match open(&self.path, register, greeting) {
+            Ok(socket) => State::Greeted { socket, since: now },
+            Err(error) => {
+                log::warn!("cannot open a stream to the workers, trying again: {error}");
+                State::Closed {
+                    retry_at: now + RETRY,
                 }
-                log::warn!("a stream to the workers was not taken up; opening another");
-                stream.state = State::Closed { retry_at: now };
             }
-        }
-        let due = self.streams.iter_mut().enumerate().find(
-            |(_, stream)| matches!(stream.state, State::Closed { retry_at } if retry_at <= now),
-        );
-        if let Some((number, stream)) = due {
-            stream.attempt = stream.attempt.wrapping_add(1);
-            let greeting = greeting_id(number, stream.attempt);
-            stream.state = match open(&self.path, register, number, greeting) {
-                Ok(socket) => State::Greeted { socket, since: now },
-                Err(error) => {
-                    log::warn!("cannot open a stream to the workers, trying again: {error}");
-                    State::Closed {
-                        retry_at: now + RETRY,
-                    }
-                }
-            };
-        }
+        };
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let due = self.streams.iter().filter_map(|stream| match stream.state {
+        match self.state {
             State::Closed { retry_at } => Some(retry_at),
             State::Greeted { since, .. } => Some(since + GREETING_TIMEOUT),
             State::Open { .. } => None,
-        });
-        due.min()
+        }
     }
 
-    /// Takes that a worker received the greeting of a stream.
-    pub(crate) fn handle_greeting(&mut self, number: usize, attempt: u32) {
-        if let Some(stream) = self.streams.get_mut(number)
-            && stream.attempt == attempt
-        {
+    /// Takes that a worker received a greeting.
+    pub(crate) fn handle_greeting(&mut self, attempt: u32) {
+        if self.attempt == attempt {
             let closed = State::Closed {
                 retry_at: Instant::now(),
             };
-            stream.state = match std::mem::replace(&mut stream.state, closed) {
+            self.state = match std::mem::replace(&mut self.state, closed) {
                 State::Greeted { socket, .. } => State::Open { socket },
                 other => other,
             };
         }
     }
 
-    /// Writes what is queued as far as the streams take it; returns the number of a stream that broke.
-    pub(crate) fn flush(&mut self, register: &mut impl Register, now: Instant) -> Option<usize> {
-        for (number, stream) in self.streams.iter_mut().enumerate() {
-            let State::Open { socket } = &mut stream.state else {
-                continue;
-            };
-            let sent = send(socket, &mut stream.pending).and_then(|()| {
-                let full = !stream.pending.is_empty();
-                if full != stream.awaits_room {
-                    register.watch_room(socket, number, full)?;
-                    stream.awaits_room = full;
-                }
-                Ok(())
-            });
-            if let Err(error) = sent {
-                stream.fail(&error.to_string(), now);
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    /// Looks at a stream that has become readable, which a whole one never does; true when it broke.
-    pub(crate) fn handle_readable(&mut self, number: usize, now: Instant) -> bool {
-        let Some(stream) = self.streams.get_mut(number) else {
+    /// Writes what is queued as far as the stream takes it; true when it broke.
+    pub(crate) fn flush(&mut self, register: &mut impl Register, now: Instant) -> bool {
+        let State::Open { socket } = &mut self.state else {
             return false;
         };
-        let (State::Open { socket } | State::Greeted { socket, .. }) = &mut stream.state else {
+        let sent = send(socket, &mut self.pending).and_then(|()| {
+            let full = !self.pending.is_empty();
+            if full != self.awaits_room {
+                register.watch_room(socket, full)?;
+                self.awaits_room = full;
+            }
+            Ok(())
+        });
+        if let Err(error) = &sent {
+            self.fail(&error.to_string(), now);
+        }
+        sent.is_err()
+    }
+
+    /// Looks at the stream when it has become readable, which a whole one never does; true when it broke.
+    pub(crate) fn handle_readable(&mut self, now: Instant) -> bool {
+        let (State::Open { socket } | State::Greeted { socket, .. }) = &mut self.state else {
             return false;
         };
         let mut buffer = [0; 64];
-        match socket.read(&mut buffer) {
+        let why = match socket.read(&mut buffer) {
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                false
+                return false;
             }
-            Ok(0) => {
-                stream.fail("it was closed", now);
-                true
-            }
-            Ok(count) => {
-                let said = String::from_utf8_lossy(&buffer[..count]).into_owned();
-                stream.fail(&format!("it answered {said:?}"), now);
-                true
-            }
-            Err(error) => {
-                stream.fail(&error.to_string(), now);
-                true
-            }
-        }
+            Ok(0) => "it was closed".to_owned(),
+            Ok(count) => format!(
+                "it answered {:?}",
+                String::from_utf8_lossy(&buffer[..count])
+            ),
+            Err(error) => error.to_string(),
+        };
+        self.fail(&why, now);
+        true
     }
 
-    /// Breaks a stream as a fault would.
+    /// Breaks the stream as a fault would.
     #[cfg(test)]
-    pub(crate) fn sabotage(&mut self, number: usize) {
-        if let State::Open { socket } = &self.streams[number].state {
-            socket.shutdown(std::net::Shutdown::Both).unwrap();
+    pub(crate) fn sabotage(&self) {
+        if let State::Open { socket } = &self.state {
+            socket
+                .shutdown(std::net::Shutdown::Both)
+                .expect("it was open");
         }
     }
-}
 
-impl Stream {
     fn fail(&mut self, why: &str, now: Instant) {
         log::warn!("a stream to the workers broke ({why}); opening it again");
         self.pending.clear();
@@ -329,14 +284,9 @@ fn send(socket: &mut UnixStream, pending: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-fn open(
-    path: &Path,
-    register: &mut impl Register,
-    number: usize,
-    greeting: u64,
-) -> io::Result<UnixStream> {
+fn open(path: &Path, register: &mut impl Register, greeting: u64) -> io::Result<UnixStream> {
     let mut socket = UnixStream::connect(path)?;
-    register.register(&mut socket, number)?;
+    register.register(&mut socket)?;
     let mut head = Vec::new();
     push_id(&mut head, greeting);
     // A new stream's buffer is empty: it takes these bytes at once, or is not worth having.
@@ -408,8 +358,9 @@ mod tests {
     }
 
     #[test]
-    fn a_greeting_names_its_stream_and_attempt_and_is_no_exchange() {
-        assert_eq!(greeted(greeting_id(1, 7)), Some((1, 7)));
+    fn a_greeting_names_its_attempt_and_is_no_exchange() {
+        assert_eq!(greeted(greeting_id(7)), Some(7));
+        assert_eq!(greeted(greeting_id(u32::MAX)), Some(u32::MAX));
         assert_eq!(greeted(42), None);
     }
 }

@@ -56,8 +56,8 @@ use wake::{Inbox, Message};
 
 /// Readiness tokens: clients have their slot's number, the others count down from the top.
 pub(crate) const WAKER: Token = Token(usize::MAX);
-const STREAM: usize = usize::MAX - 1;
-const LISTENER: usize = STREAM - intake::STREAMS;
+const STREAM: Token = Token(usize::MAX - 1);
+const LISTENER: usize = usize::MAX - 2;
 
 /// The token of a door's listeners: one for them all, since each is asked when any is ready.
 fn listener_token(door: Door) -> Token {
@@ -94,29 +94,19 @@ pub(crate) fn places(workers: usize) -> usize {
     workers + MOST_AHEAD
 }
 
-/// Registers an intake stream with the event loop.
+/// Registers the intake's stream with the event loop.
 struct Registrar<'a>(&'a Registry);
 
 impl Register for Registrar<'_> {
-    fn register(&mut self, socket: &mut UnixStream, stream: usize) -> io::Result<()> {
-        let token = Token(STREAM - stream);
-        self.0.register(socket, token, Interest::READABLE)
+    fn register(&mut self, socket: &mut UnixStream) -> io::Result<()> {
+        self.0.register(socket, STREAM, Interest::READABLE)
     }
 
-    fn watch_room(&mut self, socket: &mut UnixStream, stream: usize, on: bool) -> io::Result<()> {
+    fn watch_room(&mut self, socket: &mut UnixStream, on: bool) -> io::Result<()> {
         let room = on.then_some(Interest::WRITABLE);
         let interest = room.map_or(Interest::READABLE, |room| Interest::READABLE | room);
-        let token = Token(STREAM - stream);
-        self.0.reregister(socket, token, interest)
+        self.0.reregister(socket, STREAM, interest)
     }
-}
-
-/// An exchange on its way through tiny_http, or with a worker.
-#[derive(Debug)]
-struct HandedOver {
-    id: u64,
-    /// The stream that its id went down.
-    stream: usize,
 }
 
 /// What a frontend is put together from.
@@ -127,7 +117,7 @@ pub(crate) struct Parts {
     pub(crate) listeners: Vec<(Door, TcpListener)>,
     pub(crate) intake: Intake,
     pub(crate) paths: Paths,
-    /// Told once, when every stream to the workers is open.
+    /// Told once, when the stream to the workers is open.
     pub(crate) ready: Sender<()>,
 }
 
@@ -151,8 +141,8 @@ pub(crate) struct Frontend {
     workers: usize,
     /// Free places in the hand-over table.
     free_places: Vec<usize>,
-    /// Exchanges handed over, by place.
-    handed: Vec<Option<HandedOver>>,
+    /// The ids of exchanges on their way through tiny_http, or with a worker, by place.
+    handed: Vec<Option<u64>>,
     /// How many were handed over since the start.
     handed_count: u64,
     /// How many of them the workers had taken when that last changed, and when that was.
@@ -168,7 +158,7 @@ pub(crate) struct Frontend {
     drain: Option<Drain>,
     /// When the history's next sample is due.
     sample_due: Instant,
-    /// Told once, when every stream to the workers is open.
+    /// Told once, when the stream to the workers is open.
     ready: Option<Sender<()>>,
     date: DateCache,
     read_buffer: Box<[u8]>,
@@ -266,14 +256,12 @@ impl Frontend {
             self.handle_timeouts(now);
             self.accept(now);
             self.hand_over(now);
-            while let Some(stream) = {
-                let registrar = &mut Registrar(self.poll.registry());
-                self.intake.flush(registrar, now)
-            } {
-                self.fail_stream(stream, now);
+            let registrar = &mut Registrar(self.poll.registry());
+            if self.intake.flush(registrar, now) {
+                self.fail_stream(now);
             }
             self.call_workers(now);
-            if self.intake.is_complete()
+            if self.intake.is_open()
                 && let Some(ready) = self.ready.take()
             {
                 // Whoever waited for this has given up, and will say so.
@@ -337,10 +325,9 @@ impl Frontend {
     fn handle_readiness(&mut self, event: &mio::event::Event, now: Instant) {
         match event.token() {
             WAKER => {}
-            Token(number) if number > LISTENER => {
-                let stream = STREAM - number;
-                if event.is_readable() && self.intake.handle_readable(stream, now) {
-                    self.fail_stream(stream, now);
+            STREAM => {
+                if event.is_readable() && self.intake.handle_readable(now) {
+                    self.fail_stream(now);
                 }
             }
             Token(number) if number > LISTENER - Door::ALL.len() => {
@@ -368,12 +355,12 @@ impl Frontend {
     fn handle_message(&mut self, message: Message, now: Instant) {
         match message {
             Message::Done(done) => self.handle_done(done, now),
-            Message::Greeting { stream, attempt } => self.intake.handle_greeting(stream, attempt),
+            Message::Greeting { attempt } => self.intake.handle_greeting(attempt),
             // Its channel has room for the one answer; nobody waits for it any more once it has none.
             Message::Ping(answer) => drop(answer.try_send(())),
             Message::Drain { until } => self.begin_drain(until, now),
             #[cfg(test)]
-            Message::Sabotage { stream } => self.intake.sabotage(stream),
+            Message::Sabotage => self.intake.sabotage(),
         }
     }
 

@@ -14,15 +14,15 @@ use crate::workers::Done;
 pub(crate) enum Message {
     /// A worker is done with an exchange.
     Done(Done),
-    /// A worker has received a stream's greeting.
-    Greeting { stream: usize, attempt: u32 },
+    /// A worker has received the stream's greeting.
+    Greeting { attempt: u32 },
     /// Answer, to show that the event loop turns.
     Ping(crossbeam_channel::Sender<()>),
     /// Drain, and end by `until` at the latest.
     Drain { until: Instant },
-    /// Break a stream as a fault would.
+    /// Break the stream as a fault would.
     #[cfg(test)]
-    Sabotage { stream: usize },
+    Sabotage,
 }
 
 /// The other threads' end. The channel needs no bound of its own: a worker has one exchange at a time, and the
