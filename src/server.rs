@@ -16,6 +16,7 @@ use mio::{Poll, Waker};
 use crate::config::{self, Config, Details, GateMode};
 use crate::error::Error;
 use crate::frontend::doors::Door;
+use crate::frontend::drain::LAST_WORDS;
 use crate::frontend::intake::{Intake, PrivateSocket};
 use crate::frontend::wake::{self, Message};
 use crate::frontend::{Frontend, Parts, WAKER, places};
@@ -465,8 +466,8 @@ impl Server {
         &self.health
     }
 
-    /// Stops: not ready at once, keeps serving, answers what is in flight, and joins every thread; at most that long,
-    /// and earlier when nothing is in flight and no request has come for a fifth of it. (`tiny_http`'s own few
+    /// Stops: not ready at once, keeps serving, answers what is in flight, and joins every thread; at most that long (and
+    /// half a second more for a reply that is being written then, and for threads), and earlier when nothing is in flight and no request has come for a fifth of it. (`tiny_http`'s own few
     /// threads, which hold nothing, end by themselves some seconds later.)
     ///
     /// # Errors
@@ -501,7 +502,7 @@ impl Server {
         let manager = Manager::from_env();
         if let (Some(mut manager), Some(running)) = (manager, &self.running) {
             manager.watch(&signals, &running.shared.frontend, &self.health);
-            manager.stopping(self.drain + JOIN_GRACE);
+            manager.stopping(self.drain + LAST_WORDS + JOIN_GRACE);
         } else {
             // The handler keeps its end for ever, so this is a signal.
             let _ = signals.recv();

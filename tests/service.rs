@@ -99,7 +99,7 @@ fn a_manager_hears_that_it_is_ready_once_it_listens_and_that_it_stops() {
             [
                 "STOPPING=1",
                 "STATUS=draining",
-                "EXTEND_TIMEOUT_USEC=500000"
+                "EXTEND_TIMEOUT_USEC=1000000"
             ]
         );
         let (status, _, lines) = server.exit();
@@ -116,7 +116,7 @@ fn a_manager_is_told_how_long_a_long_drain_takes() {
     let mut held = Client::connect(server.address());
     held.get("/");
     server.terminate();
-    manager.hear_until("EXTEND_TIMEOUT_USEC=120500000");
+    manager.hear_until("EXTEND_TIMEOUT_USEC=121000000");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, Read};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -121,6 +122,45 @@ fn a_drain_that_runs_out_of_time_cuts_what_is_left_and_says_so() {
     }
     in_flight.expect_close();
     latch.open();
+}
+
+/// The body "held\n"; to drop it waits for the latch.
+struct SlowToDrop(&'static [u8], Arc<Latch>);
+
+impl Read for SlowToDrop {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Drop for SlowToDrop {
+    fn drop(&mut self) {
+        self.1.pass();
+    }
+}
+
+/// A client had its reply, and its request was counted as cut all the same when the worker was slow to say so.
+#[test]
+fn a_reply_that_is_out_is_not_cut_however_late_its_worker_says_so() {
+    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let latch = Arc::new(Latch::default());
+    let held = latch.clone();
+    let server = quiet(1)
+        .handler(move |_: &mut Request| {
+            Response::reader(200, SlowToDrop(b"held\n", held.clone()), Some(5))
+        })
+        .start()
+        .expect("a server");
+    let address = server.local_addr();
+    let mut client = Client::connect(address);
+    assert_eq!(client.get("/").reply().text(), "held\n");
+    latch.wait_for(1);
+    let stopping = thread::spawn(move || server.shutdown(Duration::ZERO));
+    wait_until("the time is over", || !is_listening(address));
+    latch.open();
+    let stopped = stopping.join().expect("no panic");
+    stopped.expect("nothing was cut");
+    client.expect_close();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use super::admission::Ticket;
 use super::connection::Connection;
 use super::doors::Door;
-use crate::exchange::{ClientKey, Exchange, ReplyRules};
+use crate::exchange::{ClientKey, Exchange, ReplyRules, Stage};
 
 /// One client: its socket, its conversation, and its request in flight.
 #[derive(Debug)]
@@ -43,6 +43,12 @@ impl Client {
     /// Whether nothing is lost when it has to go for another one: it waits for a request, or has been told everything.
     pub(crate) fn is_dispensable(&self) -> bool {
         self.connection.is_idle() || (self.door == Door::Agent && self.connection.is_lingering())
+    }
+
+    /// Whether a worker writes its reply, or has written it and has yet to say so.
+    pub(crate) fn is_written_to(&self) -> bool {
+        let exchange = self.exchange.as_ref();
+        !self.parked && exchange.is_some_and(|exchange| exchange.is(Stage::Replying))
     }
 }
 

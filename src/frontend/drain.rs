@@ -28,6 +28,10 @@ pub(super) struct Drain {
     next_step: Instant,
 }
 
+/// What a worker writes at the end of the time has so long to come out, and its word of that to arrive. A client that has
+/// its reply was not cut.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Turns of accepting before the listeners close: enough for a backlog of 4096, and not without end.
 const BACKLOG_TURNS: usize = 64;
 
@@ -47,8 +51,13 @@ impl Drain {
     }
 
     /// When to look again.
-    pub(super) fn next_timeout(&self) -> Instant {
-        self.next_step.min(self.until)
+    pub(super) fn next_timeout(&self, now: Instant) -> Instant {
+        let end = if now < self.until {
+            self.until
+        } else {
+            self.until + LAST_WORDS
+        };
+        self.next_step.min(end)
     }
 
     fn is_quiet(&self, now: Instant) -> bool {
@@ -107,16 +116,20 @@ impl Frontend {
         let Some(drain) = &self.drain else {
             return false;
         };
-        if now >= drain.until {
+        if now >= drain.until + LAST_WORDS {
             return true;
         }
-        let over = drain.is_quiet(now) || !drain.accepts(now);
-        over && self.clients.used().into_iter().all(|slot| {
-            let client = self.clients.get_mut(slot);
-            client.is_none_or(|client| {
-                client.door != Door::Public || client.connection.is_lingering()
+        let over = now >= drain.until;
+        let all_gone = drain.is_quiet(now) || !drain.accepts(now);
+        (over || all_gone)
+            && self.clients.used().into_iter().all(|slot| {
+                let client = self.clients.get_mut(slot);
+                client.is_none_or(|client| {
+                    client.door != Door::Public
+                        || client.connection.is_lingering()
+                        || over && !client.is_written_to()
+                })
             })
-        })
     }
 
     /// Lets go of every client; returns how many were still waiting for their reply.

@@ -15,7 +15,7 @@ pub(crate) mod connection;
 mod deadlines;
 mod dispatch;
 pub(crate) mod doors;
-mod drain;
+pub(crate) mod drain;
 pub(crate) mod head;
 pub(crate) mod intake;
 mod listeners;
@@ -308,7 +308,7 @@ impl Frontend {
             self.ahead.front().map(|(due, _)| *due),
             self.intake.next_timeout(),
             self.doors.next_timeout(),
-            self.drain.as_ref().map(Drain::next_timeout),
+            self.drain.as_ref().map(|drain| drain.next_timeout(now)),
             Some(self.sample_due),
             self.calls_workers_at(),
         ];
