@@ -95,6 +95,19 @@ impl Roster {
         }
     }
 
+    /// How many requests go to one worker together, each taking `service` by prediction: as many as are worth waking it
+    /// for.
+    pub(crate) fn share(service: Option<Duration>) -> usize {
+        let nanos = service.unwrap_or(SHARE).as_nanos().max(1);
+        let share = usize::try_from(SHARE.as_nanos() / nanos);
+        share.unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Whether a worker waits for the next request.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Acquire) > 0
+    }
+
     /// How many workers should be awake for so many requests that are with them or on their way, each taking `service`
     /// by prediction; without one, each is for a worker of its own.
     pub(crate) fn needed(&self, requests: usize, service: Option<Duration>) -> usize {
@@ -258,5 +271,14 @@ mod tests {
                 "{requests} of {service:?}"
             );
         }
+    }
+
+    #[test]
+    fn as_many_go_to_one_worker_as_are_worth_waking_it_for() {
+        for (nanos, share) in [(0, 100_000), (5_000, 20), (60_000, 1), (u64::MAX, 1)] {
+            let service = Duration::from_nanos(nanos);
+            assert_eq!(Roster::share(Some(service)), share, "{service:?}");
+        }
+        assert_eq!(Roster::share(None), 1);
     }
 }

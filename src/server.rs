@@ -660,4 +660,37 @@ mod tests {
         assert_eq!(server.health().snapshot().totals.stream_failures, 1);
         server.shutdown(PATIENCE).unwrap();
     }
+
+    /// A worker may be held up by the first of the jobs that came through together, while another one waits for
+    /// requests.
+    #[test]
+    fn jobs_that_came_with_one_that_hangs_are_begun_by_a_worker_that_waits() {
+        let server = Server::builder()
+            .listen("127.0.0.1:0")
+            .workers(1)
+            .queue_budget(PATIENCE)
+            .handler(|_: &mut crate::Request| "served")
+            .start()
+            .unwrap();
+        let address = server.local_addr();
+        let shared = &server.running.as_ref().unwrap().shared;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < end, "the worker is always quicker");
+            await_that("the worker waits", || shared.roster.is_listening());
+            let taken = shared.handover.taken();
+            let client = send(address, "/");
+            // This thread is the worker that is held up, if it is quicker than the other.
+            let mut request = None;
+            await_that("the request comes through", || {
+                request = shared.server.try_recv().unwrap();
+                request.is_some() || shared.handover.taken() > taken
+            });
+            let held_up = request.map(|request| shared.handover.open(request));
+            assert!(reply(client).ends_with("served"));
+            if held_up.is_some() {
+                return;
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! client's socket. What the socket does not take at once goes back to the frontend, so that a slow reader never
 //! holds a worker.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use mio::net::TcpStream;
 
 use crate::exchange::{Exchange, Stage, lock};
 use crate::frontend::connection::{After, Piece};
-use crate::frontend::intake::{GREETING, carried_id, greeted};
+use crate::frontend::intake::{GREETING, carried_ids, greeted};
 use crate::frontend::wake::{Message, Sender};
 use crate::handler::Handler;
 use crate::health::{Health, Outcome, bump};
@@ -41,6 +42,8 @@ pub(crate) struct Handover {
     places: Box<[Mutex<Option<Entry>>]>,
     /// How many have been taken.
     taken: AtomicU64,
+    /// Ids that came through together: whoever is free begins the next, whichever worker pulled their request.
+    through: Mutex<VecDeque<u64>>,
 }
 
 /// An exchange under its id.
@@ -53,8 +56,11 @@ impl Handover {
     pub(crate) fn new(places: usize) -> Self {
         debug_assert!(places <= 1 << PLACE_BITS);
         let places = (0..places).map(|_| Mutex::new(None)).collect();
-        let taken = AtomicU64::new(0);
-        Self { places, taken }
+        Self {
+            places,
+            taken: AtomicU64::new(0),
+            through: Mutex::default(),
+        }
     }
 
     /// The id of the `count`-th exchange, at that place.
@@ -81,6 +87,23 @@ impl Handover {
     /// How many have been taken since the start.
     pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Takes the ids out of a request that came through.
+    pub(crate) fn open(&self, request: tiny_http::Request) {
+        lock(&self.through).extend(carried_ids(request.url()));
+        // A request dropped with its writer answers 500 up the stream; without, it is silent.
+        drop(request.into_writer());
+    }
+
+    /// The next id that has come through and that nobody has begun.
+    fn next(&self) -> Option<u64> {
+        lock(&self.through).pop_front()
+    }
+
+    /// Whether any such id is left.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !lock(&self.through).is_empty()
     }
 
     /// The place that an id names.
@@ -162,7 +185,7 @@ impl Worker {
     fn run(&mut self) {
         while !self.is_closing() {
             match self.next() {
-                Ok(Some(request)) => self.take(request),
+                Ok(Some(id)) => self.take(id),
                 Ok(None) => {}
                 // How tiny_http says that it was told to wake up; or that its accept thread has failed, after which
                 // the open streams go on.
@@ -181,39 +204,51 @@ impl Worker {
         self.shared.closing.load(Ordering::Acquire)
     }
 
-    /// The next request: at once if there is one, else when one comes. `None` when the server is stopping.
-    fn next(&self) -> io::Result<Option<tiny_http::Request>> {
-        let server = &self.shared.server;
-        if let Some(request) = server.try_recv()? {
-            return Ok(Some(request));
+    /// The next id: at once if there is one, else when a request comes. `None` when that carried nothing to do, or the
+    /// server is stopping.
+    fn next(&self) -> io::Result<Option<u64>> {
+        if let Some(id) = self.at_hand()? {
+            return Ok(Some(id));
         }
         let listening = self.shared.roster.listen(self.index);
-        if listening.may_spin() {
-            let until = Instant::now() + SPIN;
-            while Instant::now() < until && !self.is_closing() {
-                if let Some(request) = server.try_recv()? {
-                    return Ok(Some(request));
-                }
-                // Whoever else wants this processor has it.
-                std::thread::yield_now();
+        let until = listening.may_spin().then(|| Instant::now() + SPIN);
+        loop {
+            if let Some(id) = self.at_hand()? {
+                return Ok(Some(id));
             }
+            if self.is_closing() {
+                return Ok(None);
+            }
+            if until.is_none_or(|until| Instant::now() >= until) {
+                break;
+            }
+            // Whoever else wants this processor has it.
+            std::thread::yield_now();
         }
-        if self.is_closing() {
-            return Ok(None);
-        }
-        server.recv().map(Some)
+        let request = self.shared.server.recv()?;
+        drop(listening);
+        self.shared.handover.open(request);
+        Ok(self.shared.handover.next())
     }
 
-    fn take(&mut self, inner: tiny_http::Request) {
-        let id = carried_id(inner.url());
-        // A request dropped with its writer answers 500 up the stream; without, it is silent.
-        drop(inner.into_writer());
-        if let Some(attempt) = id.and_then(greeted) {
+    /// The next id that is here already.
+    fn at_hand(&self) -> io::Result<Option<u64>> {
+        let handover = &self.shared.handover;
+        if let Some(id) = handover.next() {
+            return Ok(Some(id));
+        }
+        if let Some(request) = self.shared.server.try_recv()? {
+            handover.open(request);
+        }
+        Ok(handover.next())
+    }
+
+    fn take(&mut self, id: u64) {
+        if let Some(attempt) = greeted(id) {
             self.shared.frontend.send(Message::Greeting { attempt });
             return;
         }
-        let taken = id.and_then(|id| Some((id, self.shared.handover.take(id)?)));
-        let Some((id, exchange)) = taken else {
+        let Some(exchange) = self.shared.handover.take(id) else {
             // Its stream broke, and the frontend has answered for it.
             return;
         };

@@ -6,6 +6,7 @@ use std::io::{self, Cursor, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
 
 use common::{Client, Framing, Latch, PATIENCE, ask, get, pattern, quiet, wait_until};
 use plimsoll::{Handler, Request, Response, Server};
@@ -725,6 +726,57 @@ fn two_connections_are_served_at_the_same_time() {
     wait_until("one worker is busy", || busy() == 1);
     latch.open();
     assert_eq!(slow.reply().text(), "done\n");
+}
+
+/// Short jobs come to a worker several at a time; one of them may not be short after all.
+#[test]
+fn a_job_that_hangs_holds_up_none_of_those_that_came_with_it() {
+    const CLIENTS: usize = 8;
+    const ROUNDS: usize = 40;
+    let latches: Arc<[Latch]> = (0..ROUNDS).map(|_| Latch::default()).collect();
+    let held = latches.clone();
+    let server = quiet(2)
+        .handler(move |request: &mut Request| {
+            if let Some(round) = request.path().strip_prefix("/held/") {
+                held[round.parse::<usize>().expect("a round")].pass();
+            }
+            // Long enough that both workers are awake, and short enough that some jobs go to one together.
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_micros(20) {
+                std::hint::spin_loop();
+            }
+            "done\n"
+        })
+        .start()
+        .expect("a server");
+    let connect = |_| Client::connect(server.local_addr());
+    let mut clients: Vec<Client> = (0..CLIENTS).map(connect).collect();
+    for (round, latch) in latches.iter().enumerate() {
+        // So many that jobs are expected to be short.
+        for _ in 0..50 {
+            for client in &mut clients {
+                client.get("/");
+            }
+            for client in &mut clients {
+                assert_eq!(client.reply().text(), "done\n");
+            }
+        }
+        let slow = round % CLIENTS;
+        for (index, client) in clients.iter_mut().enumerate() {
+            if index == slow {
+                client.get(&format!("/held/{round}"));
+            } else {
+                client.get("/");
+            }
+        }
+        for (index, client) in clients.iter_mut().enumerate() {
+            if index != slow {
+                assert_eq!(client.reply().text(), "done\n", "{index} in round {round}");
+            }
+        }
+        latch.open();
+        assert_eq!(clients[slow].reply().text(), "done\n");
+    }
 }
 
 #[test]

@@ -9,11 +9,12 @@ use super::connection::{After, CloseReason, Event, Incoming};
 use super::doors::Door;
 use super::head::{Method, Version};
 use super::refusal::Refusal;
-use super::{AHEAD, FEW, Frontend, MOST_AHEAD, STANDSTILL};
+use super::{AHEAD, FEW, Frontend, MOST_AHEAD, Registrar, STANDSTILL};
 use crate::exchange::{Admitted, Exchange, Origin, ReplyRules, Stage};
 use crate::health::gate::Entry;
 use crate::health::{Outcome, bump};
 use crate::report::Answer;
+use crate::roster::Roster;
 use crate::workers::{Done, Ended, Handover};
 
 impl Frontend {
@@ -207,14 +208,35 @@ impl Frontend {
         self.handed_count.saturating_sub(taken)
     }
 
-    /// Calls as many workers as what is handed over needs.
-    pub(super) fn call_workers(&mut self, now: Instant) {
+    /// Whether requests are handed over and none has been taken for a while; not again for as long.
+    pub(super) fn stands_still(&mut self, now: Instant) -> bool {
         let untaken = self.untaken();
         let taken = self.handed_count - untaken;
         if untaken == 0 || taken != self.taken.0 {
             self.taken = (taken, now);
         }
-        if untaken == 0 {
+        let still = now >= self.taken.1 + STANDSTILL;
+        if still {
+            self.taken.1 = now;
+        }
+        still
+    }
+
+    /// Sends what is handed over, so that the workers who are awake share it; true when the stream broke.
+    pub(super) fn send_handed(&mut self, stands_still: bool, now: Instant) -> bool {
+        // Of requests that came through together, the worker that has the first may be held up by it, and one that
+        // waits for requests sees the others only when it wakes.
+        if stands_still && self.shared.roster.is_listening() && self.shared.handover.is_waiting() {
+            self.intake.nudge();
+        }
+        let share = Roster::share(self.shared.health.predicted());
+        let registrar = &mut Registrar(self.poll.registry());
+        self.intake.flush(share, registrar, now)
+    }
+
+    /// Calls as many workers as what is handed over needs.
+    pub(super) fn call_workers(&mut self, stands_still: bool) {
+        if self.untaken() == 0 {
             return;
         }
         let (busy, roster) = (self.busy(), &self.shared.roster);
@@ -224,8 +246,7 @@ impl Frontend {
             return;
         }
         let mut needed = roster.needed(busy, self.shared.health.predicted());
-        if now >= self.taken.1 + STANDSTILL {
-            self.taken.1 = now;
+        if stands_still {
             needed = needed.max(awake + 1);
         }
         roster.call(needed.saturating_sub(awake));
@@ -233,8 +254,7 @@ impl Frontend {
 
     /// When to look whether the workers that are awake take what is handed over.
     pub(super) fn calls_workers_at(&self) -> Option<Instant> {
-        let waits = self.untaken() > 0 && self.shared.roster.awake() < self.workers;
-        waits.then(|| self.taken.1 + STANDSTILL)
+        (self.untaken() > 0).then(|| self.taken.1 + STANDSTILL)
     }
 
     /// Has a worker go on with a client's reply.

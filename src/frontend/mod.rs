@@ -256,11 +256,11 @@ impl Frontend {
             self.handle_timeouts(now);
             self.accept(now);
             self.hand_over(now);
-            let registrar = &mut Registrar(self.poll.registry());
-            if self.intake.flush(registrar, now) {
+            let stands_still = self.stands_still(now);
+            if self.send_handed(stands_still, now) {
                 self.fail_stream(now);
             }
-            self.call_workers(now);
+            self.call_workers(stands_still);
             if self.intake.is_open()
                 && let Some(ready) = self.ready.take()
             {
