@@ -66,6 +66,7 @@ mod response;
 mod roster;
 mod server;
 mod service;
+mod spin;
 mod workers;
 
 pub use config::{Config, ConfigError, Details, GateMode, WatchedStore};

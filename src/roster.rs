@@ -13,10 +13,9 @@
 //!   └──────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A worker that listens looks around for a moment before it blocks, while few requests are under way: then the next
-//! one is often some microseconds away, and nobody else needs the processor. One worker at most, and only then: measured
-//! on two cores, a single client is served at 1.8 times the rate, and more than that takes the processor from those that
-//! make the next request ready.
+//! A worker that listens looks around for a moment before it blocks, while requests come briskly and few are under way:
+//! then the next one is often some microseconds away, and nobody else needs the processor. One worker at most, and only
+//! then: more take the processor from those that make the next request ready.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -34,8 +33,8 @@ pub(crate) struct Roster {
     awake: AtomicUsize,
     /// How many listen.
     listening: AtomicUsize,
-    /// Whether few requests are under way.
-    few: AtomicBool,
+    /// Whether the next request is expected in a moment.
+    soon: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -64,7 +63,7 @@ impl Roster {
             }),
             awake: AtomicUsize::new(workers),
             listening: AtomicUsize::new(0),
-            few: AtomicBool::new(true),
+            soon: AtomicBool::new(false),
         }
     }
 
@@ -73,9 +72,9 @@ impl Roster {
         self.awake.load(Ordering::Relaxed)
     }
 
-    /// Notes whether few requests are under way.
-    pub(crate) fn set_few(&self, few: bool) {
-        self.few.store(few, Ordering::Relaxed);
+    /// Notes whether the next request is expected in a moment, and nobody else needs the processor until then.
+    pub(crate) fn expect_soon(&self, soon: bool) {
+        self.soon.store(soon, Ordering::Relaxed);
     }
 
     /// Takes that a worker has nothing to do: returns when it is to listen. While another one listens, that is when it
@@ -172,7 +171,7 @@ pub(crate) struct Listening<'a> {
 impl Listening<'_> {
     /// Whether it pays to look for the next request before blocking.
     pub(crate) fn may_spin(&self) -> bool {
-        self.alone && self.roster.few.load(Ordering::Relaxed)
+        self.alone && self.roster.soon.load(Ordering::Relaxed)
     }
 }
 
@@ -201,6 +200,7 @@ mod tests {
     #[test]
     fn the_first_to_have_nothing_to_do_listens_and_the_others_rest_until_they_are_called() {
         let roster = Roster::new(3);
+        roster.expect_soon(true);
         let first = roster.listen(0);
         assert!(first.may_spin());
         thread::scope(|scope| {
@@ -242,11 +242,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_looks_around_while_requests_come_in_crowds() {
+    fn whoever_listens_looks_around_while_the_next_request_is_expected() {
         let roster = Roster::new(1);
-        roster.set_few(false);
+        roster.expect_soon(false);
         assert!(!roster.listen(0).may_spin());
-        roster.set_few(true);
+        roster.expect_soon(true);
         assert!(roster.listen(0).may_spin());
     }
 

@@ -27,6 +27,7 @@ use crate::random::{self, Random};
 use crate::report::Paths;
 use crate::roster::Roster;
 use crate::service::Manager;
+use crate::spin::Spin;
 use crate::workers::{self, Handover, Shared};
 
 /// How long a start may wait for the stream to the workers.
@@ -350,8 +351,7 @@ impl Server {
         let watched = checks
             .iter()
             .map(|check| Watched::new(&check.name, check.settings.clone(), now, &mut random));
-        let health = Health::new(config, trips, now).watching(watched);
-        let health = Arc::new(health);
+        let health = Arc::new(Health::new(config, trips, now).watching(watched));
         let (private, listener) = PrivateSocket::bind()?;
         let server = tiny_http::Server::from_listener(listener, None)
             .map_err(|error| system("the request queue")(io::Error::other(error)))?;
@@ -364,6 +364,7 @@ impl Server {
             health: health.clone(),
             handover: Handover::new(places(config.workers)),
             roster: Roster::new(config.workers),
+            spin: Spin::new(),
             frontend: sender,
             closing: AtomicBool::new(false),
         });

@@ -21,6 +21,7 @@ use crate::health::{Health, Outcome, bump};
 use crate::request::Request;
 use crate::response::{DateCache, Payload, Progress, Response, Stream};
 use crate::roster::Roster;
+use crate::spin::Spin;
 
 /// What the workers and the frontend share.
 pub(crate) struct Shared {
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) health: Arc<Health>,
     pub(crate) handover: Handover,
     pub(crate) roster: Roster,
+    pub(crate) spin: Spin,
     pub(crate) frontend: Sender,
     pub(crate) closing: AtomicBool,
 }
@@ -175,9 +177,6 @@ const COPY_UP_TO: usize = 16 * 1024;
 /// reply makes progress, and other requests have their turn.
 const STREAM_TURN: Duration = Duration::from_millis(20);
 
-/// How long a worker looks for the next request before it blocks.
-const SPIN: Duration = Duration::from_micros(50);
-
 /// A worker's buffer keeps no more than this between requests.
 const KEEP_BUFFER: usize = 64 * 1024;
 
@@ -211,19 +210,18 @@ impl Worker {
             return Ok(Some(id));
         }
         let listening = self.shared.roster.listen(self.index);
-        let until = listening.may_spin().then(|| Instant::now() + SPIN);
-        loop {
-            if let Some(id) = self.at_hand()? {
-                return Ok(Some(id));
-            }
-            if self.is_closing() {
-                return Ok(None);
-            }
-            if until.is_none_or(|until| Instant::now() >= until) {
-                break;
-            }
-            // Whoever else wants this processor has it.
-            std::thread::yield_now();
+        let look = || match self.at_hand() {
+            Ok(None) if self.is_closing() => Some(Ok(None)),
+            Ok(None) => None,
+            found => Some(found),
+        };
+        let found = if listening.may_spin() {
+            self.shared.spin.look_around(look)
+        } else {
+            look()
+        };
+        if let Some(found) = found {
+            return found;
         }
         let request = self.shared.server.recv()?;
         drop(listening);

@@ -240,7 +240,7 @@ impl Frontend {
             return;
         }
         let (busy, roster) = (self.busy(), &self.shared.roster);
-        roster.set_few(busy <= FEW);
+        roster.expect_soon(self.brisk && busy <= FEW);
         let awake = roster.awake();
         if awake == self.workers {
             return;

@@ -123,6 +123,11 @@ impl Inbox {
         self.shared.sleeping.store(false, SeqCst);
     }
 
+    /// Whether there is no message.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.channel.is_empty()
+    }
+
     /// The next message, if any.
     pub(crate) fn next(&self) -> Option<Message> {
         self.channel.try_recv().ok()
