@@ -94,8 +94,8 @@ impl Roster {
         }
     }
 
-    /// How many requests go to one worker together, each taking `service` by prediction: as many as are worth waking it
-    /// for.
+    /// How many requests go through tiny_http together, each taking `service` by prediction: as many as are worth waking
+    /// a worker for.
     pub(crate) fn share(service: Option<Duration>) -> usize {
         let nanos = service.unwrap_or(SHARE).as_nanos().max(1);
         let share = usize::try_from(SHARE.as_nanos() / nanos);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_go_to_one_worker_as_are_worth_waking_it_for() {
+    fn as_many_go_through_together_as_are_worth_waking_a_worker_for() {
         for (nanos, share) in [(0, 100_000), (5_000, 20), (60_000, 1), (u64::MAX, 1)] {
             let service = Duration::from_nanos(nanos);
             assert_eq!(Roster::share(Some(service)), share, "{service:?}");

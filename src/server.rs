@@ -467,9 +467,10 @@ impl Server {
         &self.health
     }
 
-    /// Stops: not ready at once, keeps serving, answers what is in flight, and joins every thread; at most that long (and
-    /// half a second more for a reply that is being written then, and for threads), and earlier when nothing is in flight and no request has come for a fifth of it. (`tiny_http`'s own few
-    /// threads, which hold nothing, end by themselves some seconds later.)
+    /// Stops: not ready at once, keeps serving, answers what is in flight, and joins every thread; at most that long, and
+    /// earlier when nothing is in flight and no request has come for a fifth of it. Then up to half a second more for a
+    /// reply that a worker is writing, and as long for threads that do not end. (`tiny_http`'s own few threads, which
+    /// hold nothing, end by themselves some seconds later.)
     ///
     /// # Errors
     /// [`Error::Cut`] when the time was over before every request was answered.

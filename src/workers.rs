@@ -210,10 +210,13 @@ impl Worker {
             return Ok(Some(id));
         }
         let listening = self.shared.roster.listen(self.index);
-        let look = || match self.at_hand() {
-            Ok(None) if self.is_closing() => Some(Ok(None)),
-            Ok(None) => None,
-            found => Some(found),
+        let look = || {
+            // First, since to look takes away what tells a worker that blocks of the end.
+            if self.is_closing() {
+                return Some(Ok(None));
+            }
+            let found = self.at_hand();
+            (!matches!(found, Ok(None))).then_some(found)
         };
         let found = if listening.may_spin() {
             self.shared.spin.look_around(look)

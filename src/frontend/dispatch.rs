@@ -9,7 +9,7 @@ use super::connection::{After, CloseReason, Event, Incoming};
 use super::doors::Door;
 use super::head::{Method, Version};
 use super::refusal::Refusal;
-use super::{AHEAD, FEW, Frontend, MOST_AHEAD, Registrar, STANDSTILL};
+use super::{AHEAD, FEW, FULL_STANDSTILL, Frontend, MOST_AHEAD, Registrar, STANDSTILL};
 use crate::exchange::{Admitted, Exchange, Origin, ReplyRules, Stage};
 use crate::health::gate::Entry;
 use crate::health::{Outcome, bump};
@@ -179,6 +179,9 @@ impl Frontend {
         let Some(place) = self.free_places.pop() else {
             return;
         };
+        if self.untaken() == 0 {
+            self.taken = (self.handed_count, now);
+        }
         self.handed_count += 1;
         let id = Handover::id(self.handed_count, place);
         self.shared.handover.put(id, exchange.clone());
@@ -212,10 +215,10 @@ impl Frontend {
     pub(super) fn stands_still(&mut self, now: Instant) -> bool {
         let untaken = self.untaken();
         let taken = self.handed_count - untaken;
-        if untaken == 0 || taken != self.taken.0 {
+        if taken != self.taken.0 {
             self.taken = (taken, now);
         }
-        let still = now >= self.taken.1 + STANDSTILL;
+        let still = untaken > 0 && now >= self.taken.1 + STANDSTILL;
         if still {
             self.taken.1 = now;
         }
@@ -252,9 +255,17 @@ impl Frontend {
         roster.call(needed.saturating_sub(awake));
     }
 
-    /// When to look whether the workers that are awake take what is handed over.
-    pub(super) fn calls_workers_at(&self) -> Option<Instant> {
-        (self.untaken() > 0).then(|| self.taken.1 + STANDSTILL)
+    /// When to look whether the workers take what is handed over.
+    pub(super) fn stands_still_at(&self) -> Option<Instant> {
+        let roster = &self.shared.roster;
+        // A worker may begin to listen just after this look, so it has to be repeated all the same.
+        let all_work = roster.awake() == self.workers && !roster.is_listening();
+        let time = if all_work {
+            FULL_STANDSTILL
+        } else {
+            STANDSTILL
+        };
+        (self.untaken() > 0).then(|| self.taken.1 + time)
     }
 
     /// Has a worker go on with a client's reply.

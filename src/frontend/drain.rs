@@ -6,6 +6,8 @@
 //!     └───────────────────────────────────────────────┴───────────────────────────┘
 //! ```
 //!
+//! A worker that writes a reply just then may finish first; see [`LAST_WORDS`].
+//!
 //! A balancer needs time to see that the server is not ready, so new connections are served as long as requests keep
 //! coming. The drain ends early when nothing is in flight and no request has come for a fifth of the time.
 
@@ -26,9 +28,11 @@ pub(super) struct Drain {
     fifth: Duration,
     last_request: Instant,
     next_step: Instant,
+    /// The time was seen to be over.
+    over: bool,
 }
 
-/// What a worker writes at the end of the time has so long to come out, and its word of that to arrive. A client that has
+/// How long after that a worker that is writing a reply may take to write it, or to say that it has: a client that has
 /// its reply was not cut.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -42,6 +46,7 @@ impl Drain {
             fifth: until.saturating_duration_since(now) / 5,
             last_request: now,
             next_step: now,
+            over: false,
         }
     }
 
@@ -51,11 +56,11 @@ impl Drain {
     }
 
     /// When to look again.
-    pub(super) fn next_timeout(&self, now: Instant) -> Instant {
-        let end = if now < self.until {
-            self.until
-        } else {
+    pub(super) fn next_timeout(&self) -> Instant {
+        let end = if self.over {
             self.until + LAST_WORDS
+        } else {
+            self.until
         };
         self.next_step.min(end)
     }
@@ -113,13 +118,14 @@ impl Frontend {
 
     /// Whether the drain is over.
     pub(super) fn is_drained(&mut self, now: Instant) -> bool {
-        let Some(drain) = &self.drain else {
+        let Some(drain) = &mut self.drain else {
             return false;
         };
         if now >= drain.until + LAST_WORDS {
             return true;
         }
-        let over = now >= drain.until;
+        drain.over = now >= drain.until;
+        let over = drain.over;
         let all_gone = drain.is_quiet(now) || !drain.accepts(now);
         (over || all_gone)
             && self.clients.used().into_iter().all(|slot| {

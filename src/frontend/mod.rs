@@ -89,8 +89,11 @@ const FEW: usize = 8;
 const BRISK: Duration = Duration::from_micros(100);
 
 /// When no request has been taken for this time though some are handed over, the workers that are awake are busy for
-/// longer than was predicted, and another one is called.
+/// longer than was predicted: another one is called, and one that waits for requests is nudged.
 const STANDSTILL: Duration = Duration::from_millis(1);
+
+/// The same while there seems to be nobody to call or to nudge.
+const FULL_STANDSTILL: Duration = Duration::from_millis(20);
 
 /// The size of the hand-over table: every exchange that can be handed over at once.
 pub(crate) fn places(workers: usize) -> usize {
@@ -283,7 +286,8 @@ impl Frontend {
 
     /// Waits until there is something to do. While events come briskly, it looks around for the next before it blocks.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        if self.brisk {
+        let has_work = !self.unfinished.is_empty() || self.doors.is_ready(Instant::now());
+        if self.brisk && !has_work {
             let look = || match self.poll.poll(events, Some(Duration::ZERO)) {
                 Ok(()) if events.is_empty() && self.inbox.is_empty() => None,
                 polled => Some(polled),
@@ -330,9 +334,9 @@ impl Frontend {
             self.ahead.front().map(|(due, _)| *due),
             self.intake.next_timeout(),
             self.doors.next_timeout(),
-            self.drain.as_ref().map(|drain| drain.next_timeout(now)),
+            self.drain.as_ref().map(Drain::next_timeout),
             Some(self.sample_due),
-            self.calls_workers_at(),
+            self.stands_still_at(),
         ];
         let due = due.into_iter().flatten().min()?;
         // The system counts whole milliseconds; less than one would be none, and a busy loop.

@@ -18,7 +18,7 @@ pub(crate) enum Message {
     Greeting { attempt: u32 },
     /// Answer, to show that the event loop turns.
     Ping(crossbeam_channel::Sender<()>),
-    /// Drain, and end by `until` at the latest.
+    /// Drain, and end at `until`, or soon after.
     Drain { until: Instant },
     /// Break the stream as a fault would.
     #[cfg(test)]
