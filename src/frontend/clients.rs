@@ -57,7 +57,8 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    client: Option<Client>,
+    /// By itself, so that its memory is free again when it goes.
+    client: Option<Box<Client>>,
     /// Neighbours in the list of idle clients; `previous == this slot` means not in the list.
     previous: u32,
     next: u32,
@@ -76,9 +77,10 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub(crate) fn new() -> Self {
+    /// With room for so many: it is resident only once it is used, and growth would leave the smaller lists behind.
+    pub(crate) fn with_capacity(clients: usize) -> Self {
         Self {
-            slots: Vec::new(),
+            slots: Vec::with_capacity(clients),
             free: Vec::new(),
             longest_idle: NONE,
             latest_idle: NONE,
@@ -96,7 +98,7 @@ impl Clients {
 
     fn reserved_of(&self, door: Door) -> impl Iterator<Item = (u32, &Client)> {
         let reserved = self.reserved.iter().filter_map(|&(slot, _)| {
-            let client = self.slots.get(slot as usize)?.client.as_ref()?;
+            let client = self.slots.get(slot as usize)?.client.as_deref()?;
             Some((slot, client))
         });
         reserved.filter(move |(_, client)| client.door == door)
@@ -125,18 +127,18 @@ impl Clients {
         if client.door != Door::Public {
             self.reserved.push((slot, false));
         }
-        self.slots[slot as usize].client = Some(client);
+        self.slots[slot as usize].client = Some(Box::new(client));
     }
 
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Client> {
-        self.slots.get_mut(slot as usize)?.client.as_mut()
+        self.slots.get_mut(slot as usize)?.client.as_deref_mut()
     }
 
     /// The client of that key, unless it has gone.
     pub(crate) fn by_key(&mut self, key: ClientKey) -> Option<&mut Client> {
         let slot = self.slots.get_mut(key.slot as usize)?;
         slot.client
-            .as_mut()
+            .as_deref_mut()
             .filter(|_| slot.generation == key.generation)
     }
 
@@ -154,7 +156,7 @@ impl Clients {
         }
         place.generation = place.generation.wrapping_add(1);
         self.free.push(slot);
-        Some(client)
+        Some(*client)
     }
 
     /// Slots that are in use, as of now.
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_longest_idle_comes_first_and_leaving_the_list_keeps_the_order() {
-        let mut clients = Clients::new();
+        let mut clients = Clients::with_capacity(0);
         for _ in 0..5 {
             let slot = clients.vacant();
             clients.free.retain(|&free| free != slot);
@@ -274,7 +276,7 @@ mod tests {
     #[test]
     fn a_monitor_keeps_its_place_while_it_stays_idle_and_is_the_last_after_a_request() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut clients = Clients::new();
+        let mut clients = Clients::with_capacity(0);
         for slot in 0..3 {
             clients.insert(monitor(&listener));
             clients.set_idle(slot, true);

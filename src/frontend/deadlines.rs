@@ -16,6 +16,14 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
+    /// With room for so many slots: it is resident only once it is used, as that of the [`Clients`](super::clients::Clients).
+    pub(crate) fn with_capacity(slots: usize) -> Self {
+        Self {
+            heap: BinaryHeap::with_capacity(slots),
+            armed: Vec::with_capacity(slots),
+        }
+    }
+
     /// Sees to it that `slot` comes up no later than `at`.
     pub(crate) fn arm(&mut self, slot: u32, at: Instant) {
         let index = slot as usize;

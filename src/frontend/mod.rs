@@ -70,6 +70,9 @@ const READ_SIZE: usize = 64 * 1024;
 /// Connections accepted, and requests of one client served, before the others have their turn.
 const TURN: usize = 64;
 
+/// Connections that there is room for from the start, or all if they are fewer.
+const ROOM: usize = 64 * 1024;
+
 /// Reads of one client in its turn: a large body is not to keep small requests waiting.
 const READS: usize = 4;
 
@@ -192,13 +195,14 @@ impl Frontend {
         }
         let now = Instant::now();
         let places = places(config.workers);
+        let capacity = config.max_connections.min(ROOM);
         let budget = config.queue_budget;
         Ok(Self {
             poll,
             inbox,
             doors: Doors::new(listeners),
             intake,
-            clients: Clients::new(),
+            clients: Clients::with_capacity(capacity),
             max_connections: config.max_connections,
             limits: Arc::new(Limits {
                 max_head: config.max_head,
@@ -209,7 +213,7 @@ impl Frontend {
                 write_timeout: config.write_timeout,
                 request_timeout: config.request_timeout,
             }),
-            deadlines: Deadlines::default(),
+            deadlines: Deadlines::with_capacity(capacity),
             admission: Admission::new(budget, config.queue_max, config.workers, config.fair),
             retry_after: RetryAfter::new(random::seed(), now),
             paths,
