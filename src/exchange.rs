@@ -38,7 +38,7 @@ pub(crate) enum Stage {
 }
 
 /// What of a request's head shapes the reply to it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReplyRules {
     /// HTTP/1.1: chunks are understood and kept-alive is the default.
     pub(crate) http11: bool,

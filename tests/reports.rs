@@ -479,3 +479,30 @@ fn consuls_line_stays_the_same_while_requests_come_and_go() {
         done.store(true, Ordering::Release);
     });
 }
+
+/// While nothing else happens the same report is given again, to whoever asks and however.
+#[test]
+fn a_report_that_is_given_again_comes_with_the_head_that_its_request_wants() {
+    let server = quiet(1)
+        .handler(|_: &mut Request| "served\n")
+        .start()
+        .expect("a server");
+    let address = server.local_addr();
+    let mut client = Client::connect(address);
+    for _ in 0..20 {
+        let kept = client.get("/health").reply();
+        assert_eq!((kept.status, kept.closes()), (200, false), "{kept:?}");
+        client.send("GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        let old = client.reply();
+        assert_eq!(old.header("connection"), Some("keep-alive"), "{old:?}");
+        client.send("HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        let head = client.reply_to_head();
+        assert_eq!((head.status, head.closes()), (200, false), "{head:?}");
+        let closing = "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let closed = ask(address, closing);
+        assert!(closed.closes(), "{closed:?}");
+        for reply in [kept, old, closed] {
+            assert!(reply.text().starts_with('{'), "{reply:?}");
+        }
+    }
+}

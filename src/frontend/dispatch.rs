@@ -78,7 +78,7 @@ impl Frontend {
             health.observe(idle, now);
             self.publish(now);
             let answer = self.recent.answer(page, head, details, now, &health);
-            return self.answer(slot, &answer, now);
+            return self.answer_again(slot, answer, now);
         }
         if head.method == Method::Options && head.target() == "*" {
             return self.answer(slot, &Answer::options(), now);

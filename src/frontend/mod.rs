@@ -37,12 +37,13 @@ use mio::{Events, Interest, Poll, Registry, Token};
 
 use crossbeam_channel::Sender;
 
+use self::reply::Form;
 use crate::config::{Config, Details};
 use crate::exchange::{Exchange, Stage};
 use crate::health::bump;
 use crate::random;
-use crate::report::Paths;
 use crate::report::recent::Recent;
+use crate::report::{Answer, Paths};
 use crate::response::DateCache;
 use crate::workers::{Shared, write_some};
 use admission::{Admission, RetryAfter};
@@ -173,7 +174,10 @@ pub(crate) struct Frontend {
     ready: Option<Sender<()>>,
     date: DateCache,
     read_buffer: Box<[u8]>,
+    /// The last answer, with its head.
     scratch: Vec<u8>,
+    /// Which one that is, if it may be given again.
+    written: Option<(Arc<Answer>, Form)>,
 }
 
 impl Frontend {
@@ -235,6 +239,7 @@ impl Frontend {
             date: DateCache::default(),
             read_buffer: vec![0; READ_SIZE].into_boxed_slice(),
             scratch: Vec::new(),
+            written: None,
             shared,
         })
     }
