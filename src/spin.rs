@@ -3,7 +3,7 @@
 //! A thread that blocks is woken some microseconds late, and whoever wakes it pays for that with a system call; where a
 //! processor was put to sleep meanwhile, as on a virtual machine, it is tens of microseconds. While requests come
 //! briskly it is cheaper to look a few times, and to let whoever else wants the processor have it between: measured on
-//! two cores, a single client is served at 2.3 times the rate, and 16 clients at 1.3 times.
+//! two cores, a single client is served at 1.7 times the rate, and 16 clients at 1.4 times.
 //!
 //! But a thread that yields to one that computes gets the processor back only when that one's time slice is over, some
 //! milliseconds later, where one that is woken gets it at once. So a yield that takes long bars looking around, for all

@@ -1,7 +1,6 @@
 //! Taking connections in: as many as each door may have, and what each is told first.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -12,7 +11,6 @@ use super::connection::{CloseReason, Connection};
 use super::doors::{Door, RESERVE};
 use super::listeners::Accepted;
 use super::{Frontend, TURN};
-use crate::exchange::ReplyRules;
 use crate::health::bump;
 use crate::report;
 
@@ -90,20 +88,9 @@ impl Frontend {
         if door == Door::Public {
             bump(&self.shared.health.counts.accepted);
         }
-        self.clients.insert(Client {
-            socket: Arc::new(socket),
-            peer,
-            door,
-            details: door.shows_details(self.details, peer.ip()),
-            connection,
-            exchange: None,
-            parked: false,
-            ticket: None,
-            rules: ReplyRules::UNKNOWN,
-            readable: true,
-            ending: false,
-            finished: false,
-        });
+        let details = door.shows_details(self.details, peer.ip());
+        self.clients
+            .insert(Client::new(socket, peer, door, details, connection));
         self.drive(slot, now);
     }
 

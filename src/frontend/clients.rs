@@ -40,6 +40,30 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// One that has just been accepted and may have sent something.
+    pub(crate) fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        door: Door,
+        details: bool,
+        connection: Connection,
+    ) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            peer,
+            door,
+            details,
+            connection,
+            exchange: None,
+            parked: false,
+            ticket: None,
+            rules: ReplyRules::UNKNOWN,
+            readable: true,
+            ending: false,
+            finished: false,
+        }
+    }
+
     /// Whether nothing is lost when it has to go for another one: it waits for a request, or has been told everything.
     pub(crate) fn is_dispensable(&self) -> bool {
         self.connection.is_idle() || (self.door == Door::Agent && self.connection.is_lingering())
@@ -256,20 +280,8 @@ mod tests {
         let peer = listener.local_addr().unwrap();
         let socket = TcpStream::connect(peer).unwrap();
         let limits = Arc::new(crate::internals::invariants::LIMITS);
-        Client {
-            socket: Arc::new(socket),
-            peer,
-            door: Door::Admin,
-            details: true,
-            connection: Connection::new(limits, std::time::Instant::now()),
-            exchange: None,
-            parked: false,
-            ticket: None,
-            rules: ReplyRules::UNKNOWN,
-            readable: true,
-            ending: false,
-            finished: false,
-        }
+        let connection = Connection::new(limits, std::time::Instant::now());
+        Client::new(socket, peer, Door::Admin, true, connection)
     }
 
     /// An event that told nothing new made a monitor the latest to be idle, and another one went in its stead.

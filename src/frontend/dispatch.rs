@@ -225,7 +225,7 @@ impl Frontend {
         still
     }
 
-    /// Sends what is handed over, so that the workers who are awake share it; true when the stream broke.
+    /// Sends what is handed over to tiny_http, and a nudge if one is needed; true when the stream broke.
     pub(super) fn send_handed(&mut self, stands_still: bool, now: Instant) -> bool {
         // Of requests that came through together, the worker that has the first may be held up by it, and one that
         // waits for requests sees the others only when it wakes.

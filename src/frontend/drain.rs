@@ -32,8 +32,8 @@ pub(super) struct Drain {
     over: bool,
 }
 
-/// How long after that a worker that is writing a reply may take to write it, or to say that it has: a client that has
-/// its reply was not cut.
+/// How long beyond its time a drain waits for a worker that is writing a reply, or has written it and has yet to say so:
+/// a client that has its reply was not cut.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Turns of accepting before the listeners close: enough for a backlog of 4096, and not without end.

@@ -249,7 +249,7 @@ impl Frontend {
         let mut events = Events::with_capacity(256);
         loop {
             let began = Instant::now();
-            let polled = self.wait(&mut events);
+            let polled = self.wait(&mut events, began);
             self.inbox.awake();
             if let Err(error) = polled
                 && error.kind() != ErrorKind::Interrupted
@@ -294,9 +294,8 @@ impl Frontend {
     }
 
     /// Waits until there is something to do. While events come briskly, it looks around for the next before it blocks.
-    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let has_work = !self.unfinished.is_empty() || self.doors.is_ready(Instant::now());
-        if self.brisk && !has_work {
+    fn wait(&mut self, events: &mut Events, now: Instant) -> io::Result<()> {
+        if self.brisk && self.unfinished.is_empty() && !self.doors.is_ready(now) {
             let look = || match self.poll.poll(events, Some(Duration::ZERO)) {
                 Ok(()) if events.is_empty() && self.inbox.is_empty() => None,
                 polled => Some(polled),
