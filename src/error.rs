@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use crate::config::ConfigError;
+use crate::settings::ConfigError;
 
 /// Why a server could not be started, or did not stop as asked.
 #[derive(Debug)]

@@ -50,33 +50,27 @@
 //! the plainer pattern it descends from, and none.
 #![forbid(unsafe_code)]
 
-mod config;
+mod checks;
 mod error;
-mod exchange;
-mod frontend;
-mod handler;
 mod health;
+mod http;
 #[cfg(any(test, feature = "internals"))]
 #[doc(hidden)]
 pub mod internals;
+mod net;
 mod random;
 mod report;
-mod request;
-mod response;
-mod roster;
 mod server;
-mod service;
-mod spin;
-mod workers;
+mod settings;
 
-pub use config::{Config, ConfigError, Details, GateMode, WatchedStore};
-pub use error::Error;
-pub use handler::Handler;
 #[cfg(feature = "r2d2")]
-pub use health::checks::pool::PoolCheck;
-pub use health::checks::store::{Probe, Probed, Store, StoreUrlError, UrlPart};
-pub use health::checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
+pub use checks::pool::PoolCheck;
+pub use checks::store::{Probe, Probed, Store, StoreUrlError, UrlPart};
+pub use checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
+pub use error::Error;
 pub use health::{Ewma, GateState, Health, Snapshot, Status, Totals};
-pub use request::Request;
-pub use response::{IntoResponse, Response};
+pub use server::handler::Handler;
+pub use server::request::Request;
+pub use server::response::{IntoResponse, Response};
 pub use server::{Builder, Server};
+pub use settings::{Config, ConfigError, Details, GateMode, WatchedStore};

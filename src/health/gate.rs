@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The gate knows service time only (handler start to reply handed over), so queueing cannot trip it: too much traffic
-//! is the business of [admission](crate::frontend::admission). It is a pure state machine. Time is an argument, and
+//! is the business of [admission](crate::server::event_loop::admission). It is a pure state machine. Time is an argument, and
 //! the caller carries out what it asks for:
 //!
 //! 1. [`admit`](Gate::admit) for each request, [`done`](Gate::done) for each job that ran,
@@ -27,7 +27,7 @@
 //! An *epoch* is the time between two resets. In guarded mode a job counts only in the epoch that admitted it.
 
 use super::ewma::Ewma;
-use crate::config::GateMode;
+use crate::settings::GateMode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

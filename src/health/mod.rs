@@ -4,7 +4,6 @@
 //! atomics, each right by itself; the [gate](gate), whose parts must agree, is behind a lock that is held for a few
 //! additions.
 
-pub(crate) mod checks;
 pub(crate) mod ewma;
 pub(crate) mod gate;
 pub(crate) mod histogram;
@@ -19,9 +18,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 
-use crate::config::{Config, GateMode};
-use crate::exchange::lock;
-use checks::{CheckReport, CheckState, Watched};
+use crate::checks::{CheckReport, CheckState, Watched};
+use crate::server::exchange::lock;
+use crate::settings::{Config, GateMode};
 pub use ewma::Ewma;
 use gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State};
 use histogram::Histogram;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::checks::{CheckReport, CheckState, PoolStatus};
 use super::{GateState, Snapshot};
+use crate::checks::{CheckReport, CheckState, PoolStatus};
 
 /// How the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

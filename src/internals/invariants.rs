@@ -4,10 +4,10 @@ use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::frontend::body::Body;
-use crate::frontend::connection::{After, CloseReason, Connection, Event, Limits, Piece};
-use crate::frontend::head::{self, Framing, Head, Progress};
-use crate::frontend::refusal::Refusal;
+use crate::http::body::Body;
+use crate::http::head::{self, Framing, Head, Progress};
+use crate::http::refusal::Refusal;
+use crate::server::event_loop::connection::{After, CloseReason, Connection, Event, Limits, Piece};
 
 const MAX_HEAD: usize = 2048;
 const MAX_TRAILERS: usize = 256;

@@ -5,9 +5,9 @@ pub mod invariants;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::frontend::body::Body;
-use crate::frontend::connection::{After, Connection, Event, Limits, Piece};
-use crate::frontend::head::{self, Framing};
+use crate::http::body::Body;
+use crate::http::head::{self, Framing};
+use crate::server::event_loop::connection::{After, Connection, Event, Limits, Piece};
 
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_BODY: usize = 1024 * 1024;

@@ -52,9 +52,9 @@ fn reason(now: &Snapshot) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checks::CheckReport;
+    use crate::checks::CheckState;
     use crate::health::GateState;
-    use crate::health::checks::CheckReport;
-    use crate::health::checks::CheckState;
     use crate::report::tests::snapshot;
     use std::time::Duration;
 

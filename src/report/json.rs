@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::escape::Quoted;
 use super::word;
-use crate::health::checks::{CheckReport, CheckState, PoolStatus};
+use crate::checks::{CheckReport, CheckState, PoolStatus};
 use crate::health::{GateState, Snapshot, Status};
 
 /// One entry of `checks`.
@@ -279,7 +279,7 @@ pub(super) fn timestamp(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::checks::CheckReport;
+    use crate::checks::CheckReport;
     use crate::report::tests::snapshot;
 
     #[test]

@@ -12,8 +12,8 @@ mod text;
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use crate::frontend::head::{Head, Method};
 use crate::health::{Health, Snapshot, Status};
+use crate::http::head::{Head, Method};
 
 /// An answer that the frontend gives by itself.
 #[derive(Debug)]
@@ -282,7 +282,7 @@ fn word(now: &Snapshot) -> &'static str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::health::checks::{CheckReport, CheckState};
+    use crate::checks::{CheckReport, CheckState};
     use std::time::{Duration, Instant};
 
     /// What a server that has just started knows of itself.

@@ -5,9 +5,9 @@
 
 use std::fmt::Write;
 
-use crate::frontend::head::percent_decode;
+use crate::checks::{CheckReport, CheckState};
 use crate::health::Snapshot;
-use crate::health::checks::{CheckReport, CheckState};
+use crate::http::head::percent_decode;
 
 /// One part: what it is called, how it is, and whether the verdict hangs on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +149,7 @@ fn values<'a>(query: Option<&'a str>, key: &'a str) -> impl Iterator<Item = Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::checks::CheckReport;
+    use crate::checks::CheckReport;
     use crate::report::tests::snapshot;
 
     fn stores() -> Snapshot {

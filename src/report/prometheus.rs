@@ -6,9 +6,9 @@ mod process;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use crate::config::GateMode;
 use crate::health::histogram::{BOUNDS, Histogram};
 use crate::health::{GateState, Health, Snapshot, Status};
+use crate::settings::GateMode;
 
 /// The page under construction. Writing to a String does not fail.
 struct Page(String);
@@ -379,8 +379,8 @@ mod programs;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::checks::CheckReport;
-    use crate::health::checks::{CheckState, PoolStatus};
+    use crate::checks::CheckReport;
+    use crate::checks::{CheckState, PoolStatus};
     use std::process::Command;
     use std::time::Instant;
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Answer, Page, prefers_text};
-use crate::frontend::head::{Head, Method};
 use crate::health::{Health, Mark};
+use crate::http::head::{Head, Method};
 
 /// How old a report may be: the clock shows in it too.
 const FRESH: Duration = Duration::from_millis(10);
@@ -61,7 +61,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontend::head::{self, Progress};
+    use crate::http::head::{self, Progress};
 
     fn head(text: &str) -> Head {
         let parsed = head::parse(text.as_bytes(), 1024, &mut Progress::default());

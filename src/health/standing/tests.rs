@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::Config;
 use crate::health::Health;
+use crate::settings::Config;
 
 const QUIET: Recent = Recent {
     crowded_out: 0,

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Page, labels};
+use crate::checks::{CheckReport, CheckState};
 use crate::health::Snapshot;
-use crate::health::checks::{CheckReport, CheckState};
 
 /// A number of a check.
 type Reading = fn(&CheckReport) -> f64;
@@ -81,8 +81,8 @@ pub(super) fn since_epoch(time: SystemTime) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::checks::CheckReport;
-    use crate::health::checks::PoolStatus;
+    use crate::checks::CheckReport;
+    use crate::checks::PoolStatus;
     use crate::report::tests::snapshot;
 
     fn page(now: &Snapshot) -> String {

@@ -7,8 +7,8 @@ use std::fs;
 
 use super::checks::since_epoch;
 use super::{Page, labels};
-use crate::config::descriptor_limit;
 use crate::health::Snapshot;
+use crate::settings::descriptor_limit;
 
 /// Up to so many connections, open descriptors are counted one by one where the kernel does not know their number.
 /// Counting 1,000 takes 0.2 to 1 ms, and 10,000 take 3 to 10 ms (measured), during which nobody is served.

@@ -5,12 +5,12 @@
 use std::fmt::{self, Display, Write};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::Config;
-use crate::health::checks::CheckReport;
+use crate::checks::CheckReport;
 use crate::health::history::{GateLetter, INTERVAL, SAMPLES, Sample};
 use crate::health::standing::{self, Standing};
 use crate::health::{GateState, Health, Snapshot};
 use crate::report::escape::Quoted;
+use crate::settings::Config;
 
 /// The report, with the samples after the one of that number, or all.
 pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> String {

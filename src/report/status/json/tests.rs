@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::health::checks::{CheckState, PoolStatus};
+use crate::checks::{CheckState, PoolStatus};
 
 fn server() -> (Health, Instant) {
     let start = Instant::now();

@@ -1,0 +1,281 @@
+//! HTTP: a GET whose status is 2xx or 3xx. A check reads nothing beyond the reply's head.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::wire::Wire;
+use super::words::clean;
+use crate::checks::CheckError;
+use crate::net::url::{Endpoint, StoreUrlError, Url};
+
+/// Longest line of a head; the status line counts, and cookies are long.
+const MOST_LINE: usize = 16 * 1024;
+
+/// Most bytes of a reply's head, interim replies included.
+const MOST_HEAD: usize = 64 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Http {
+    endpoint: Endpoint,
+    /// The whole request.
+    request: String,
+}
+
+impl Http {
+    pub(super) fn new(url: &Url) -> Result<Self, StoreUrlError> {
+        Self::accepting("*/*", url)
+    }
+
+    /// `accept` is the header's value.
+    pub(super) fn accepting(accept: &str, url: &Url) -> Result<Self, StoreUrlError> {
+        const PORT: u16 = 80;
+        url.refuse_user()?;
+        let endpoint = url.endpoint(Some(PORT))?;
+        // RFC 9110, section 4.2.3: the default port is left out.
+        let host = match endpoint.port {
+            PORT => endpoint.host.to_string(),
+            port => format!("{}:{port}", endpoint.host),
+        };
+        let path = if url.path.is_empty() { "/" } else { &url.path };
+        let query = url
+            .query
+            .as_ref()
+            .map_or_else(String::new, |query| format!("?{query}"));
+        // A URL is visible ASCII, so none of this can end the line it is in.
+        let request = format!(
+            "GET {path}{query} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: plimsoll/{}\r\nAccept: {accept}\r\n\
+             Connection: close\r\n\r\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        Ok(Self { endpoint, request })
+    }
+
+    pub(super) fn check(&self, deadline: Instant) -> Result<(), CheckError> {
+        let statuses = 200..400;
+        self.ask(deadline, &statuses, |_| Ok(())).map(|_| ())
+    }
+
+    /// Asks, and reads the reply's head: gives the status, which is one of `statuses`, and the wire, on which the body
+    /// follows. Each header goes to `take_header`.
+    pub(super) fn ask(
+        &self,
+        deadline: Instant,
+        statuses: &Range<u16>,
+        mut take_header: impl FnMut(&[u8]) -> Result<(), CheckError>,
+    ) -> Result<(u16, Wire), CheckError> {
+        let mut wire = Wire::connect(&self.endpoint, deadline)?;
+        wire.send(self.request.as_bytes())?;
+        let mut left = MOST_HEAD;
+        loop {
+            let status_line = wire.line(MOST_LINE)?;
+            let refuse = || {
+                let found = clean(&status_line, None);
+                let (first, last) = (statuses.start, statuses.end - 1);
+                let expected = format!("a reply of HTTP/1.1 with a status from {first} to {last}");
+                CheckError::new(format!("GET: expected {expected}, found {found:?}"))
+            };
+            // Those below 200 are interim replies; the status proper follows.
+            let may_be = |status: &u16| (100..200).contains(status) || statuses.contains(status);
+            let status = status(&status_line).filter(may_be).ok_or_else(refuse)?;
+            loop {
+                let line = wire.line(MOST_LINE)?;
+                if line.is_empty() {
+                    break;
+                }
+                left = left.checked_sub(line.len()).ok_or_else(|| {
+                    CheckError::new(format!(
+                        "GET: expected a head of at most {MOST_HEAD} bytes, found more"
+                    ))
+                })?;
+                if status >= 200 {
+                    take_header(&line)?;
+                }
+            }
+            if status >= 200 {
+                return Ok((status, wire));
+            }
+            left = left.checked_sub(status_line.len()).ok_or_else(refuse)?;
+        }
+    }
+}
+
+/// The status of a status line of HTTP/1.x.
+fn status(line: &[u8]) -> Option<u16> {
+    let rest = line.strip_prefix(b"HTTP/1.")?;
+    let [b'0'..=b'9', b' ', digits @ ..] = rest else {
+        return None;
+    };
+    let (digits, after) = digits.split_at_checked(3)?;
+    let whole = matches!(after.first(), None | Some(b' '));
+    let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits)?;
+    let status = str::from_utf8(digits).ok()?.parse().ok()?;
+    whole.then_some(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::fake::Fake;
+    use super::super::{Store, UrlPart};
+    use super::*;
+
+    fn request(url: &str) -> String {
+        let url =
+            crate::net::url::Scheme::split(url, "http://").and_then(|scheme| Url::parse(&scheme));
+        Http::new(&url.expect("a good URL"))
+            .expect("a good URL")
+            .request
+    }
+
+    #[test]
+    fn the_request_is_whole_and_names_the_host() {
+        let agent = concat!("plimsoll/", env!("CARGO_PKG_VERSION"));
+        assert_eq!(
+            request("http://Host.example:8080/a%20b?c=d"),
+            format!(
+                "GET /a%20b?c=d HTTP/1.1\r\nHost: host.example:8080\r\nUser-Agent: {agent}\r\nAccept: */*\r\n\
+                 Connection: close\r\n\r\n"
+            )
+        );
+        for (url, start) in [
+            ("http://h", "GET / HTTP/1.1\r\nHost: h\r\n"),
+            ("http://h:80/", "GET / HTTP/1.1\r\nHost: h\r\n"),
+            ("http://h?x", "GET /?x HTTP/1.1\r\nHost: h\r\n"),
+            ("http://[::1]:81/x", "GET /x HTTP/1.1\r\nHost: [::1]:81\r\n"),
+        ] {
+            assert!(request(url).starts_with(start), "{url}: {:?}", request(url));
+        }
+    }
+
+    #[test]
+    fn a_query_is_not_shown_for_it_may_hold_a_token() {
+        let store: Store = "http://h/x?token=hunter2".parse().unwrap();
+        assert_eq!(store.to_string(), "http://h/x?***");
+    }
+
+    #[test]
+    fn users_and_tls_are_refused() {
+        for (url, part) in [
+            ("http://u:hunter2@h/", UrlPart::User),
+            ("https://h/", UrlPart::Scheme),
+        ] {
+            let error = url.parse::<Store>().unwrap_err();
+            assert_eq!(error.part, part, "{url}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+        let error = "https://h/".parse::<Store>().unwrap_err().to_string();
+        assert!(
+            error.contains("TLS") && error.contains("found https://"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_status_line_is_read_to_the_letter() {
+        for (line, expected) in [
+            (&b"HTTP/1.1 200 OK"[..], Some(200)),
+            (b"HTTP/1.0 399", Some(399)),
+            (b"HTTP/1.1 503 ", Some(503)),
+            (b"HTTP/2 200", None),
+            (b"HTTP/1.1  200 OK", None),
+            (b"HTTP/1.1 2000 OK", None),
+            (b"HTTP/1.1 +20 OK", None),
+            (b"HTTP/1.1 20", None),
+            (b"HTTP/1.x 200 OK", None),
+            (b"+PONG", None),
+            (b"", None),
+        ] {
+            assert_eq!(
+                status(line),
+                expected,
+                "{:?}",
+                String::from_utf8_lossy(line)
+            );
+        }
+    }
+
+    #[test]
+    fn good_statuses_pass_and_others_are_told() {
+        for answer in [
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"[..],
+            b"HTTP/1.1 204 No Content\r\n\r\n",
+            b"HTTP/1.0 302\nLocation: /login\n\n",
+            b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        ] {
+            Fake::saying(answer)
+                .check("http://HOST/")
+                .expect("it serves");
+        }
+        for (answer, found) in [
+            (
+                &b"HTTP/1.1 503 Service Unavailable\r\n\r\n"[..],
+                "HTTP/1.1 503 Service Unavailable",
+            ),
+            (b"HTTP/1.1 404 \x1b[1mNo\r\n\r\n", "HTTP/1.1 404 ?[1mNo"),
+            (b"HTTP/1.1 099 x\r\n\r\n", "HTTP/1.1 099 x"),
+            (
+                b"-ERR unknown command 'GET'\r\n",
+                "-ERR unknown command 'GET'",
+            ),
+        ] {
+            let error = Fake::saying(answer).failure("http://HOST/");
+            assert!(error.ends_with(&format!("found {found:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_body_is_not_waited_for() {
+        let fake = Fake::saying(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbut");
+        fake.check("http://HOST/").expect("its head came");
+    }
+
+    #[test]
+    fn the_request_is_sent_once() {
+        let (fake, hear) = Fake::hearing(b"HTTP/1.1 200 OK\r\n\r\n");
+        fake.check("http://HOST/live").expect("it serves");
+        drop(fake);
+        let heard: String = hear.into_iter().collect();
+        assert!(heard.starts_with("GET /live HTTP/1.1\r\n"), "{heard}");
+        assert!(
+            heard.ends_with("\r\n\r\n") && heard.matches("GET").count() == 1,
+            "{heard}"
+        );
+    }
+
+    #[test]
+    fn a_hostile_server_neither_stretches_the_deadline_nor_fills_memory() {
+        const URL: &str = "http://HOST/";
+        Fake::silent().expect_timeout(URL);
+        Fake::dripping(b"HTTP/1.1 200 OK\r\n").expect_timeout(URL);
+        for start in [&b"HTTP/1.1 200 OK"[..], b"HTTP/1.1 200 OK\r\nx: "] {
+            let error = Fake::flooding(start).failure(URL);
+            assert_eq!(error, "expected a line of at most 16384 bytes, found more");
+        }
+        let headers = Fake::start(|stream| {
+            let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\n");
+            while sent.is_ok() {
+                sent = stream.write_all("Set-Cookie: one-more\r\n".repeat(100).as_bytes());
+            }
+        });
+        assert_eq!(
+            headers.failure(URL),
+            "GET: expected a head of at most 65536 bytes, found more"
+        );
+        let interim = Fake::start(|stream| {
+            let mut sent = Ok(());
+            while sent.is_ok() {
+                sent = stream.write_all("HTTP/1.1 100 Continue\r\n\r\n".repeat(100).as_bytes());
+            }
+        });
+        assert!(
+            interim
+                .failure(URL)
+                .ends_with("found \"HTTP/1.1 100 Continue\"")
+        );
+        assert_eq!(
+            Fake::closing().failure(URL),
+            "the connection was closed before the answer"
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! Data stores that a URL names: each is spoken to in its own protocol, far enough to know that it serves.
+//!
+//! A run opens a connection of its own and closes it again, so it says nothing about a pool and takes nothing from one.
+//! All of it (resolving the name, connecting, writing, reading) happens by one absolute deadline, and everything that
+//! the other side says is [bounded](wire) and [cleaned](words) before it gets into an error.
+
+mod file;
+mod http;
+mod memcached;
+mod mysql;
+mod postgres;
+mod probe;
+mod redis;
+mod tcp;
+mod wire;
+mod words;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Instant;
+
+use super::{Check, CheckError};
+use crate::net::url::{Scheme, Url};
+pub use crate::net::url::{StoreUrlError, UrlPart};
+use file::{Files, Kind};
+use http::Http;
+use memcached::Memcached;
+use mysql::Mysql;
+use postgres::Postgres;
+pub use probe::{Probe, Probed};
+use redis::Redis;
+use tcp::Tcp;
+
+/// A data store to watch, named by a URL.
+///
+/// | URL | it serves when |
+/// |---|---|
+/// | `tcp://host:port` | it accepts a connection |
+/// | `http://host[:port][/path]` | it answers GET with a status from 200 to 399 |
+/// | `redis://[[user]:password@]host[:port][/database]` | it takes AUTH and SELECT, where the URL asks for them, and answers PING |
+/// | `memcached://host[:port]` | it tells its version |
+/// | `postgres://user[:password]@host[:port][/database]`, also `postgresql://` | it takes the login and answers `SELECT 1`; without a password in the URL, it suffices that it asks for one |
+/// | `mysql://user[:password]@host[:port][/database]` | it takes the login and answers COM_PING |
+/// | `file:path` | the file or directory can be read |
+/// | `sqlite:path` | the file can be read, and is empty or has the header of an SQLite database |
+///
+/// `file:` and `sqlite:` take the options `?writable` (a file can be opened for appending; in a directory, a file can be
+/// made, written and removed) and `?free=100MiB` (so much space is left for unprivileged users), joined by `&`. A path
+/// without a slash at its start is relative to the process's directory.
+///
+/// An IPv6 address is in brackets. What is not a letter, a digit or one of `-._~` is percent-encoded in a user's name, a
+/// password and a path. What is shown of a store (by `Display` and `Debug`) has `***` in the password's place, and no
+/// error holds it. Nothing here speaks TLS.
+///
+/// A run is over by its deadline, whatever the other side does. Only a file system that hangs makes it late.
+///
+/// A program that has an SQLite database open itself must not name it here: a run opens and closes the file, and on POSIX
+/// systems that drops the [locks](https://www.sqlite.org/howtocorrupt.html) of the whole process on it. Ask it by a query
+/// in a [`Check`] of your own instead. Databases of other processes are safe.
+///
+/// ```
+/// let store: plimsoll::Store = "tcp://127.0.0.1:6379".parse()?;
+/// assert_eq!(store.to_string(), "tcp://127.0.0.1:6379");
+///
+/// let error = "tcp://127.0.0.1:70000".parse::<plimsoll::Store>().unwrap_err();
+/// assert_eq!(error.part, plimsoll::UrlPart::Port);
+/// # Ok::<(), plimsoll::StoreUrlError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Store {
+    /// The URL without secrets.
+    shown: String,
+    protocol: Protocol,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Protocol {
+    Tcp(Tcp),
+    Http(Http),
+    Redis(Redis),
+    Memcached(Memcached),
+    Postgres(Postgres),
+    Mysql(Mysql),
+    Files(Files),
+}
+
+/// The schemes, as an error lists them.
+const SCHEMES: &str =
+    "tcp://, http://, redis://, memcached://, postgres://, mysql://, sqlite: and file:";
+
+impl FromStr for Store {
+    type Err = StoreUrlError;
+
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// The first part that is not as it should be. The error holds neither the password nor any text that might be a
+    /// piece of it.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let scheme = Scheme::split(text, SCHEMES)?;
+        let on_network: fn(&Url) -> Result<Protocol, StoreUrlError> = match scheme.name {
+            "tcp" => |url| Tcp::new(url).map(Protocol::Tcp),
+            "http" => |url| Http::new(url).map(Protocol::Http),
+            "redis" => |url| Redis::new(url).map(Protocol::Redis),
+            "memcached" => |url| Memcached::new(url).map(Protocol::Memcached),
+            "postgres" | "postgresql" => |url| Postgres::new(url).map(Protocol::Postgres),
+            "mysql" => |url| Mysql::new(url).map(Protocol::Mysql),
+            "file" => return Self::on_disk(text, &scheme, Kind::Any),
+            "sqlite" => return Self::on_disk(text, &scheme, Kind::Sqlite),
+            _ => return Err(scheme.refuse(SCHEMES)),
+        };
+        let url = Url::parse(&scheme)?;
+        Ok(Self {
+            protocol: on_network(&url)?,
+            shown: url.shown(),
+        })
+    }
+}
+
+impl Store {
+    fn on_disk(text: &str, scheme: &Scheme<'_>, kind: Kind) -> Result<Self, StoreUrlError> {
+        Ok(Self {
+            protocol: Protocol::Files(Files::new(scheme, kind)?),
+            shown: text.to_owned(),
+        })
+    }
+}
+
+impl Check for Store {
+    fn check(&self, deadline: Instant) -> Result<(), CheckError> {
+        match &self.protocol {
+            Protocol::Tcp(tcp) => tcp.check(deadline),
+            Protocol::Http(http) => http.check(deadline),
+            Protocol::Redis(redis) => redis.check(deadline),
+            Protocol::Memcached(memcached) => memcached.check(deadline),
+            Protocol::Postgres(postgres) => postgres.check(deadline),
+            Protocol::Mysql(mysql) => mysql.check(deadline),
+            Protocol::Files(files) => files.check(deadline),
+        }
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Store").field(&self.shown).finish()
+    }
+}
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! The clients by slot, and which of them has been idle the longest.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+
+use super::admission::Ticket;
+use super::connection::Connection;
+use super::doors::Door;
+use crate::server::exchange::{ClientKey, Exchange, ReplyRules, Stage};
+
+/// One client: its socket, its conversation, and its request in flight.
+#[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact about the socket or the reply by itself"
+)]
+pub(crate) struct Client {
+    pub(crate) socket: Arc<TcpStream>,
+    pub(crate) peer: SocketAddr,
+    /// What it came through.
+    pub(crate) door: Door,
+    /// It sees more of the health reports than the status word.
+    pub(crate) details: bool,
+    pub(crate) connection: Connection,
+    /// The request that is being answered.
+    pub(crate) exchange: Option<Arc<Exchange>>,
+    /// The rest of its reply is parked in the exchange, and no worker has it.
+    pub(crate) parked: bool,
+    /// Its place in the queue, while it waits there.
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) rules: ReplyRules,
+    /// The socket may have something to read.
+    pub(crate) readable: bool,
+    /// The client has said that it will send nothing more: what it sent ends with an end.
+    pub(crate) ending: bool,
+    /// We have told the client that nothing more will come.
+    pub(crate) finished: bool,
+}
+
+impl Client {
+    /// One that has just been accepted and may have sent something.
+    pub(crate) fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        door: Door,
+        details: bool,
+        connection: Connection,
+    ) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            peer,
+            door,
+            details,
+            connection,
+            exchange: None,
+            parked: false,
+            ticket: None,
+            rules: ReplyRules::UNKNOWN,
+            readable: true,
+            ending: false,
+            finished: false,
+        }
+    }
+
+    /// Whether nothing is lost when it has to go for another one: it waits for a request, or has been told everything.
+    pub(crate) fn is_dispensable(&self) -> bool {
+        self.connection.is_idle() || (self.door == Door::Agent && self.connection.is_lingering())
+    }
+
+    /// Whether a worker writes its reply, or has written it and has yet to say so.
+    pub(crate) fn is_written_to(&self) -> bool {
+        let exchange = self.exchange.as_ref();
+        !self.parked && exchange.is_some_and(|exchange| exchange.is(Stage::Replying))
+    }
+}
+
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    /// By itself, so that its memory is free again when it goes.
+    client: Option<Box<Client>>,
+    /// Neighbours in the list of idle clients; `previous == this slot` means not in the list.
+    previous: u32,
+    next: u32,
+}
+
+/// All clients. Slots are used again; a generation tells a slot's clients apart.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    longest_idle: u32,
+    latest_idle: u32,
+    /// Clients of the admin and agent doors, which have a small reserve, and whether each is idle: those that have been
+    /// the longest first.
+    reserved: Vec<(u32, bool)>,
+}
+
+impl Clients {
+    /// With room for so many: it is resident only once it is used, and growth would leave the smaller lists behind.
+    pub(crate) fn with_capacity(clients: usize) -> Self {
+        Self {
+            slots: Vec::with_capacity(clients),
+            free: Vec::new(),
+            longest_idle: NONE,
+            latest_idle: NONE,
+            reserved: Vec::new(),
+        }
+    }
+
+    /// How many came through that door.
+    pub(crate) fn count(&self, door: Door) -> usize {
+        if door == Door::Public {
+            return self.slots.len() - self.free.len() - self.reserved.len();
+        }
+        self.reserved_of(door).count()
+    }
+
+    fn reserved_of(&self, door: Door) -> impl Iterator<Item = (u32, &Client)> {
+        let reserved = self.reserved.iter().filter_map(|&(slot, _)| {
+            let client = self.slots.get(slot as usize)?.client.as_deref()?;
+            Some((slot, client))
+        });
+        reserved.filter(move |(_, client)| client.door == door)
+    }
+
+    /// The slot that [`insert`](Self::insert) will use.
+    pub(crate) fn vacant(&mut self) -> u32 {
+        if let Some(&slot) = self.free.last() {
+            return slot;
+        }
+        let slot = u32::try_from(self.slots.len()).expect("connections are bounded far below 2^32");
+        self.slots.push(Slot {
+            generation: 0,
+            client: None,
+            previous: slot,
+            next: NONE,
+        });
+        self.free.push(slot);
+        slot
+    }
+
+    /// Puts a client into the slot that [`vacant`](Self::vacant) named.
+    pub(crate) fn insert(&mut self, client: Client) {
+        let slot = self.vacant();
+        self.free.pop();
+        if client.door != Door::Public {
+            self.reserved.push((slot, false));
+        }
+        self.slots[slot as usize].client = Some(Box::new(client));
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Client> {
+        self.slots.get_mut(slot as usize)?.client.as_deref_mut()
+    }
+
+    /// The client of that key, unless it has gone.
+    pub(crate) fn by_key(&mut self, key: ClientKey) -> Option<&mut Client> {
+        let slot = self.slots.get_mut(key.slot as usize)?;
+        slot.client
+            .as_deref_mut()
+            .filter(|_| slot.generation == key.generation)
+    }
+
+    pub(crate) fn key(&self, slot: u32) -> ClientKey {
+        let generation = self.slots[slot as usize].generation;
+        ClientKey { slot, generation }
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) -> Option<Client> {
+        self.set_idle(slot, false);
+        let place = self.slots.get_mut(slot as usize)?;
+        let client = place.client.take()?;
+        if client.door != Door::Public {
+            self.reserved.retain(|&(reserved, _)| reserved != slot);
+        }
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(slot);
+        Some(*client)
+    }
+
+    /// Slots that are in use, as of now.
+    pub(crate) fn used(&self) -> Vec<u32> {
+        let slots = self.slots.iter().zip(0..);
+        slots
+            .filter(|(slot, _)| slot.client.is_some())
+            .map(|(_, number)| number)
+            .collect()
+    }
+
+    /// Notes that a client has become idle (it is the last to make room), or is not idle any more.
+    pub(crate) fn set_idle(&mut self, slot: u32, idle: bool) {
+        let Some(place) = self.slots.get(slot as usize) else {
+            return;
+        };
+        let door = place.client.as_ref().map(|client| client.door);
+        if door.is_some_and(|door| door != Door::Public) {
+            // They are few, and each has its place at all times.
+            if !self.reserved.contains(&(slot, idle)) {
+                self.reserved.retain(|&(reserved, _)| reserved != slot);
+                self.reserved.push((slot, idle));
+            }
+            return;
+        }
+        let listed = place.previous != slot;
+        if idle == listed {
+            return;
+        }
+        if idle {
+            let last = std::mem::replace(&mut self.latest_idle, slot);
+            self.slots[slot as usize].previous = last;
+            self.slots[slot as usize].next = NONE;
+            match last {
+                NONE => self.longest_idle = slot,
+                last => self.slots[last as usize].next = slot,
+            }
+        } else {
+            let (previous, next) = (place.previous, place.next);
+            match previous {
+                NONE => self.longest_idle = next,
+                previous => self.slots[previous as usize].next = next,
+            }
+            match next {
+                NONE => self.latest_idle = previous,
+                next => self.slots[next as usize].previous = previous,
+            }
+            self.slots[slot as usize].previous = slot;
+        }
+    }
+
+    /// The client of that door that has been idle the longest.
+    pub(crate) fn dispensable(&self, door: Door) -> Option<u32> {
+        if door == Door::Public {
+            return (self.longest_idle != NONE).then_some(self.longest_idle);
+        }
+        let mut idle = self
+            .reserved_of(door)
+            .filter(|(_, client)| client.is_dispensable());
+        idle.next().map(|(slot, _)| slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(clients: &mut Clients) -> Vec<u32> {
+        std::iter::from_fn(|| {
+            let slot = clients.dispensable(Door::Public)?;
+            clients.set_idle(slot, false);
+            Some(slot)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_longest_idle_comes_first_and_leaving_the_list_keeps_the_order() {
+        let mut clients = Clients::with_capacity(0);
+        for _ in 0..5 {
+            let slot = clients.vacant();
+            clients.free.retain(|&free| free != slot);
+        }
+        for slot in [3, 0, 4, 1] {
+            clients.set_idle(slot, true);
+            clients.set_idle(slot, true);
+        }
+        clients.set_idle(4, false);
+        clients.set_idle(2, false);
+        assert_eq!(order(&mut clients), [3, 0, 1]);
+        clients.set_idle(4, true);
+        assert_eq!(order(&mut clients), [4]);
+        assert_eq!(clients.dispensable(Door::Public), None);
+    }
+
+    fn monitor(listener: &std::net::TcpListener) -> Client {
+        let peer = listener.local_addr().unwrap();
+        let socket = TcpStream::connect(peer).unwrap();
+        let limits = Arc::new(crate::internals::invariants::LIMITS);
+        let connection = Connection::new(limits, std::time::Instant::now());
+        Client::new(socket, peer, Door::Admin, true, connection)
+    }
+
+    /// An event that told nothing new made a monitor the latest to be idle, and another one went in its stead.
+    #[test]
+    fn a_monitor_keeps_its_place_while_it_stays_idle_and_is_the_last_after_a_request() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut clients = Clients::with_capacity(0);
+        for slot in 0..3 {
+            clients.insert(monitor(&listener));
+            clients.set_idle(slot, true);
+        }
+        clients.set_idle(0, true);
+        assert_eq!(clients.dispensable(Door::Admin), Some(0));
+        clients.set_idle(0, false);
+        clients.set_idle(0, true);
+        assert_eq!(clients.dispensable(Door::Admin), Some(1));
+        assert_eq!(clients.dispensable(Door::Public), None);
+    }
+}

@@ -1,0 +1,495 @@
+//! One client's HTTP/1.1 conversation, without I/O and without a clock of its own.
+//!
+//! The driver reads and writes the socket; the machine decides. It is given bytes and the time, and gives back
+//! events, bytes to send and the next deadline:
+//!
+//! ```text
+//!          first byte          head whole, body due          request whole
+//!   Idle ────────────▶ Head ──────────────────────▶ Body ───────────────▶ Answering
+//!    ▲                   └────────────────────────────────────────────────────▲  │
+//!    │  kept alive                       refusal: Event::Refused              │  │ answer()
+//!    └───────────────────── Replying ◀───────────────────────────────────────────┘
+//!                               │ to be closed
+//!                               ▼
+//!                           Lingering ──▶ Closed
+//! ```
+//!
+//! - [`handle_input`](Connection::handle_input), [`handle_eof`](Connection::handle_eof),
+//!   [`handle_sent`](Connection::handle_sent), [`handle_timeout`](Connection::handle_timeout) take what happened;
+//! - [`poll_event`](Connection::poll_event) gives what the driver has to act on; it answers a request or a refusal,
+//!   now or later, with [`answer`](Connection::answer);
+//! - [`output`](Connection::output) gives what to send, and [`next_timeout`](Connection::next_timeout) when to call
+//!   again if nothing happens. A timeout that comes early is a no-op.
+//!
+//! Only one thing is ever awaited of a client, so one deadline is enough.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::http::body::Body;
+use crate::http::head::{self, Framing, Head};
+use crate::http::refusal::Refusal;
+
+/// The bounds on what a client may send and on how long it may take.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    pub(crate) max_head: usize,
+    pub(crate) max_body: usize,
+    pub(crate) head_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+}
+
+/// How long a client that must go may still send, so that it reads the refusal before a reset reaches it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How much such a client may still send.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Trailers and chunk extensions, which are read over, in bytes for each body.
+const MAX_TRAILERS: usize = 8 * 1024;
+
+/// A whole request.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What the driver has to act on.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A whole request: to be answered with [`Connection::answer`].
+    Request(Box<Incoming>),
+    /// What came can't be served: to be answered likewise, with the refusal.
+    Refused(Refusal),
+    /// The request that is being answered has reached its deadline.
+    Overdue,
+}
+
+/// Why a connection is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    /// The client closed it between requests.
+    Client,
+    /// The last reply said so.
+    Finished,
+    /// Kept alive, and unused for the idle timeout.
+    IdleTimeout,
+    /// A reply made no progress for the write timeout.
+    WriteTimeout,
+    /// The socket failed, or its client was reset.
+    Reset,
+    /// Another client needed the place.
+    Evicted,
+    /// A reply could not be made whole.
+    Cut,
+    /// The server stops.
+    Stopped,
+}
+
+/// A piece of output: bytes, and how many of them have been sent.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    bytes: Cow<'static, [u8]>,
+    sent: usize,
+}
+
+impl Piece {
+    pub(crate) fn new(bytes: impl Into<Cow<'static, [u8]>>, sent: usize) -> Self {
+        let bytes = bytes.into();
+        debug_assert!(sent <= bytes.len());
+        Self { bytes, sent }
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+}
+
+/// What happens once a reply is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next request.
+    Keep,
+    /// The connection closes.
+    Close,
+    /// More output follows, from a worker.
+    More,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Head(head::Progress),
+    Body(Box<(Head, Body, Vec<u8>)>),
+    /// The driver has the request, or a refusal to send.
+    Answering,
+    Replying(After),
+    Lingering {
+        discarded: usize,
+    },
+    Closed(CloseReason),
+}
+
+/// One client's conversation. See the module's documentation for the calling order.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    limits: Arc<Limits>,
+    state: State,
+    /// What the current state waits for must happen before this.
+    deadline: Option<Instant>,
+    /// Bytes that came and are not consumed yet.
+    input: Vec<u8>,
+    output: VecDeque<Piece>,
+    event: Option<Event>,
+    /// The client sends nothing more; it may still read.
+    eof: bool,
+}
+
+impl Connection {
+    /// A conversation that has just been accepted: its first head is due within the head timeout.
+    pub(crate) fn new(limits: Arc<Limits>, now: Instant) -> Self {
+        let deadline = Some(now + limits.head_timeout);
+        Self {
+            limits,
+            state: State::Idle,
+            deadline,
+            input: Vec::new(),
+            output: VecDeque::new(),
+            event: None,
+            eof: false,
+        }
+    }
+
+    /// A conversation that tells one line and is over, whatever the client says.
+    pub(crate) fn telling(limits: Arc<Limits>, line: String, now: Instant) -> Self {
+        let mut connection = Self::new(limits, now);
+        let piece = Piece::new(line.into_bytes(), 0);
+        connection.answer([piece], After::Close, now);
+        connection
+    }
+
+    /// Takes bytes that the client sent. Call it only while [`wants_input`](Self::wants_input), or what comes
+    /// is kept until the state wants it.
+    pub(crate) fn handle_input(&mut self, data: &[u8], now: Instant) {
+        if let State::Lingering { discarded } = &mut self.state {
+            *discarded += data.len();
+            if *discarded > LINGER_BYTES {
+                self.close(CloseReason::Finished);
+            }
+        } else if matches!(self.state, State::Closed(_)) {
+            // Nobody will ever want it.
+        } else if self.input.is_empty() {
+            let used = self.advance(data, now);
+            self.input.extend_from_slice(&data[used..]);
+        } else {
+            self.input.extend_from_slice(data);
+            self.advance_buffered(now);
+        }
+    }
+
+    /// Takes that the client will send nothing more. A request that is being answered still gets its reply.
+    pub(crate) fn handle_eof(&mut self, now: Instant) {
+        self.eof = true;
+        match &self.state {
+            State::Idle => self.close(CloseReason::Client),
+            State::Lingering { .. } => self.close(CloseReason::Finished),
+            State::Head(_) | State::Body(_) => {
+                self.refuse(
+                    Refusal::Malformed("Send the whole request: it ended in its middle.\n"),
+                    now,
+                );
+            }
+            State::Answering | State::Replying(_) | State::Closed(_) => {}
+        }
+    }
+
+    /// Takes that the time is `now`. Before the deadline nothing happens.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        self.deadline = None;
+        match &self.state {
+            State::Idle => self.close(CloseReason::IdleTimeout),
+            State::Head(_) | State::Body(_) => self.refuse(Refusal::TooSlow, now),
+            State::Answering if self.event.is_none() => self.event = Some(Event::Overdue),
+            // What the driver has not taken yet, it can't be late with.
+            State::Answering => self.deadline = Some(now + self.limits.request_timeout),
+            State::Replying(_) => self.close(CloseReason::WriteTimeout),
+            State::Lingering { .. } => self.close(CloseReason::Finished),
+            State::Closed(_) => {}
+        }
+    }
+
+    /// What the driver has to act on, once.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.event.take()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due if nothing else happens.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether bytes from the client are of use now. While a request is answered they stay in the kernel, so
+    /// that a client that sends ahead fills its own buffers, not ours.
+    pub(crate) fn wants_input(&self) -> bool {
+        !self.eof
+            && self.event.is_none()
+            && matches!(
+                self.state,
+                State::Idle | State::Head(_) | State::Body(_) | State::Lingering { .. }
+            )
+    }
+
+    /// Answers the request or refusal that [`poll_event`](Self::poll_event) gave: `pieces` are still to be sent,
+    /// and may be none when somebody else has sent it all.
+    pub(crate) fn answer(
+        &mut self,
+        pieces: impl IntoIterator<Item = Piece>,
+        after: After,
+        now: Instant,
+    ) {
+        if matches!(self.state, State::Closed(_)) {
+            return;
+        }
+        // What is answered is not overdue any more.
+        self.event = None;
+        self.output.extend(pieces);
+        self.state = State::Replying(after);
+        self.deadline = Some(now + self.limits.write_timeout);
+        self.handle_sent(0, now);
+    }
+
+    /// Whether bytes of a further request have come.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// The next bytes to send; empty when there are none.
+    pub(crate) fn output(&self) -> &[u8] {
+        self.output.front().map_or(&[], Piece::rest)
+    }
+
+    /// Whether the reply is sent so far and the rest of it is to come from a worker.
+    pub(crate) fn wants_more(&self) -> bool {
+        matches!(self.state, State::Replying(After::More)) && self.output.is_empty()
+    }
+
+    /// Takes that a worker makes the next part of the reply: its time is the worker's now, not the client's.
+    pub(crate) fn await_more(&mut self, now: Instant) {
+        if self.wants_more() {
+            self.state = State::Answering;
+            self.deadline = Some(now + self.limits.request_timeout);
+        }
+    }
+
+    /// Takes that `count` bytes of [`output`](Self::output) were sent.
+    pub(crate) fn handle_sent(&mut self, count: usize, now: Instant) {
+        if count > 0 && matches!(self.state, State::Replying(_)) {
+            self.deadline = Some(now + self.limits.write_timeout);
+        }
+        if let Some(piece) = self.output.front_mut() {
+            piece.sent += count;
+        }
+        while self
+            .output
+            .front()
+            .is_some_and(|piece| piece.rest().is_empty())
+        {
+            self.output.pop_front();
+        }
+        if self.output.is_empty() {
+            match self.state {
+                State::Replying(After::Keep) => self.next_request(now),
+                State::Replying(After::Close) => self.linger(now),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether it waits for a request of which no byte has come.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// Whether a request or refusal awaits the driver's answer.
+    pub(crate) fn is_answering(&self) -> bool {
+        matches!(self.state, State::Answering)
+    }
+
+    /// Whether a reply (or a refusal) is on its way out.
+    pub(crate) fn is_replying(&self) -> bool {
+        matches!(self.state, State::Replying(_))
+    }
+
+    /// Whether the reply is out and only the client's own end is awaited: nothing more will be sent.
+    pub(crate) fn is_lingering(&self) -> bool {
+        matches!(self.state, State::Lingering { .. })
+    }
+
+    /// Ends it, for a reason; the first one stays.
+    pub(crate) fn close(&mut self, reason: CloseReason) {
+        if !matches!(self.state, State::Closed(_)) {
+            self.state = State::Closed(reason);
+            self.deadline = None;
+            self.event = None;
+            self.input = Vec::new();
+            self.output = VecDeque::new();
+        }
+    }
+
+    /// Why it is over, once it is.
+    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+        match self.state {
+            State::Closed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Bytes of heap it holds: for tests of the bounds.
+    #[cfg(any(test, feature = "internals"))]
+    pub(crate) fn held(&self) -> usize {
+        let body = match (&self.state, &self.event) {
+            (State::Body(parts), _) => parts.2.capacity() + parts.0.canonical().len(),
+            (_, Some(Event::Request(incoming))) => {
+                incoming.body.capacity() + incoming.head.canonical().len()
+            }
+            _ => 0,
+        };
+        let output: usize = self.output.iter().map(|piece| piece.bytes.len()).sum();
+        self.input.capacity() + body + output
+    }
+
+    fn advance_buffered(&mut self, now: Instant) {
+        let mut input = std::mem::take(&mut self.input);
+        let used = self.advance(&input, now);
+        if matches!(self.state, State::Closed(_) | State::Lingering { .. }) {
+            return;
+        }
+        if used < input.len() {
+            input.drain(..used);
+            self.input = input;
+        }
+    }
+
+    /// Consumes what makes up the request at hand, and stops at its end; returns how much that was.
+    fn advance(&mut self, data: &[u8], now: Instant) -> usize {
+        let mut used = 0;
+        loop {
+            let rest = &data[used..];
+            match &mut self.state {
+                State::Idle if is_blank(rest) => return used,
+                State::Idle => {
+                    self.state = State::Head(head::Progress::default());
+                    self.deadline = Some(now + self.limits.head_timeout);
+                }
+                State::Head(progress) => match head::parse(rest, self.limits.max_head, progress) {
+                    Ok(None) => return used,
+                    Ok(Some((length, head))) => {
+                        used += length;
+                        self.begin_body(head, data.len() > used, now);
+                    }
+                    Err(refusal) => {
+                        self.refuse(refusal, now);
+                        return data.len();
+                    }
+                },
+                State::Body(parts) => {
+                    let (_, decoder, body) = parts.as_mut();
+                    match decoder.decode(rest, body) {
+                        Ok((length, whole)) => {
+                            used += length;
+                            if !whole {
+                                return used;
+                            }
+                            if let State::Body(parts) =
+                                std::mem::replace(&mut self.state, State::Answering)
+                            {
+                                let (head, _, body) = *parts;
+                                self.request_is_whole(head, body, now);
+                            }
+                        }
+                        Err(refusal) => {
+                            self.refuse(refusal, now);
+                            return data.len();
+                        }
+                    }
+                }
+                State::Answering
+                | State::Replying(_)
+                | State::Lingering { .. }
+                | State::Closed(_) => return used,
+            }
+        }
+    }
+
+    fn begin_body(&mut self, head: Head, more_came: bool, now: Instant) {
+        if matches!(head.framing, Framing::None | Framing::Length(0)) {
+            return self.request_is_whole(head, Vec::new(), now);
+        }
+        match Body::new(head.framing, self.limits.max_body, MAX_TRAILERS) {
+            Ok(decoder) => {
+                if head.expects_continue && !more_came {
+                    self.output
+                        .push_back(Piece::new(&b"HTTP/1.1 100 Continue\r\n\r\n"[..], 0));
+                }
+                self.deadline = Some(now + self.limits.body_timeout);
+                self.state = State::Body(Box::new((head, decoder, Vec::new())));
+            }
+            Err(refusal) => self.refuse(refusal, now),
+        }
+    }
+
+    fn request_is_whole(&mut self, head: Head, body: Vec<u8>, now: Instant) {
+        self.state = State::Answering;
+        self.deadline = Some(now + self.limits.request_timeout);
+        self.event = Some(Event::Request(Box::new(Incoming { head, body })));
+    }
+
+    fn refuse(&mut self, refusal: Refusal, now: Instant) {
+        self.input = Vec::new();
+        self.state = State::Answering;
+        self.deadline = Some(now + self.limits.request_timeout);
+        self.event = Some(Event::Refused(refusal));
+    }
+
+    fn next_request(&mut self, now: Instant) {
+        self.state = State::Idle;
+        self.deadline = Some(now + self.limits.idle_timeout);
+        if !self.input.is_empty() {
+            self.advance_buffered(now);
+            if self.event.is_none() {
+                // The start of a head must not hold on to the space of the requests before it.
+                self.input.shrink_to_fit();
+            }
+        }
+        if self.eof {
+            self.handle_eof(now);
+        }
+    }
+
+    fn linger(&mut self, now: Instant) {
+        if self.eof {
+            self.close(CloseReason::Finished);
+        } else {
+            self.input = Vec::new();
+            self.state = State::Lingering { discarded: 0 };
+            self.deadline = Some(now + LINGER);
+        }
+    }
+}
+
+/// Whether a request has yet to begin: old clients send an empty line after a body, which promises no other request.
+fn is_blank(input: &[u8]) -> bool {
+    matches!(input[head::empty_lines(input)..], [] | [b'\r'])
+}
+
+#[cfg(test)]
+mod tests;

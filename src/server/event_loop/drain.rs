@@ -1,0 +1,165 @@
+//! Stopping: not ready at once, serve what comes, then end.
+//!
+//! ```text
+//!   begun                                        last fifth                  until
+//!     │  serve; every reply closes its connection    │  no new connections       │ cut what is left
+//!     └───────────────────────────────────────────────┴───────────────────────────┘
+//! ```
+//!
+//! A worker that writes a reply just then may finish first; see [`LAST_WORDS`].
+//!
+//! A balancer needs time to see that the server is not ready, so new connections are served as long as requests keep
+//! coming. The drain ends early when nothing is in flight and no request has come for a fifth of the time.
+
+use std::time::{Duration, Instant};
+
+use super::Frontend;
+use super::connection::CloseReason;
+use super::doors::Door;
+use crate::health::bump;
+use crate::http::refusal::Refusal;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A drain under way.
+#[derive(Debug)]
+pub(super) struct Drain {
+    until: Instant,
+    /// A fifth of the time: how long it must be quiet, and how long before the end accepting stops.
+    fifth: Duration,
+    last_request: Instant,
+    next_step: Instant,
+    /// The time was seen to be over.
+    over: bool,
+}
+
+/// How long beyond its time a drain waits for a worker that is writing a reply, or has written it and has yet to say so:
+/// a client that has its reply was not cut.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Turns of accepting before the listeners close: enough for a backlog of 4096, and not without end.
+const BACKLOG_TURNS: usize = 64;
+
+impl Drain {
+    fn new(until: Instant, now: Instant) -> Self {
+        Self {
+            until,
+            fifth: until.saturating_duration_since(now) / 5,
+            last_request: now,
+            next_step: now,
+            over: false,
+        }
+    }
+
+    /// Takes that a request has come.
+    pub(super) fn note_request(&mut self, now: Instant) {
+        self.last_request = now;
+    }
+
+    /// When to look again.
+    pub(super) fn next_timeout(&self) -> Instant {
+        let end = if self.over {
+            self.until + LAST_WORDS
+        } else {
+            self.until
+        };
+        self.next_step.min(end)
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        now >= self.last_request + self.fifth
+    }
+
+    fn accepts(&self, now: Instant) -> bool {
+        now + self.fifth < self.until
+    }
+}
+
+impl Frontend {
+    pub(super) fn begin_drain(&mut self, until: Instant, now: Instant) {
+        // A second call may only hasten the first.
+        let until = self
+            .drain
+            .as_ref()
+            .map_or(until, |drain| drain.until.min(until));
+        self.drain = Some(Drain::new(until, now));
+        self.shared.health.gauges.draining.store(true, Relaxed);
+    }
+
+    /// Closes what the drain has come to: the listeners, and connections that stay idle.
+    pub(super) fn drain_step(&mut self, now: Instant) {
+        let Some(drain) = &mut self.drain else { return };
+        if now < drain.next_step {
+            return;
+        }
+        drain.next_step = now + (drain.fifth / 4).max(Duration::from_millis(5));
+        let (quiet, accepts) = (drain.is_quiet(now), drain.accepts(now));
+        // Monitors can still ask how it goes: their doors close at the very end.
+        if !accepts && !self.doors.of(Door::Public).is_closed() {
+            // Whoever is in the backlog was promised a reply.
+            for _ in 0..BACKLOG_TURNS {
+                if !self.doors.of(Door::Public).is_ready(now) {
+                    break;
+                }
+                self.accept_at(Door::Public, now);
+            }
+            self.doors.of(Door::Public).close();
+            // Their requests may still be on the way: the next step closes whoever is idle then.
+            return;
+        }
+        if quiet || !accepts {
+            while let Some(slot) = self.clients.dispensable(Door::Public) {
+                if let Some(client) = self.clients.get_mut(slot) {
+                    client.connection.close(CloseReason::Stopped);
+                }
+                self.drive(slot, now);
+            }
+        }
+    }
+
+    /// Whether the drain is over.
+    pub(super) fn is_drained(&mut self, now: Instant) -> bool {
+        let Some(drain) = &mut self.drain else {
+            return false;
+        };
+        if now >= drain.until + LAST_WORDS {
+            return true;
+        }
+        drain.over = now >= drain.until;
+        let over = drain.over;
+        let all_gone = drain.is_quiet(now) || !drain.accepts(now);
+        (over || all_gone)
+            && self.clients.used().into_iter().all(|slot| {
+                let client = self.clients.get_mut(slot);
+                client.is_none_or(|client| {
+                    client.door != Door::Public
+                        || client.connection.is_lingering()
+                        || over && !client.is_written_to()
+                })
+            })
+    }
+
+    /// Lets go of every client; returns how many were still waiting for their reply.
+    pub(super) fn stop(mut self, now: Instant) -> usize {
+        self.doors.close();
+        let mut cut = 0;
+        for slot in self.clients.used() {
+            let Some(client) = self.clients.get_mut(slot) else {
+                continue;
+            };
+            if let Some(ticket) = client.ticket.take() {
+                // No worker has it: its client can be told to go elsewhere.
+                client.exchange = None;
+                self.admission.remove(ticket);
+                bump(&self.shared.health.counts.shed_drain);
+                self.refuse(slot, Refusal::Draining, None, now);
+            } else if client.door == Door::Public
+                && (client.connection.is_answering() || client.connection.is_replying())
+            {
+                cut += 1;
+            }
+            self.part(slot, CloseReason::Stopped);
+        }
+        self.publish(now);
+        cut
+    }
+}

@@ -1,0 +1,139 @@
+//! What the frontend answers by itself: the health paths and every refusal.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Frontend;
+use super::admission::Shed;
+use super::connection::{After, CloseReason, Piece};
+use crate::health::bump;
+use crate::http::refusal::Refusal;
+use crate::report::Answer;
+use crate::server::exchange::ReplyRules;
+use crate::server::response::{Framing, write_head};
+use crate::server::workers::write_some;
+
+impl Frontend {
+    /// Refuses a request for want of a worker.
+    pub(super) fn shed(&mut self, slot: u32, reason: Shed, now: Instant) {
+        let counts = &self.shared.health.counts;
+        bump(match reason {
+            Shed::Queue => &counts.shed_queue,
+            Shed::Deadline => &counts.shed_deadline,
+            Shed::Fair => &counts.shed_fair,
+        });
+        self.retry_after.count(false, now);
+        let seconds = self.retry_after.seconds(now);
+        self.refuse(slot, Refusal::Shed, Some(seconds), now);
+    }
+
+    /// Answers with a refusal, and closes the connection where it can't be trusted further.
+    pub(super) fn refuse(
+        &mut self,
+        slot: u32,
+        refusal: Refusal,
+        retry_after: Option<u64>,
+        now: Instant,
+    ) {
+        let answer = Answer {
+            status: refusal.status(),
+            retry_after,
+            close: refusal.must_close(),
+            ..Answer::text(refusal.text())
+        };
+        self.answer(slot, &answer, now);
+    }
+
+    pub(super) fn answer(&mut self, slot: u32, answer: &Answer, now: Instant) {
+        let Some(form) = self.form(slot, answer) else {
+            return;
+        };
+        self.written = None;
+        self.write_answer(answer, form);
+        self.send_answer(slot, form, now);
+    }
+
+    /// The same for an answer that may be given again: then it is not written again.
+    pub(super) fn answer_again(&mut self, slot: u32, answer: Arc<Answer>, now: Instant) {
+        let Some(form) = self.form(slot, &answer) else {
+            return;
+        };
+        let is_written =
+            |(written, of): &(Arc<Answer>, Form)| Arc::ptr_eq(written, &answer) && *of == form;
+        if !self.written.as_ref().is_some_and(is_written) {
+            self.write_answer(&answer, form);
+            self.written = Some((answer, form));
+        }
+        self.send_answer(slot, form, now);
+    }
+
+    fn form(&mut self, slot: u32, answer: &Answer) -> Option<Form> {
+        let client = self.clients.get_mut(slot)?;
+        log::debug!("{} {} from the frontend", client.peer, answer.status);
+        let rules = client.rules;
+        let close = answer.close || !rules.keep_alive || self.drain.is_some();
+        Some(Form { rules, close })
+    }
+
+    /// Writes an answer into the scratch buffer.
+    fn write_answer(&mut self, answer: &Answer, form: Form) {
+        let seconds = answer.retry_after.map(|seconds| seconds.to_string());
+        let headers = [
+            Some(("Content-Type", answer.content_type)),
+            answer.no_store.then_some(("Cache-Control", "no-store")),
+            answer.allow.map(|methods| ("Allow", methods)),
+            seconds.as_deref().map(|seconds| ("Retry-After", seconds)),
+        ];
+        let out = &mut self.scratch;
+        out.clear();
+        let length = Framing::Length(answer.body.len() as u64);
+        let headers = headers.into_iter().flatten();
+        let headers = headers.chain(answer.headers.iter().copied());
+        let headers = headers.filter(|(_, value)| !value.is_empty());
+        write_head(
+            out,
+            answer.status,
+            headers,
+            length,
+            form.rules.http11,
+            form.close,
+            &mut self.date,
+        );
+        if !form.rules.head_only {
+            out.extend_from_slice(&answer.body);
+        }
+    }
+
+    /// Sends what is in the scratch buffer.
+    fn send_answer(&mut self, slot: u32, form: Form, now: Instant) {
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        let out = &self.scratch;
+        let after = if form.close {
+            After::Close
+        } else {
+            After::Keep
+        };
+        if !client.connection.output().is_empty() {
+            // What was sent before goes first.
+            let piece = Piece::new(out.clone(), 0);
+            return client.connection.answer([piece], after, now);
+        }
+        match write_some(&client.socket, out) {
+            Ok(sent) if sent == out.len() => client.connection.answer([], after, now),
+            Ok(sent) => {
+                let piece = Piece::new(out[sent..].to_vec(), 0);
+                client.connection.answer([piece], after, now);
+            }
+            Err(_) => client.connection.close(CloseReason::Reset),
+        }
+    }
+}
+
+/// What of a request and of the server shapes the answer to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Form {
+    rules: ReplyRules,
+    close: bool,
+}

@@ -1,0 +1,135 @@
+//! How other threads reach the frontend: a channel, and a wake-up that is skipped when it is awake anyway.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+use mio::Waker;
+
+use crate::server::workers::Done;
+
+/// What other threads tell the frontend.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A worker is done with an exchange.
+    Done(Done),
+    /// A worker has received the stream's greeting.
+    Greeting { attempt: u32 },
+    /// Answer, to show that the event loop turns.
+    Ping(crossbeam_channel::Sender<()>),
+    /// Drain, and end at `until`, or soon after.
+    Drain { until: Instant },
+    /// Break the stream as a fault would.
+    #[cfg(test)]
+    Sabotage,
+}
+
+/// The other threads' end. The channel needs no bound of its own: a worker has one exchange at a time, and the
+/// watch of a service manager one ping.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    channel: crossbeam_channel::Sender<Message>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    waker: Waker,
+    /// Whether the frontend waits, or is about to, without having seen the channel empty since.
+    sleeping: AtomicBool,
+    /// Whether requests wait for a worker, or anything else does that the end of any exchange sets going.
+    hungry: AtomicBool,
+}
+
+impl Sender {
+    /// Tells the frontend, at once.
+    pub(crate) fn send(&self, message: Message) {
+        self.push(message);
+        self.wake();
+    }
+
+    /// Tells the frontend that an exchange is done; at once only if something hangs on that.
+    ///
+    /// When the reply is out and the connection is kept, what comes next is the client's next request. That wakes the
+    /// frontend by itself, and messages are read first then: so most exchanges cost it one wake-up, not two.
+    pub(crate) fn send_done(&self, done: Done) {
+        let settled = done.is_settled();
+        let exchange = done.exchange.clone();
+        self.push(Message::Done(done));
+        // Sequentially consistent with the frontend, which marks what it waits for before it looks at the channel for
+        // the last time: either that look sees the message, or the mark is seen here.
+        if !settled || exchange.is_awaited() || self.shared.hungry.load(SeqCst) {
+            self.wake();
+        }
+    }
+
+    fn push(&self, message: Message) {
+        // Once the frontend has ended there is nobody to tell, and nothing left to do.
+        drop(self.channel.send(message));
+    }
+
+    fn wake(&self) {
+        if self.shared.sleeping.swap(false, SeqCst)
+            && let Err(error) = self.shared.waker.wake()
+        {
+            log::error!("cannot wake the frontend: {error}");
+        }
+    }
+}
+
+/// The frontend's end.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    channel: Receiver<Message>,
+    shared: Arc<Shared>,
+}
+
+/// Makes both ends.
+pub(crate) fn channel(waker: Waker) -> (Sender, Inbox) {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let shared = Arc::new(Shared {
+        waker,
+        sleeping: AtomicBool::new(false),
+        hungry: AtomicBool::new(false),
+    });
+    let sender = Sender {
+        channel: sender,
+        shared: shared.clone(),
+    };
+    let inbox = Inbox {
+        channel: receiver,
+        shared,
+    };
+    (sender, inbox)
+}
+
+impl Inbox {
+    /// Announces that the frontend will wait, and whether the end of any exchange is worth a wake-up. False when a
+    /// message is there already: then it must not wait.
+    pub(crate) fn may_sleep(&self, hungry: bool) -> bool {
+        self.shared.hungry.store(hungry, SeqCst);
+        self.shared.sleeping.store(true, SeqCst);
+        // A sender that came before the store is seen here; one that comes after it sees the store.
+        let empty = self.channel.is_empty();
+        if !empty {
+            self.awake();
+        }
+        empty
+    }
+
+    /// Announces that the frontend is awake: no wake-up is needed.
+    pub(crate) fn awake(&self) {
+        self.shared.sleeping.store(false, SeqCst);
+    }
+
+    /// Whether there is no message.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.channel.is_empty()
+    }
+
+    /// The next message, if any.
+    pub(crate) fn next(&self) -> Option<Message> {
+        self.channel.try_recv().ok()
+    }
+}

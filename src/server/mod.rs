@@ -1,0 +1,708 @@
+//! Starting and stopping: the order in which things come up, and go down.
+
+pub(crate) mod event_loop;
+pub(crate) mod exchange;
+pub(crate) mod handler;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod roster;
+pub(crate) mod spin;
+pub(crate) mod systemd;
+pub(crate) mod workers;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use mio::net::TcpListener;
+use mio::{Poll, Waker};
+
+use crate::checks::{Check, CheckSettings, Watched, runner};
+use crate::error::Error;
+use crate::health::{Health, reset};
+use crate::random::{self, Random};
+use crate::report::Paths;
+use crate::server::event_loop::doors::Door;
+use crate::server::event_loop::drain::LAST_WORDS;
+use crate::server::event_loop::intake::{Intake, PrivateSocket};
+use crate::server::event_loop::wake::{self, Message};
+use crate::server::event_loop::{Frontend, Parts, WAKER, places};
+use crate::server::handler::Handler;
+use crate::server::roster::Roster;
+use crate::server::spin::Spin;
+use crate::server::systemd::Manager;
+use crate::server::workers::{Handover, Shared};
+use crate::settings::{self, Config, Details, GateMode};
+
+/// How long a start may wait for the stream to the workers.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sets a server up. One method for each option of the binary, under its name; see [`Config`] for units, defaults and
+/// bounds.
+#[must_use]
+pub struct Builder {
+    config: Config,
+    listen_given: bool,
+    listeners: Vec<std::net::TcpListener>,
+    paths: Paths,
+    checks: Vec<NamedCheck>,
+    handler: Option<Box<dyn Handler>>,
+}
+
+/// A data store to watch.
+struct NamedCheck {
+    name: String,
+    settings: CheckSettings,
+    check: Box<dyn Check>,
+}
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        $($(#[$doc])* pub fn $name(mut self, $name: $type) -> Self {
+            self.config.$name = $name;
+            self
+        })*
+    };
+}
+
+macro_rules! path_settings {
+    ($($(#[$doc:meta])* $name:ident: $field:ident,)*) => {
+        $($(#[$doc])* pub fn $name<'a>(mut self, path: impl Into<Option<&'a str>>) -> Self {
+            self.paths.$field = path.into().map(str::to_owned);
+            self
+        })*
+    };
+}
+
+impl Builder {
+    fn new() -> Self {
+        Self {
+            config: Config::default(),
+            listen_given: false,
+            listeners: Vec::new(),
+            paths: Paths::default(),
+            checks: Vec::new(),
+            handler: None,
+        }
+    }
+
+    /// Takes all settings at once.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Adds an address to serve on, `host:port`; port 0 picks one. The first call replaces the default.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        if !self.listen_given {
+            self.config.listen.clear();
+            self.listen_given = true;
+        }
+        self.config.listen.push(address.into());
+        self
+    }
+
+    /// Adds a socket to serve on that listens already, such as one passed by a service manager; 64 at most. What
+    /// [`listen`](Self::listen) names, and its default, is not served then.
+    pub fn listener(mut self, listener: std::net::TcpListener) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
+    /// Adds a second listener, for the health paths only and with all details.
+    pub fn admin(mut self, address: impl Into<String>) -> Self {
+        self.config.admin = Some(address.into());
+        self
+    }
+
+    /// Adds a listener that speaks HAProxy's agent-check protocol.
+    pub fn agent(mut self, address: impl Into<String>) -> Self {
+        self.config.agent = Some(address.into());
+        self
+    }
+
+    settings! {
+        /// Who sees more of the health reports than the status word.
+        details: Details,
+        /// Threads that run the handler.
+        workers: usize,
+        /// Average service time at which the service is unhealthy.
+        threshold: Duration,
+        /// How long the reset thread sleeps.
+        cooldown: Duration,
+        /// Average age in samples: alpha = 2/(N+1).
+        ewma_age: u32,
+        /// What trips the gate, and how it recovers.
+        gate: GateMode,
+        /// Longest that a request may wait for a worker.
+        queue_budget: Duration,
+        /// Most requests that may wait.
+        queue_max: usize,
+        /// Whether one client's share of the queue is bounded.
+        fair: bool,
+        /// Client connections held.
+        max_connections: usize,
+        /// Request line and headers, in bytes.
+        max_head: usize,
+        /// Request body, in bytes.
+        max_body: usize,
+        /// First byte to last byte of a head, in total.
+        head_timeout: Duration,
+        /// The whole body, in total.
+        body_timeout: Duration,
+        /// A kept-alive connection between requests.
+        idle_timeout: Duration,
+        /// A reply that makes no progress.
+        write_timeout: Duration,
+        /// Whole request to reply; then 504.
+        request_timeout: Duration,
+        /// How long [`Server::run_until_signal`] drains.
+        drain: Duration,
+    }
+
+    path_settings! {
+        /// Moves `/health`; `None` leaves the path to the handler.
+        health_path: health,
+        /// Moves `/livez`; `None` leaves the path to the handler.
+        livez_path: live,
+        /// Moves `/readyz`; `None` leaves the path to the handler.
+        readyz_path: ready,
+        /// Moves `/metrics`; `None` leaves the path to the handler.
+        metrics_path: metrics,
+        /// Moves the page at `/status`, and `/status.json` with it (to the path and `.json`); `None` leaves both to the
+        /// handler.
+        status_path: status,
+    }
+
+    /// Watches a data store with the default [settings](CheckSettings): every 10 s, and its failure is a warning. The
+    /// name is what reports call it: up to 64 letters, digits, `-` and `_`, no two alike; up to 64 stores.
+    pub fn check(self, name: impl Into<String>, check: impl Check) -> Self {
+        self.check_with(name, CheckSettings::default(), check)
+    }
+
+    /// Watches a data store with settings of its own.
+    pub fn check_with(
+        mut self,
+        name: impl Into<String>,
+        settings: CheckSettings,
+        check: impl Check,
+    ) -> Self {
+        self.checks.push(NamedCheck {
+            name: name.into(),
+            settings,
+            check: Box::new(check),
+        });
+        self
+    }
+
+    /// What answers requests. Without one every path is 404.
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.handler = Some(Box::new(handler));
+        self
+    }
+
+    /// Starts the server: it listens when this returns.
+    ///
+    /// # Errors
+    /// A setting out of bounds, an address that can't be bound, no place for the private socket, or a refusal of the
+    /// system; nothing is left running then.
+    pub fn start(self) -> Result<Server, Error> {
+        self.config.validate()?;
+        settings::listeners(self.listeners.len().max(1))?;
+        let stores = self.config.checks.iter().map(|store| NamedCheck {
+            name: store.name.clone(),
+            settings: store.settings.clone(),
+            check: Box::new(store.store.clone()),
+        });
+        let checks: Vec<_> = stores.chain(self.checks).collect();
+        let checked = checks
+            .iter()
+            .map(|check| (check.name.as_str(), &check.settings));
+        settings::validate_checks(checked)?;
+        let mut listeners = Vec::new();
+        for listener in self.listeners {
+            let listener = adopt(listener).map_err(system("a socket that was passed"))?;
+            listeners.push((Door::Public, listener));
+        }
+        let none_passed = listeners.is_empty();
+        let public = self.config.listen.iter().filter(|_| none_passed);
+        let public = public.map(|text| (Door::Public, text));
+        let admin = self.config.admin.iter().map(|text| (Door::Admin, text));
+        let agent = self.config.agent.iter().map(|text| (Door::Agent, text));
+        for (door, address) in public.chain(admin).chain(agent) {
+            let error = |source| Error::Listen {
+                address: address.clone(),
+                source,
+            };
+            listeners.push((door, bind(address).map_err(error)?));
+        }
+        let handler = self
+            .handler
+            .unwrap_or_else(|| Box::new(|_: &mut crate::Request| (404, "not found\n")));
+        Server::start(&self.config, self.paths, checks, handler, listeners)
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("paths", &self.paths)
+            .field("checks", &self.checks)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for NamedCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedCheck")
+            .field("name", &self.name)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running server. Dropping it stops it.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    agent: Option<SocketAddr>,
+    drain: Duration,
+    health: Arc<Health>,
+    /// `None` once stopped.
+    running: Option<Box<Running>>,
+}
+
+/// The threads, in the order in which they have to end.
+struct Running {
+    shared: Arc<Shared>,
+    frontend: JoinHandle<usize>,
+    workers: Vec<JoinHandle<()>>,
+    /// Disconnected when every worker has ended.
+    workers_ended: Receiver<()>,
+    reset: JoinHandle<()>,
+    /// `None` when there is nothing to check.
+    checks: Option<JoinHandle<()>>,
+    /// Disconnected when the checks' thread and every run have ended.
+    checks_ended: Receiver<()>,
+    /// Dropping it ends the reset thread and that of the checks.
+    stop_background: Sender<()>,
+    private: PrivateSocket,
+}
+
+/// Binds the first of a name's addresses that can be bound.
+fn bind(address: &str) -> io::Result<TcpListener> {
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in address.to_socket_addrs()? {
+        match TcpListener::bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+/// Takes over a socket that listens already.
+fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    let listener = refuse_connection(listener)?;
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener))
+}
+
+/// A connection in a listener's place would look like a listener that nobody ever reaches.
+fn refuse_connection(listener: std::net::TcpListener) -> io::Result<std::net::TcpListener> {
+    let stream = std::net::TcpStream::from(OwnedFd::from(listener));
+    match stream.peer_addr() {
+        Ok(peer) => Err(io::Error::other(format!(
+            "it is a connection from {peer}, not a socket that listens"
+        ))),
+        Err(_) => Ok(OwnedFd::from(stream).into()),
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::System { what, source }
+}
+
+impl Server {
+    /// Sets a server up.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    fn start(
+        config: &Config,
+        paths: Paths,
+        checks: Vec<NamedCheck>,
+        handler: Box<dyn Handler>,
+        listeners: Vec<(Door, TcpListener)>,
+    ) -> Result<Self, Error> {
+        let addresses: Result<Vec<_>, _> = listeners
+            .iter()
+            .map(|(door, listener)| Ok((*door, listener.local_addr()?)))
+            .collect();
+        let doors = addresses.map_err(system("the listeners"))?;
+        let at = |wanted: Door| {
+            let found = doors.iter().filter(move |(door, _)| *door == wanted);
+            found.map(|(_, address)| *address)
+        };
+        let addresses: Vec<_> = at(Door::Public).collect();
+        let admin = at(Door::Admin).next();
+        let agent = at(Door::Agent).next();
+        let (trips, tripped) = crossbeam_channel::unbounded();
+        let now = Instant::now();
+        let mut random = Random::new(random::seed());
+        let watched = checks
+            .iter()
+            .map(|check| Watched::new(&check.name, check.settings.clone(), now, &mut random));
+        let health = Arc::new(Health::new(config, trips, now).watching(watched));
+        let (private, listener) = PrivateSocket::bind()?;
+        let server = tiny_http::Server::from_listener(listener, None)
+            .map_err(|error| system("the request queue")(io::Error::other(error)))?;
+        let poll = Poll::new().map_err(system("the event queue"))?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(system("the event queue"))?;
+        let (sender, inbox) = wake::channel(waker);
+        let shared = Arc::new(Shared {
+            server,
+            handler,
+            health: health.clone(),
+            handover: Handover::new(places(config.workers)),
+            roster: Roster::new(config.workers),
+            spin: Spin::new(),
+            frontend: sender,
+            closing: AtomicBool::new(false),
+        });
+        let (ready, started) = crossbeam_channel::bounded(1);
+        let parts = Parts {
+            poll,
+            inbox,
+            shared: shared.clone(),
+            listeners,
+            intake: Intake::new(private.path(), Instant::now()),
+            paths,
+            ready,
+        };
+        let frontend = Frontend::new(parts, config).map_err(system("the event queue"))?;
+
+        let (stop_background, background_stopped) = crossbeam_channel::bounded(0);
+        let (worker_alive, workers_ended) = crossbeam_channel::bounded(0);
+        let (check_alive, checks_ended) = crossbeam_channel::bounded(0);
+        let reset = reset::spawn(health.clone(), tripped, background_stopped.clone())
+            .map_err(system("the reset thread"))?;
+        let checks: Vec<_> = checks.into_iter().map(|check| check.check).collect();
+        let checks = (!checks.is_empty())
+            .then(|| runner::spawn(health.clone(), checks, background_stopped, check_alive))
+            .transpose()
+            .map_err(system("the thread of the checks"))?;
+        let frontend = std::thread::Builder::new()
+            .name("plimsoll-front".into())
+            .spawn(move || frontend.run())
+            .map_err(system("the frontend's thread"))?;
+        let mut server = Self {
+            addresses,
+            admin,
+            agent,
+            drain: config.drain,
+            health,
+            running: Some(Box::new(Running {
+                shared: shared.clone(),
+                frontend,
+                workers: Vec::new(),
+                workers_ended,
+                reset,
+                checks,
+                checks_ended,
+                stop_background,
+                private,
+            })),
+        };
+        // From here on an error drops the server, which ends what has been started.
+        for index in 0..config.workers {
+            let worker = workers::spawn(shared.clone(), index, worker_alive.clone())
+                .map_err(system("a worker thread"))?;
+            if let Some(running) = &mut server.running {
+                running.workers.push(worker);
+            }
+        }
+        drop((worker_alive, shared));
+        started.recv_timeout(START_TIMEOUT).map_err(|_| {
+            let late = io::Error::from(io::ErrorKind::TimedOut);
+            system("the stream to the workers")(late)
+        })?;
+        for address in &server.addresses {
+            log::info!("listening on http://{address}");
+        }
+        if let Some(address) = server.admin {
+            log::info!("admin listening on http://{address}");
+        }
+        if let Some(address) = server.agent {
+            log::info!("agent listening on {address}");
+        }
+        Ok(server)
+    }
+
+    /// The first address that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Every address that it listens on, in the order given.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The address of the listener for the health paths only, if there is one.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The address of the listener for HAProxy's agent-check, if there is one.
+    #[must_use]
+    pub fn agent_addr(&self) -> Option<SocketAddr> {
+        self.agent
+    }
+
+    /// What the server knows about itself.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Stops: not ready at once, keeps serving, answers what is in flight, and joins every thread; at most that long, and
+    /// earlier when nothing is in flight and no request has come for a fifth of it. Then up to half a second more for a
+    /// reply that a worker is writing, and as long for threads that do not end. (`tiny_http`'s own few threads, which
+    /// hold nothing, end by themselves some seconds later.)
+    ///
+    /// # Errors
+    /// [`Error::Cut`] when the time was over before every request was answered.
+    pub fn shutdown(mut self, drain: Duration) -> Result<(), Error> {
+        self.stop(drain)
+    }
+
+    /// Serves until SIGINT or SIGTERM, then drains as the `drain` setting says. A second signal ends the process at
+    /// once, with status 1.
+    ///
+    /// A service manager that is named by `NOTIFY_SOCKET`, as systemd is, hears of it all in the protocol of
+    /// `sd_notify(3)`: READY=1 at once, STATUS= when the status changes, WATCHDOG=1 at half of `WATCHDOG_USEC` while
+    /// the event loop answers and not every worker is stuck, STOPPING=1 when the drain begins. The environment is read
+    /// and left as it is.
+    ///
+    /// # Errors
+    /// As [`shutdown`](Self::shutdown); and [`Error::Signals`] when the handlers can't be installed, as when somebody
+    /// else has done so: the server stops then.
+    pub fn run_until_signal(mut self) -> Result<(), Error> {
+        let (sender, signals) = crossbeam_channel::bounded(1);
+        let asked = AtomicBool::new(false);
+        ctrlc::set_handler(move || {
+            if asked.swap(true, Ordering::AcqRel) {
+                log::warn!("stopping at once");
+                std::process::exit(1);
+            }
+            // Nobody listens any more when the server has ended already.
+            let _ = sender.try_send(());
+        })
+        .map_err(Error::Signals)?;
+        let manager = Manager::from_env();
+        if let (Some(mut manager), Some(running)) = (manager, &self.running) {
+            manager.watch(&signals, &running.shared.frontend, &self.health);
+            manager.stopping(self.drain + LAST_WORDS + JOIN_GRACE);
+        } else {
+            // The handler keeps its end for ever, so this is a signal.
+            let _ = signals.recv();
+        }
+        log::info!(
+            "draining for up to {:?}; a second signal stops at once",
+            self.drain
+        );
+        self.stop(self.drain)
+    }
+
+    fn stop(&mut self, drain: Duration) -> Result<(), Error> {
+        let Some(running) = self.running.take() else {
+            return Ok(());
+        };
+        let running = *running;
+        let until = Instant::now() + drain;
+        running.shared.frontend.send(Message::Drain { until });
+        let cut = running.frontend.join().unwrap_or_else(|_| {
+            log::error!("the frontend's thread panicked");
+            0
+        });
+        drop(running.stop_background);
+        running.shared.closing.store(true, Ordering::Release);
+        for _ in &running.workers {
+            running.shared.server.unblock();
+        }
+        running.shared.roster.close();
+        // A handler or a check that hangs can't be ended; its thread is left to it.
+        let checks_grace = Instant::now() + JOIN_GRACE;
+        let grace = until.max(checks_grace);
+        match running.workers_ended.recv_deadline(grace) {
+            Err(RecvTimeoutError::Disconnected) | Ok(()) => {
+                for worker in running.workers {
+                    if worker.join().is_err() {
+                        log::error!("a worker's thread panicked");
+                    }
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => log::warn!("left behind workers whose handlers hang"),
+        }
+        match running.checks_ended.recv_deadline(checks_grace) {
+            Err(RecvTimeoutError::Disconnected) | Ok(()) => {
+                if running.checks.is_some_and(|checks| checks.join().is_err()) {
+                    log::error!("the thread of the checks panicked");
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => log::warn!("left behind checks that hang"),
+        }
+        if running.reset.join().is_err() {
+            log::error!("the reset thread panicked");
+        }
+        // tiny_http wakes its accept thread through the socket, so that has to go last.
+        drop(running.shared);
+        drop(running.private);
+        if cut > 0 {
+            Err(Error::Cut(cut))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// How long a stop waits for handlers that run on beyond the drain, and for checks.
+const JOIN_GRACE: Duration = Duration::from_millis(500);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(Duration::ZERO) {
+            log::debug!("stopped: {error}");
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .field("health", &self.health)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn send(address: SocketAddr, target: &str) -> TcpStream {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        client
+    }
+
+    fn reply(mut client: TcpStream) -> String {
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).unwrap();
+        reply
+    }
+
+    fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < end, "never: {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// What a broken stream holds is answered 500, what workers hold is not touched, and the stream comes back.
+    #[test]
+    fn a_broken_stream_fails_its_exchanges_and_is_opened_again() {
+        let (release, released) = crossbeam_channel::bounded::<()>(0);
+        let server = Server::builder()
+            .listen("127.0.0.1:0")
+            .workers(2)
+            .queue_budget(PATIENCE)
+            .handler(move |request: &mut crate::Request| {
+                if request.path() == "/wait" {
+                    let _ = released.recv();
+                }
+                "served"
+            })
+            .start()
+            .unwrap();
+        let address = server.local_addr();
+        // A quick job first: then requests are handed over ahead of idle workers.
+        assert!(reply(send(address, "/")).ends_with("served"));
+        let held: Vec<_> = (0..2).map(|_| send(address, "/wait")).collect();
+        await_that("both workers busy", || {
+            server.health().snapshot().workers_busy == 2
+        });
+        let lost: Vec<_> = (0..4).map(|_| send(address, "/")).collect();
+        await_that("all handed over", || {
+            server.health().snapshot().in_flight == 6
+        });
+
+        let running = server.running.as_ref().unwrap();
+        running.shared.frontend.send(Message::Sabotage);
+        for client in lost {
+            let reply = reply(client);
+            assert!(reply.starts_with("HTTP/1.1 500 "), "{reply}");
+        }
+        drop(release);
+        for client in held {
+            assert!(reply(client).ends_with("served"));
+        }
+        await_that("served again", || {
+            reply(send(address, "/")).ends_with("served")
+        });
+        assert_eq!(server.health().snapshot().totals.stream_failures, 1);
+        server.shutdown(PATIENCE).unwrap();
+    }
+
+    /// A worker may be held up by the first of the jobs that came through together, while another one waits for
+    /// requests.
+    #[test]
+    fn jobs_that_came_with_one_that_hangs_are_begun_by_a_worker_that_waits() {
+        let server = Server::builder()
+            .listen("127.0.0.1:0")
+            .workers(1)
+            .queue_budget(PATIENCE)
+            .handler(|_: &mut crate::Request| "served")
+            .start()
+            .unwrap();
+        let address = server.local_addr();
+        let shared = &server.running.as_ref().unwrap().shared;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < end, "the worker is always quicker");
+            await_that("the worker waits", || shared.roster.is_listening());
+            let taken = shared.handover.taken();
+            let client = send(address, "/");
+            // This thread is the worker that is held up, if it is quicker than the other.
+            let mut request = None;
+            await_that("the request comes through", || {
+                request = shared.server.try_recv().unwrap();
+                request.is_some() || shared.handover.taken() > taken
+            });
+            let held_up = request.map(|request| shared.handover.open(request));
+            assert!(reply(client).ends_with("served"));
+            if held_up.is_some() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! What a handler returns, and how a reply's head is written.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, Read};
+use std::time::{Duration, SystemTime};
+
+use crate::http::head::is_token_byte;
+use crate::server::exchange::ReplyRules;
+
+/// A reply: status, headers, and a body in memory or behind a [`Read`].
+///
+/// The server adds `Date`, `Connection` and the framing (`Content-Length`, or chunks when the length
+/// is not known) by itself.
+pub struct Response {
+    status: u16,
+    headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    body: Body,
+}
+
+/// A reply's body.
+pub(crate) enum Body {
+    Bytes(Cow<'static, [u8]>),
+    Reader {
+        reader: Box<dyn Read + Send>,
+        length: Option<u64>,
+    },
+}
+
+impl Response {
+    /// A reply with a body in memory; no `Content-Type` yet.
+    ///
+    /// A status outside 200 to 999 is the handler's mistake, and becomes 500.
+    #[must_use]
+    pub fn new(status: u16, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        Self::with_body(status, Body::Bytes(body.into()))
+    }
+
+    /// A reply with a `text/plain` body.
+    #[must_use]
+    pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
+        let body = match body.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Self::with_body(status, Body::Bytes(body))
+            .with_header("Content-Type", "text/plain; charset=utf-8")
+    }
+
+    /// A reply whose body is read as the client takes it, by a worker, never more than a little ahead.
+    ///
+    /// `length` is in bytes; without one the body goes out in chunks (to an HTTP/1.0 client, until the
+    /// connection closes). A reader that ends short of `length`, or fails, cuts the connection so that the
+    /// client can tell; what it has beyond `length` is not sent.
+    #[must_use]
+    pub fn reader(status: u16, reader: impl Read + Send + 'static, length: Option<u64>) -> Self {
+        let reader = Box::new(reader);
+        Self::with_body(status, Body::Reader { reader, length })
+    }
+
+    fn with_body(status: u16, body: Body) -> Self {
+        Self {
+            status: final_status(status),
+            headers: Vec::new(),
+            body,
+        }
+    }
+
+    /// Adds a header.
+    ///
+    /// The server's own (`Date`, `Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive`, `Upgrade`,
+    /// `Trailer`) are left out, except that `Connection: close` closes. A name that is no token is left out; control
+    /// characters in a value become spaces, so that no value can split a reply.
+    #[must_use]
+    pub fn with_header(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (name, mut value) = (name.into(), value.into());
+        if !is_token(&name) {
+            log::warn!("left out a reply header whose name is not a token: {name:?}");
+            return self;
+        }
+        if value.bytes().any(is_control) {
+            log::warn!("control characters in the reply header {name} became spaces");
+            value = Cow::Owned(value.replace(|c: char| c.is_ascii_control() && c != '\t', " "));
+        }
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The status code.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Takes the reply apart: its head as bytes, whether the connection closes after it, and the body.
+    pub(crate) fn into_parts(
+        self,
+        rules: ReplyRules,
+        draining: bool,
+        date: &mut DateCache,
+        out: &mut Vec<u8>,
+    ) -> (bool, Option<Payload>) {
+        let handler_closes = self.headers.iter().any(|(name, value)| {
+            name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close")
+        });
+        let bodiless = matches!(self.status, 204 | 304);
+        let length = match &self.body {
+            Body::Bytes(bytes) => Some(bytes.len() as u64),
+            Body::Reader { length, .. } => *length,
+        };
+        let framing = match length {
+            _ if bodiless => Framing::None,
+            Some(length) => Framing::Length(length),
+            None if rules.http11 => Framing::Chunked,
+            None => Framing::UntilClose,
+        };
+        let close = !rules.keep_alive
+            || draining
+            || handler_closes
+            || (framing == Framing::UntilClose && !rules.head_only);
+        let own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
+        let headers = self.headers.iter().filter(|(name, _)| !own(name));
+        let headers = headers.map(|(name, value)| (name.as_ref(), value.as_ref()));
+        write_head(
+            out,
+            self.status,
+            headers,
+            framing,
+            rules.http11,
+            close,
+            date,
+        );
+        let payload = match self.body {
+            _ if bodiless || rules.head_only => None,
+            Body::Bytes(bytes) => Some(Payload::Bytes(bytes)),
+            Body::Reader { reader, .. } => Some(Payload::Stream(Stream {
+                reader,
+                framing,
+                close,
+            })),
+        };
+        (close, payload)
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("status", &self.status)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What goes out after the head.
+pub(crate) enum Payload {
+    Bytes(Cow<'static, [u8]>),
+    Stream(Stream),
+}
+
+/// A body that is still to be read, in whole or in part.
+pub(crate) struct Stream {
+    reader: Box<dyn Read + Send>,
+    framing: Framing,
+    /// Whether the connection closes after it.
+    pub(crate) close: bool,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").finish_non_exhaustive()
+    }
+}
+
+/// How far a [`Stream`] has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// More is to come.
+    More,
+    /// The body is whole.
+    End,
+}
+
+/// How much of a stream is read at a time: what a worker may hold for a client beyond the socket's buffer.
+const STREAM_STEP: usize = 64 * 1024;
+
+/// A chunk's size line has a fixed width, so that the data can be read in place behind it.
+const SIZE_LINE: usize = 10;
+
+impl Stream {
+    /// Reads one step of the body and appends it to `out` as it goes over the wire.
+    ///
+    /// # Errors
+    /// The reader's own, or `UnexpectedEof` when it ends short of the length that was promised: then the
+    /// connection must be cut, since the reply can't be made whole.
+    pub(crate) fn fill(&mut self, out: &mut Vec<u8>) -> io::Result<Progress> {
+        let start = out.len();
+        let limit = match self.framing {
+            Framing::Length(rest) => usize::try_from(rest).unwrap_or(usize::MAX).min(STREAM_STEP),
+            _ => STREAM_STEP,
+        };
+        if limit == 0 {
+            return Ok(Progress::End);
+        }
+        let data = match self.framing {
+            Framing::Chunked => start + SIZE_LINE,
+            _ => start,
+        };
+        out.resize(data + limit, 0);
+        let count = loop {
+            match self.reader.read(&mut out[data..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(count) => break count.min(limit),
+                Err(error) => {
+                    out.truncate(start);
+                    return Err(error);
+                }
+            }
+        };
+        out.truncate(data + count);
+        match &mut self.framing {
+            Framing::Length(_) if count == 0 => {
+                out.truncate(start);
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Framing::Length(rest) => {
+                *rest -= count as u64;
+                if *rest == 0 {
+                    return Ok(Progress::End);
+                }
+            }
+            Framing::Chunked if count == 0 => {
+                out.truncate(start);
+                out.extend_from_slice(b"0\r\n\r\n");
+                return Ok(Progress::End);
+            }
+            Framing::Chunked => {
+                let line = format!("{count:08x}\r\n");
+                out[start..data].copy_from_slice(line.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            Framing::UntilClose | Framing::None => {
+                if count == 0 {
+                    return Ok(Progress::End);
+                }
+            }
+        }
+        Ok(Progress::More)
+    }
+}
+
+/// How the end of a reply's body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// Headers that only the server may set.
+const OWN_HEADERS: [&str; 7] = [
+    "date",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "upgrade",
+    "trailer",
+];
+
+/// Writes a reply's head (RFC 9112 section 4): the status line, `headers`, then the server's own.
+pub(crate) fn write_head<'a>(
+    out: &mut Vec<u8>,
+    status: u16,
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
+    framing: Framing,
+    http11: bool,
+    close: bool,
+    date: &mut DateCache,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    push_decimal(out, u64::from(status));
+    out.push(b' ');
+    let reason = tiny_http::StatusCode(status).default_reason_phrase();
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\nDate: ");
+    out.extend_from_slice(date.now());
+    for (name, value) in headers {
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+    }
+    match framing {
+        Framing::Length(length) => {
+            out.extend_from_slice(b"\r\nContent-Length: ");
+            push_decimal(out, length);
+        }
+        Framing::Chunked => out.extend_from_slice(b"\r\nTransfer-Encoding: chunked"),
+        Framing::UntilClose | Framing::None => {}
+    }
+    if close {
+        out.extend_from_slice(b"\r\nConnection: close");
+    } else if !http11 {
+        out.extend_from_slice(b"\r\nConnection: keep-alive");
+    }
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// Appends `number` in decimal, without the formatting machinery.
+fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// The Date header's value, made once a second.
+#[derive(Debug, Default)]
+pub(crate) struct DateCache {
+    second: u64,
+    text: String,
+}
+
+impl DateCache {
+    fn now(&mut self) -> &[u8] {
+        let now = SystemTime::now();
+        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH);
+        let second = since_epoch.unwrap_or(Duration::ZERO).as_secs();
+        if second != self.second || self.text.is_empty() {
+            self.second = second;
+            self.text = httpdate::fmt_http_date(now);
+        }
+        self.text.as_bytes()
+    }
+}
+
+/// A status that ends an exchange; anything else is a handler's mistake.
+fn final_status(status: u16) -> u16 {
+    if (200..=999).contains(&status) {
+        return status;
+    }
+    log::error!("a handler returned status {status}, expected 200 to 999: sent as 500");
+    500
+}
+
+fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(is_token_byte)
+}
+
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
+}
+
+/// What a handler may return.
+pub trait IntoResponse {
+    /// The reply it stands for.
+    fn into_response(self) -> Response;
+}
+
+impl IntoResponse for Response {
+    fn into_response(self) -> Response {
+        self
+    }
+}
+
+/// 200, `text/plain`.
+impl IntoResponse for &'static str {
+    fn into_response(self) -> Response {
+        Response::text(200, self)
+    }
+}
+
+/// 200, `text/plain`.
+impl IntoResponse for String {
+    fn into_response(self) -> Response {
+        Response::text(200, self)
+    }
+}
+
+/// 200, `application/octet-stream`.
+impl IntoResponse for Vec<u8> {
+    fn into_response(self) -> Response {
+        Response::new(200, self).with_header("Content-Type", "application/octet-stream")
+    }
+}
+
+/// The same reply with another status.
+impl<T: IntoResponse> IntoResponse for (u16, T) {
+    fn into_response(self) -> Response {
+        let mut response = self.1.into_response();
+        response.status = final_status(self.0);
+        response
+    }
+}
+
+/// Either reply; give the error a status of its own with `(u16, T)`.
+impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
+    fn into_response(self) -> Response {
+        match self {
+            Ok(value) => value.into_response(),
+            Err(error) => error.into_response(),
+        }
+    }
+}
+
+/// A reply made with `tiny_http`: its status, headers, length and reader.
+impl<R: Read + Send + 'static> IntoResponse for tiny_http::Response<R> {
+    fn into_response(self) -> Response {
+        let status = self.status_code().0;
+        let length = self.data_length().map(|length| length as u64);
+        let headers: Vec<_> = self
+            .headers()
+            .iter()
+            .map(|header| (header.field.to_string(), header.value.to_string()))
+            .collect();
+        let response = Response::reader(status, self.into_reader(), length);
+        headers
+            .into_iter()
+            .fold(response, |response, (name, value)| {
+                response.with_header(name, value)
+            })
+    }
+}
