@@ -58,6 +58,7 @@ mod http;
 #[doc(hidden)]
 pub mod internals;
 mod net;
+pub mod patterns;
 mod random;
 mod report;
 mod server;
