@@ -18,13 +18,16 @@
 //! is the business of [admission](crate::server::event_loop::admission). It is a pure state machine. Time is an argument, and
 //! the caller carries out what it asks for:
 //!
-//! 1. [`admit`](Gate::admit) for each request, [`done`](Gate::done) for each job that ran,
-//!    [`abandon_probe`](Gate::abandon_probe) for a probe that never will;
-//! 2. [`observe`](Gate::observe) when the state is to be read and no request came by to notice a stall;
-//! 3. after each of these, [`take_trip`](Gate::take_trip): what it returns goes to the reset thread, which sleeps that
-//!    long and calls [`reset`](Gate::reset). Nothing else clears the averages or moves the epoch.
+//! 1. [`observe`](Gate::observe) before each request, and when the state is to be read: it notices a stall; then
+//!    [`admit`](Gate::admit) for the request;
+//! 2. [`done`](Gate::done) for each job that ran, [`abandon_probe`](Gate::abandon_probe) for a probe that never will;
+//! 3. a [`Trip`] that any of these returns goes to the reset thread, which sleeps its cooldown and calls
+//!    [`reset`](Gate::reset). Nothing else clears the averages or moves the epoch.
 //!
 //! An *epoch* is the time between two resets. In guarded mode a job counts only in the epoch that admitted it.
+//!
+//! A guarded gate has an average of its own, in which a sample weighs no more than [`MOST_OF_SAMPLE`] thresholds: one
+//! request that hangs is not a sick service. What is reported is the average of the samples as they are.
 
 use super::ewma::Ewma;
 use crate::settings::GateMode;
@@ -37,6 +40,10 @@ pub(crate) const PREDICTOR_AGE: u32 = 200;
 /// Consecutive readings at or above the threshold that trip a guarded gate: one slow request is not a sick service.
 const RUN: u32 = 30;
 
+/// The most of a sample that counts in a guarded gate's average, in thresholds. With more, one very long job would keep
+/// the average at or above the threshold for a whole [`RUN`] of quick ones.
+const MOST_OF_SAMPLE: f64 = 5.0;
+
 /// Probes that a half-open gate wants before it judges by their average.
 const FEWEST_PROBES: u64 = 5;
 
@@ -48,6 +55,10 @@ const MOST_PROBES: u64 = 30;
 
 /// The part of the threshold that the average of the first probes must stay below to close the gate.
 const CLOSE_BELOW: f64 = 0.8;
+
+/// How long a gate whose cooldown is over stays open while every worker is stuck, before it looks again: the service may
+/// be well at any moment.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A job older than this many thresholds is stuck, as far as the gate can tell.
 const STALL_THRESHOLDS: u32 = 3;
@@ -107,6 +118,27 @@ pub(crate) enum Entry {
     },
 }
 
+/// The gate has opened: the reset thread has to sleep this long, then to call [`Gate::reset`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Trip {
+    /// How long the gate stays open.
+    pub cooldown: Duration,
+    /// What opened it.
+    pub cause: Cause,
+}
+
+/// What opens a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The average service time has reached the threshold.
+    Average,
+    /// No worker has begun a job for several thresholds, since all are busy.
+    Stalled,
+    /// A probe has run for several thresholds.
+    ProbeStuck,
+}
+
 /// Where the gate stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -125,7 +157,10 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) struct Gate {
     config: GateConfig,
+    /// What is reported.
     average: Arc<Ewma>,
+    /// What a guarded gate goes by: of samples that are cut at [`MOST_OF_SAMPLE`].
+    guarded: Option<f64>,
     predictor: Arc<Ewma>,
     state: State,
     since: Instant,
@@ -140,8 +175,6 @@ pub(crate) struct Gate {
     recovered: Option<Instant>,
     /// The cooldown of the last trip.
     cooldown: Duration,
-    /// A trip that the reset thread has not been told of.
-    pending: Option<Duration>,
     trips: u64,
     resets: u64,
     probes: u64,
@@ -159,6 +192,7 @@ impl Gate {
         Self {
             config,
             average,
+            guarded: None,
             predictor,
             state: State::Closed,
             since: now,
@@ -168,16 +202,14 @@ impl Gate {
             probe: None,
             recovered: None,
             cooldown: config.cooldown,
-            pending: None,
             trips: 0,
             resets: 0,
             probes: 0,
         }
     }
 
-    /// Decides on a request that wants a worker.
+    /// Decides on a request that wants a worker, after [`observe`](Self::observe).
     pub(crate) fn admit(&mut self, crew: Crew, now: Instant) -> Entry {
-        self.observe(crew, now);
         let epoch = self.epoch;
         match self.state {
             State::Closed => Entry::Admit { epoch },
@@ -197,32 +229,41 @@ impl Gate {
     }
 
     /// Trips a guarded gate whose workers, or whose probe, have been stuck for too long to wait for their samples.
-    pub(crate) fn observe(&mut self, crew: Crew, now: Instant) {
+    pub(crate) fn observe(&mut self, crew: Crew, now: Instant) -> Option<Trip> {
         if self.config.mode != GateMode::Guarded {
-            return;
+            return None;
         }
-        let stuck_since = match self.state {
+        let over = |since: Instant, thresholds| {
+            let limit = self.config.threshold.saturating_mul(thresholds);
+            now.saturating_duration_since(since) > limit
+        };
+        match self.state {
             // Jobs from before the gate closed are no evidence against what came after.
-            State::Closed if !crew.idle => crew.last_start.map(|start| start.max(self.since)),
-            State::Half => self.probe,
-            State::Closed | State::Open { .. } => None,
-        };
-        let thresholds = if self.state == State::Half {
-            PROBE_THRESHOLDS
-        } else {
-            STALL_THRESHOLDS
-        };
-        let limit = self.config.threshold.saturating_mul(thresholds);
-        if stuck_since.is_some_and(|since| now.saturating_duration_since(since) > limit) {
-            self.trip(now);
+            State::Closed if self.stalled(crew, Some(self.since), now) => Some(Cause::Stalled),
+            State::Half if self.probe.is_some_and(|at| over(at, PROBE_THRESHOLDS)) => {
+                Some(Cause::ProbeStuck)
+            }
+            State::Closed | State::Half | State::Open { .. } => None,
         }
+        .map(|cause| self.trip(cause, now))
+    }
+
+    /// Whether all workers are busy, and none has begun a job for several thresholds, counted from `since` at the
+    /// earliest.
+    fn stalled(&self, crew: Crew, since: Option<Instant>, now: Instant) -> bool {
+        let limit = self.config.threshold.saturating_mul(STALL_THRESHOLDS);
+        let last_start = crew.last_start.filter(|_| !crew.idle);
+        last_start.is_some_and(|start| {
+            let start = since.map_or(start, |since| start.max(since));
+            now.saturating_duration_since(start) > limit
+        })
     }
 
     /// Takes the service time of a job that ran, whoever still waits for its reply.
-    pub(crate) fn done(&mut self, epoch: u64, service: Duration, now: Instant) {
+    pub(crate) fn done(&mut self, epoch: u64, service: Duration, now: Instant) -> Option<Trip> {
         let guarded = self.config.mode == GateMode::Guarded;
         if guarded && epoch != self.epoch {
-            return;
+            return None;
         }
         self.samples += 1;
         let sample = service.as_secs_f64();
@@ -234,33 +275,40 @@ impl Gate {
         } else {
             self.average.alpha()
         };
-        let average = self.average.add_weighted(sample, weight);
         let threshold = self.config.threshold.as_secs_f64();
+        let mut average = self.average.add_weighted(sample, weight);
+        if guarded {
+            let sample = sample.min(MOST_OF_SAMPLE * threshold);
+            let before = self.guarded.unwrap_or(sample);
+            average = before + weight * (sample - before);
+            self.guarded = Some(average);
+        }
         let over = average >= threshold;
         self.over = if over { self.over.saturating_add(1) } else { 0 };
         match self.state {
             State::Half => {
                 // All jobs of this epoch are probes until the gate closes.
                 self.probe = None;
-                if self.samples < FEWEST_PROBES {
-                } else if over {
-                    self.trip(now);
-                } else if average < CLOSE_BELOW * threshold || self.samples >= MOST_PROBES {
+                let judged = self.samples >= FEWEST_PROBES;
+                if judged && over {
+                    return Some(self.trip(Cause::Average, now));
+                }
+                let quick = average < CLOSE_BELOW * threshold;
+                if judged && (quick || self.samples >= MOST_PROBES) {
                     self.enter(State::Closed, now);
                     self.recovered = Some(now);
                 }
+                None
             }
             State::Closed => {
                 let run = match self.config.mode {
                     GateMode::Guarded => RUN,
                     GateMode::Literal => 1,
-                    GateMode::Off => return,
+                    GateMode::Off => return None,
                 };
-                if self.over >= run {
-                    self.trip(now);
-                }
+                (self.over >= run).then(|| self.trip(Cause::Average, now))
             }
-            State::Open { .. } => {}
+            State::Open { .. } => None,
         }
     }
 
@@ -271,34 +319,40 @@ impl Gate {
         }
     }
 
-    /// The cooldown that the reset thread has to sleep: once after each trip.
-    pub(crate) fn take_trip(&mut self) -> Option<Duration> {
-        self.pending.take()
-    }
-
     /// Starts the averages afresh and a new epoch. Only for the reset thread; ignored unless the gate is open.
-    pub(crate) fn reset(&mut self, now: Instant) {
+    ///
+    /// While every worker is stuck there is nobody who could run a probe. A guarded gate stays open then, nothing is
+    /// reset, and the thread is to come again after the time returned.
+    pub(crate) fn reset(&mut self, crew: Crew, now: Instant) -> Option<Duration> {
         if !matches!(self.state, State::Open { .. }) {
-            return;
+            return None;
+        }
+        // What the workers hang in may have begun long before the gate opened.
+        let guarded = self.config.mode == GateMode::Guarded;
+        if guarded && self.stalled(crew, None, now) {
+            self.state = State::Open {
+                reopen_at: now + LOOK_AGAIN,
+            };
+            return Some(LOOK_AGAIN);
         }
         self.average.reset();
+        self.guarded = None;
         self.predictor.reset();
         self.samples = 0;
         self.over = 0;
         self.probe = None;
         self.epoch += 1;
         self.resets += 1;
-        let next = match self.config.mode {
-            GateMode::Guarded => State::Half,
-            GateMode::Literal | GateMode::Off => State::Closed,
-        };
+        let next = if guarded { State::Half } else { State::Closed };
         self.enter(next, now);
+        None
     }
 
-    fn trip(&mut self, now: Instant) {
-        let relapse = self
-            .recovered
-            .is_some_and(|at| now.saturating_duration_since(at) < RELAPSE);
+    fn trip(&mut self, cause: Cause, now: Instant) -> Trip {
+        let relapse = self.state == State::Closed
+            && self
+                .recovered
+                .is_some_and(|at| now.saturating_duration_since(at) < RELAPSE);
         let guarded = self.config.mode == GateMode::Guarded;
         let first = self.config.cooldown;
         self.cooldown = if guarded && relapse {
@@ -315,9 +369,12 @@ impl Gate {
             first
         };
         self.trips += 1;
-        self.pending = Some(self.cooldown);
         let reopen_at = now + self.cooldown;
         self.enter(State::Open { reopen_at }, now);
+        Trip {
+            cooldown: self.cooldown,
+            cause,
+        }
     }
 
     fn enter(&mut self, state: State, now: Instant) {

@@ -22,7 +22,7 @@ use crate::checks::{CheckReport, CheckState, Watched};
 use crate::server::exchange::lock;
 use crate::settings::{Config, GateMode};
 pub use ewma::Ewma;
-use gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State};
+use gate::{Cause, Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State, Trip};
 use histogram::Histogram;
 use history::History;
 
@@ -451,17 +451,17 @@ impl Health {
     pub(crate) fn admit(&self, idle: bool, now: Instant) -> Entry {
         let crew = self.crew(idle);
         let mut gate = lock(&self.gate);
+        let trip = gate.observe(crew, now);
         let entry = gate.admit(crew, now);
-        self.signal(&mut gate);
+        drop(gate);
+        self.signal(trip);
         entry
     }
 
     /// Lets the gate notice workers that have been stuck for too long, whether or not anyone asks to be admitted.
     pub(crate) fn observe(&self, idle: bool, now: Instant) {
-        let crew = self.crew(idle);
-        let mut gate = lock(&self.gate);
-        gate.observe(crew, now);
-        self.signal(&mut gate);
+        let trip = lock(&self.gate).observe(self.crew(idle), now);
+        self.signal(trip);
     }
 
     /// Notes that something about a data store has changed.
@@ -524,10 +524,8 @@ impl Health {
     pub(crate) fn job_ends(&self, worker: usize, epoch: u64, began: Instant, now: Instant) {
         let service = now.saturating_duration_since(began);
         self.service_times.add(service);
-        let mut gate = lock(&self.gate);
-        gate.done(epoch, service, now);
-        self.signal(&mut gate);
-        drop(gate);
+        let trip = lock(&self.gate).done(epoch, service, now);
+        self.signal(trip);
         self.worker_rests(worker);
     }
 
@@ -556,19 +554,26 @@ impl Health {
         bump(count);
     }
 
-    /// Starts the averages afresh: for the reset thread alone.
-    pub(crate) fn reset(&self, now: Instant) {
-        lock(&self.gate).reset(now);
+    /// Starts the averages afresh: for the reset thread alone. While every worker is stuck nothing happens, and the
+    /// thread is to come again after the time returned.
+    pub(crate) fn reset(&self, now: Instant) -> Option<Duration> {
+        let idle = self.workers.iter().any(|start| start.load(Relaxed) == 0);
+        lock(&self.gate).reset(self.crew(idle), now)
     }
 
-    fn signal(&self, gate: &mut Gate) {
-        if let Some(cooldown) = gate.take_trip() {
-            log::warn!(
-                "unhealthy: the average service time has reached the threshold; resetting in {cooldown:?}"
-            );
-            // The thread is gone only when the server is stopping, and nothing is to be reset then.
-            let _ = self.trips.send(cooldown);
-        }
+    /// Tells the reset thread, and the log. Never under the gate's lock.
+    fn signal(&self, trip: Option<Trip>) {
+        let Some(Trip { cooldown, cause }) = trip else {
+            return;
+        };
+        let why = match cause {
+            Cause::Average => "the average service time has reached the threshold",
+            Cause::Stalled => "every worker is stuck in its request",
+            Cause::ProbeStuck => "the request that was let through to try the service is stuck",
+        };
+        log::warn!("unhealthy: {why}; resetting in {cooldown:?}");
+        // The thread is gone only when the server is stopping, and nothing is to be reset then.
+        let _ = self.trips.send(cooldown);
     }
 
     fn nanos(&self, now: Instant) -> u64 {

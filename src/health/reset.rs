@@ -26,13 +26,17 @@ fn run(health: &Health, trips: &Receiver<Duration>, stop: &Receiver<()>) {
             recv(trips) -> trip => trip,
             recv(stop) -> _ => return,
         };
-        let Ok(cooldown) = cooldown else { return };
-        match stop.recv_timeout(cooldown) {
-            Err(RecvTimeoutError::Timeout) => {
-                health.reset(Instant::now());
-                log::info!("reset: averages start afresh");
+        let Ok(mut sleep) = cooldown else { return };
+        loop {
+            match stop.recv_timeout(sleep) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            match health.reset(Instant::now()) {
+                Some(again) => sleep = again,
+                None => break,
+            }
         }
+        log::info!("reset: averages start afresh");
     }
 }

@@ -14,6 +14,8 @@ const IDLE: Crew = Crew {
 struct Scenario {
     gate: Gate,
     now: Instant,
+    /// Trips that nobody has slept for yet.
+    trips: Vec<Trip>,
 }
 
 impl Scenario {
@@ -33,6 +35,7 @@ impl Scenario {
         Self {
             gate: Gate::new(config, average, predictor, now),
             now,
+            trips: Vec::new(),
         }
     }
 
@@ -50,7 +53,16 @@ impl Scenario {
     }
 
     fn admit(&mut self, crew: Crew) -> Entry {
+        self.observe(crew);
         self.gate.admit(crew, self.now)
+    }
+
+    fn observe(&mut self, crew: Crew) {
+        self.trips.extend(self.gate.observe(crew, self.now));
+    }
+
+    fn done(&mut self, epoch: u64, service: Duration) {
+        self.trips.extend(self.gate.done(epoch, service, self.now));
     }
 
     /// Runs jobs one after the other, for as long as the gate lets them in.
@@ -60,16 +72,17 @@ impl Scenario {
                 return;
             };
             self.pass(service);
-            self.gate.done(epoch, service, self.now);
+            self.done(epoch, service);
         }
     }
 
     /// The reset thread's part: takes the signal, sleeps, resets.
     fn sleep(&mut self) -> Duration {
-        let cooldown = self.gate.take_trip().expect("a trip");
-        self.pass(cooldown);
-        self.gate.reset(self.now);
-        cooldown
+        let trip = self.trips.pop().expect("a trip");
+        assert_eq!(self.trips, [], "one trip, one reset");
+        self.pass(trip.cooldown);
+        assert_eq!(self.gate.reset(IDLE, self.now), None);
+        trip.cooldown
     }
 
     /// Every worker started a job at this time, and none has finished.
@@ -165,7 +178,7 @@ fn off_never_trips() {
     let crew = Scenario::all_busy_since(scenario.now);
     scenario.pass(1_000 * THRESHOLD);
     assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 0 });
-    assert_eq!(scenario.gate.take_trip(), None);
+    assert_eq!(scenario.trips, []);
     assert!(scenario.average().is_some());
 }
 
@@ -204,7 +217,7 @@ fn literal_counts_a_job_from_before_the_reset() {
     let mut scenario = Scenario::new(GateMode::Literal);
     scenario.run(1, SLOW);
     scenario.sleep();
-    scenario.gate.done(0, SLOW, scenario.now);
+    scenario.done(0, SLOW);
     assert_eq!(scenario.gate.trips(), 2);
 }
 
@@ -220,7 +233,7 @@ fn literal_knows_no_stall() {
 fn guarded_does_not_count_a_job_from_before_the_reset() {
     let mut scenario = Scenario::half();
     for _ in 0..100 {
-        scenario.gate.done(0, SLOW, scenario.now);
+        scenario.done(0, SLOW);
     }
     assert_eq!(scenario.gate.state(), State::Half);
     assert_eq!(scenario.average(), None);
@@ -231,7 +244,7 @@ fn guarded_does_not_count_a_job_from_before_the_reset() {
 fn a_job_from_before_the_reset_does_not_free_the_probe() {
     let mut scenario = Scenario::half();
     assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
-    scenario.gate.done(0, QUICK, scenario.now);
+    scenario.done(0, QUICK);
     assert_eq!(scenario.admit(IDLE), refuse(1));
 }
 
@@ -239,10 +252,13 @@ fn a_job_from_before_the_reset_does_not_free_the_probe() {
 fn a_trip_is_handed_over_exactly_once() {
     let mut scenario = Scenario::new(GateMode::Guarded);
     for _ in 0..1_000 {
-        scenario.gate.done(0, SLOW, scenario.now);
+        scenario.done(0, SLOW);
     }
-    assert_eq!(scenario.gate.take_trip(), Some(COOLDOWN));
-    assert_eq!(scenario.gate.take_trip(), None);
+    let trip = Trip {
+        cooldown: COOLDOWN,
+        cause: Cause::Average,
+    };
+    assert_eq!(scenario.trips, [trip]);
     assert_eq!(scenario.gate.trips(), 1);
 }
 
@@ -259,7 +275,7 @@ fn the_gate_stays_open_until_the_reset_thread_comes_even_when_it_is_late() {
 fn a_reset_without_a_trip_is_ignored() {
     let mut scenario = Scenario::new(GateMode::Guarded);
     scenario.run(3, QUICK);
-    scenario.gate.reset(scenario.now);
+    assert_eq!(scenario.gate.reset(IDLE, scenario.now), None);
     assert_eq!(scenario.gate.state(), State::Closed);
     assert_eq!((scenario.gate.resets(), scenario.gate.epoch()), (0, 0));
     assert!(scenario.average().is_some());
@@ -303,7 +319,11 @@ fn guarded_trips_when_every_worker_is_stuck() {
     assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 0 });
     scenario.pass(Duration::from_millis(1));
     assert_eq!(scenario.admit(crew), refuse(1));
-    assert_eq!(scenario.gate.take_trip(), Some(COOLDOWN));
+    let trip = Trip {
+        cooldown: COOLDOWN,
+        cause: Cause::Stalled,
+    };
+    assert_eq!(scenario.trips, [trip]);
 }
 
 #[test]
@@ -311,13 +331,13 @@ fn a_stall_is_noticed_without_traffic() {
     let mut scenario = Scenario::new(GateMode::Guarded);
     let crew = Scenario::all_busy_since(scenario.now);
     scenario.pass(4 * THRESHOLD);
-    scenario.gate.observe(crew, scenario.now);
+    scenario.observe(crew);
     assert!(scenario.is_open());
 
     let mut scenario = Scenario::half();
     scenario.admit(IDLE);
     scenario.pass(4 * THRESHOLD);
-    scenario.gate.observe(IDLE, scenario.now);
+    scenario.observe(IDLE);
     assert!(scenario.is_open());
 }
 
@@ -345,12 +365,57 @@ fn a_stall_counts_from_the_closing_of_the_gate() {
     assert_eq!(scenario.admit(crew), refuse(2));
 }
 
+/// Half open with every worker stuck, a server would call itself ready and refuse every request.
+#[test]
+fn the_gate_stays_open_while_every_worker_is_stuck_and_recovers_once_one_is_not() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    let stuck = Scenario::all_busy_since(scenario.now);
+    scenario.pass(4 * THRESHOLD);
+    scenario.observe(stuck);
+    let opened = scenario.gate.since();
+    for _ in 0..5 {
+        scenario.pass(COOLDOWN);
+        let again = scenario.gate.reset(stuck, scenario.now);
+        assert_eq!(again, Some(LOOK_AGAIN));
+        assert_eq!(scenario.admit(IDLE), refuse(1));
+        assert_eq!(scenario.gate.since(), opened);
+        assert_eq!((scenario.gate.trips(), scenario.gate.resets()), (1, 0));
+    }
+    scenario.sleep();
+    assert_eq!(scenario.gate.state(), State::Half);
+    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+}
+
+/// One request of 200 thresholds kept the average over the threshold for longer than a run.
+#[test]
+fn one_endless_request_among_quick_ones_does_not_trip_a_guarded_gate() {
+    for before in [0, 5, 100] {
+        for baseline in [QUICK, THRESHOLD * 8 / 10] {
+            let mut scenario = Scenario::new(GateMode::Guarded);
+            scenario.run(before, baseline);
+            scenario.done(0, 200 * THRESHOLD);
+            let reported = scenario.average().unwrap();
+            assert!(reported > THRESHOLD.as_secs_f64(), "{reported}");
+            scenario.run(1_000, baseline);
+            assert_eq!(scenario.trips, [], "after {before} of {baseline:?}");
+        }
+    }
+}
+
+#[test]
+fn a_service_whose_jobs_have_all_become_endless_still_trips_it() {
+    let mut scenario = Scenario::new(GateMode::Guarded);
+    scenario.run(1_000, QUICK);
+    scenario.run(40, 200 * THRESHOLD);
+    assert!(scenario.is_open());
+}
+
 #[test]
 fn half_open_admits_one_probe_at_a_time() {
     let mut scenario = Scenario::half();
     assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
     assert_eq!(scenario.admit(IDLE), refuse(1));
-    scenario.gate.done(1, QUICK, scenario.now);
+    scenario.done(1, QUICK);
     assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
     assert_eq!(scenario.gate.probes(), 2);
 }
@@ -390,7 +455,7 @@ fn a_stuck_probe_trips_the_gate() {
     assert_eq!(scenario.gate.trips(), 2);
     // Its late answer is from before the next reset, and changes nothing.
     scenario.sleep();
-    scenario.gate.done(1, SLOW, scenario.now);
+    scenario.done(1, SLOW);
     assert_eq!(scenario.average(), None);
 }
 
@@ -429,7 +494,7 @@ fn relapse(scenario: &mut Scenario, closed_for: Duration) -> Duration {
     scenario.pass(closed_for);
     let epoch = scenario.gate.epoch();
     while !scenario.is_open() {
-        scenario.gate.done(epoch, SLOW, scenario.now);
+        scenario.done(epoch, SLOW);
     }
     scenario.sleep()
 }

@@ -6,7 +6,7 @@
 
 use super::admission::Admission;
 use crate::health::ewma::Ewma;
-use crate::health::gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State};
+use crate::health::gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State, Trip};
 use crate::random::Random;
 use crate::settings::GateMode;
 use std::cmp::Reverse;
@@ -257,7 +257,10 @@ impl Simulation {
                 Event::Timeout => self.timeout = None,
                 Event::Reset => {
                     self.asleep = false;
-                    self.gate.reset(self.now);
+                    if let Some(again) = self.gate.reset(self.crew(), self.now) {
+                        self.asleep = true;
+                        self.schedule(self.now + again, Event::Reset);
+                    }
                 }
             }
             self.turn();
@@ -281,7 +284,7 @@ impl Simulation {
 
     fn crew(&self) -> Crew {
         Crew {
-            idle: self.busy < WORKERS,
+            idle: self.busy + self.admission.len() < WORKERS,
             last_start: self.last_start,
         }
     }
@@ -297,6 +300,8 @@ impl Simulation {
             peer: (self.scenario.peer)(&mut self.random),
             epoch: 0,
         };
+        let trip = self.gate.observe(self.crew(), self.now);
+        self.sleep(trip);
         let entry = self.gate.admit(self.crew(), self.now);
         let refused = matches!(entry, Entry::Refuse { .. });
         self.outcome.admitted_while_open += u32::from(self.asleep && !refused);
@@ -339,8 +344,9 @@ impl Simulation {
 
     fn finish(&mut self, job: Job) {
         self.busy -= 1;
-        self.gate
-            .done(job.request.epoch, self.now - job.started, self.now);
+        let service = self.now - job.started;
+        let trip = self.gate.done(job.request.epoch, service, self.now);
+        self.sleep(trip);
         let took = self.now - job.request.arrived;
         if took > PATIENCE {
             self.outcome.late += 1;
@@ -365,15 +371,20 @@ impl Simulation {
         }
     }
 
+    /// The reset thread's part.
+    fn sleep(&mut self, trip: Option<Trip>) {
+        let Some(Trip { cooldown, .. }) = trip else {
+            return;
+        };
+        assert!(!self.asleep, "a second reset while the reset thread sleeps");
+        self.asleep = true;
+        let longest = &mut self.outcome.longest_cooldown;
+        *longest = cooldown.max(*longest);
+        self.schedule(self.now + cooldown, Event::Reset);
+    }
+
     /// What the event loop does once in every turn.
     fn turn(&mut self) {
-        if let Some(cooldown) = self.gate.take_trip() {
-            assert!(!self.asleep, "a second reset while the reset thread sleeps");
-            self.asleep = true;
-            let longest = &mut self.outcome.longest_cooldown;
-            *longest = cooldown.max(*longest);
-            self.schedule(self.now + cooldown, Event::Reset);
-        }
         while let Some(request) = self.admission.expire(self.now) {
             self.refuse(request);
         }
