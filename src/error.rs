@@ -29,6 +29,8 @@ pub enum Error {
     },
     /// The handlers for SIGINT and SIGTERM could not be installed.
     Signals(ctrlc::Error),
+    /// The event loop failed, so that nothing was served any more: why.
+    EventLoop(String),
     /// The drain time was over before every request was answered; how many were cut.
     Cut(usize),
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Error {
             ),
             Self::System { what, source } => write!(f, "cannot set up {what}: {source}"),
             Self::Signals(source) => write!(f, "cannot watch for SIGINT and SIGTERM: {source}"),
+            Self::EventLoop(why) => write!(f, "the event loop failed: {why}"),
             Self::Cut(requests) => write!(
                 f,
                 "the drain time was over before {requests} request(s) were answered"
@@ -58,7 +61,7 @@ impl std::error::Error for Error {
             Self::Config(source) => Some(source),
             Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
             Self::Signals(source) => Some(source),
-            Self::Intake(_) | Self::Cut(_) => None,
+            Self::Intake(_) | Self::EventLoop(_) | Self::Cut(_) => None,
         }
     }
 }

@@ -125,12 +125,30 @@ counts! {
     stream_failures,
 }
 
-/// What goes up and down; each has one writer.
+/// A request's leave to run, which the gate gave. Dropped before it has run, it makes room for another one.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    epoch: u64,
+    /// The request shows whether the service is well again.
+    probe: Option<Arc<Health>>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(health) = self.probe.take() {
+            lock(&health.gate).abandon_probe(self.epoch);
+        }
+    }
+}
+
+/// What goes up and down.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     pub(crate) connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) queue: AtomicUsize,
+    /// Since when requests have no way to the workers: nanoseconds since the start, and 0 while they have one.
+    pub(crate) intake_down_since: AtomicU64,
     /// Nanoseconds.
     pub(crate) predicted_wait: AtomicU64,
     pub(crate) draining: std::sync::atomic::AtomicBool,
@@ -191,6 +209,9 @@ pub struct Snapshot {
     pub workers_busy: usize,
     /// Workers busy with one request for longer than the request timeout.
     pub workers_stuck: usize,
+    /// How long requests have had no way to the workers, since the server's own queue to them broke; `None` while they
+    /// have one.
+    pub intake_down: Option<Duration>,
     /// Where the gate stands.
     pub gate: GateState,
     /// What trips the gate.
@@ -211,6 +232,8 @@ pub struct Snapshot {
     pub threshold: Duration,
     /// Longest that a request may wait for a worker.
     pub queue_budget: Duration,
+    /// Longest that a request may take until its reply.
+    pub request_timeout: Duration,
     /// The data stores that are watched, in the order in which they were named.
     pub checks: Vec<CheckReport>,
     /// Whether the server is stopping.
@@ -236,6 +259,7 @@ impl Snapshot {
         let mut checks = self.checks.iter();
         self.is_healthy()
             && self.is_live()
+            && !self.is_cut_off()
             && !self.draining
             && checks.all(|check| !check.critical || check.state == CheckState::Up)
     }
@@ -264,10 +288,16 @@ impl Snapshot {
         wait.max(service)
     }
 
-    /// Whether the process can do its job: not every worker is stuck.
+    /// Whether requests have had no way to the workers for a second: by then a new one should have been made.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.intake_down >= Some(Duration::from_secs(1))
+    }
+
+    /// Whether the process can do its job: not every worker is stuck, and requests reach them.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.workers_stuck < self.workers
+        self.workers_stuck < self.workers && self.intake_down < Some(self.request_timeout)
     }
 }
 
@@ -414,6 +444,7 @@ impl Health {
             workers: self.workers.len(),
             workers_busy: busy,
             workers_stuck: stuck,
+            intake_down: self.age(&self.gauges.intake_down_since, now),
             gate: state,
             gate_mode: self.config.gate,
             gate_for,
@@ -424,6 +455,7 @@ impl Health {
             cooldown,
             threshold: self.config.threshold,
             queue_budget: self.config.queue_budget,
+            request_timeout: self.config.request_timeout,
             checks: self.checks.iter().map(|store| store.report(now)).collect(),
             draining: self.gauges.draining.load(Relaxed),
             uptime: now.saturating_duration_since(self.started),
@@ -448,14 +480,24 @@ impl Health {
     }
 
     /// Asks the gate whether a request may go on.
-    pub(crate) fn admit(&self, idle: bool, now: Instant) -> Entry {
+    ///
+    /// # Errors
+    /// For how long not, in whole seconds.
+    pub(crate) fn admit(self: &Arc<Self>, idle: bool, now: Instant) -> Result<Permit, Duration> {
         let crew = self.crew(idle);
         let mut gate = lock(&self.gate);
         let trip = gate.observe(crew, now);
         let entry = gate.admit(crew, now);
         drop(gate);
         self.signal(trip);
-        entry
+        match entry {
+            Entry::Admit { epoch } => Ok(Permit { epoch, probe: None }),
+            Entry::Probe { epoch } => Ok(Permit {
+                epoch,
+                probe: Some(self.clone()),
+            }),
+            Entry::Refuse { retry_after } => Err(retry_after),
+        }
     }
 
     /// Lets the gate notice workers that have been stuck for too long, whether or not anyone asks to be admitted.
@@ -501,11 +543,6 @@ impl Health {
         }
     }
 
-    /// Gives the probe's place back: its request will not run.
-    pub(crate) fn abandon_probe(&self, epoch: u64) {
-        lock(&self.gate).abandon_probe(epoch);
-    }
-
     /// Takes that an idle worker is about to begin a job. Without this, the first requests after a quiet time would
     /// find every worker taken and no job begun for long, which is what a stall looks like.
     pub(crate) fn idle_worker_taken(&self, now: Instant) {
@@ -521,10 +558,12 @@ impl Health {
     }
 
     /// Takes that a worker's job ran from `began` till `now`.
-    pub(crate) fn job_ends(&self, worker: usize, epoch: u64, began: Instant, now: Instant) {
+    pub(crate) fn job_ends(&self, worker: usize, mut permit: Permit, began: Instant, now: Instant) {
         let service = now.saturating_duration_since(began);
         self.service_times.add(service);
-        let trip = lock(&self.gate).done(epoch, service, now);
+        // The gate counts the probe itself.
+        permit.probe = None;
+        let trip = lock(&self.gate).done(permit.epoch, service, now);
         self.signal(trip);
         self.worker_rests(worker);
     }
@@ -534,14 +573,27 @@ impl Health {
         self.workers[worker].store(0, Relaxed);
     }
 
-    /// Takes that a request was answered: with what, and how long after it was whole.
-    pub(crate) fn answered(&self, outcome: Outcome, response: Duration) {
+    /// Takes that a reply has begun, or is whole: so long after the request was.
+    pub(crate) fn responded(&self, response: Duration) {
         self.response.add(response.as_secs_f64());
         self.response_times.add(response);
-        self.ended(outcome);
     }
 
-    /// Takes that a request ended, without a time: it was never whole.
+    /// Notes that requests have no way to the workers from now on, unless they had none before.
+    pub(crate) fn intake_down_since(&self, now: Instant) {
+        let since = &self.gauges.intake_down_since;
+        // Only the event loop writes it, so nobody comes between.
+        if since.load(Relaxed) == 0 {
+            since.store(self.nanos(now), Relaxed);
+        }
+    }
+
+    /// Notes that requests reach the workers again.
+    pub(crate) fn intake_up(&self) {
+        self.gauges.intake_down_since.store(0, Relaxed);
+    }
+
+    /// Takes that a request ended: its reply is whole, or never will be.
     pub(crate) fn ended(&self, outcome: Outcome) {
         let as_sample = |it: bool| if it { 1.0 } else { 0.0 };
         self.bad.add(as_sample(outcome == Outcome::Bad));

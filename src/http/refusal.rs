@@ -15,8 +15,6 @@ pub(crate) enum Refusal {
     ExpectationFailed,
     /// The head or the trailer section is too large, or has too many fields.
     HeadTooLarge,
-    /// The handler ended without a reply.
-    HandlerFailed,
     /// `CONNECT` asks for a tunnel, which only a proxy has.
     TunnelUnsupported,
     /// The body is wrapped in a transfer coding other than `chunked`.
@@ -43,7 +41,6 @@ impl Refusal {
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
             Self::HeadTooLarge => 431,
-            Self::HandlerFailed => 500,
             // 405 would promise an Allow list under which the same target takes other methods; an authority takes none.
             Self::TunnelUnsupported | Self::UnknownTransferCoding => 501,
             Self::Shed | Self::Unhealthy | Self::Draining => 503,
@@ -65,9 +62,6 @@ impl Refusal {
             Self::HeadTooLarge => {
                 "The header or trailer section is too large: send fewer or shorter fields.\n"
             }
-            Self::HandlerFailed => {
-                "The server failed to handle the request: report it if it happens again.\n"
-            }
             Self::TunnelUnsupported => {
                 "This is not a proxy: send the request to the server it is meant for.\n"
             }
@@ -87,10 +81,7 @@ impl Refusal {
     /// True where the end of this request, hence the start of the next, is unknown or may never arrive, and while
     /// draining. Otherwise the request's framing is known and the connection can carry on once its body has been read.
     pub(crate) fn must_close(self) -> bool {
-        !matches!(
-            self,
-            Self::HandlerFailed | Self::Shed | Self::Unhealthy | Self::HandlerTooSlow
-        )
+        !matches!(self, Self::Shed | Self::Unhealthy | Self::HandlerTooSlow)
     }
 
     /// Whether the client, rather than the server's state, is the reason.
@@ -108,7 +99,7 @@ mod tests {
     use super::Refusal;
 
     /// Refusal, status, closes, client's fault.
-    const ALL: [(Refusal, u16, bool, bool); 14] = [
+    const ALL: [(Refusal, u16, bool, bool); 13] = [
         (
             Refusal::Malformed("Send one Host field.\n"),
             400,
@@ -120,7 +111,6 @@ mod tests {
         (Refusal::TargetTooLong, 414, true, true),
         (Refusal::ExpectationFailed, 417, true, true),
         (Refusal::HeadTooLarge, 431, true, true),
-        (Refusal::HandlerFailed, 500, false, false),
         (Refusal::TunnelUnsupported, 501, true, true),
         (Refusal::UnknownTransferCoding, 501, true, true),
         (Refusal::Shed, 503, false, false),

@@ -4,36 +4,37 @@
 //! compare-and-exchange on its stage decides, so that a request is answered exactly once:
 //!
 //! ```text
-//!             worker takes it          worker has the reply
-//!   Waiting ───────────────▶ Running ───────────────▶ Replying ◀────▶ Resuming
-//!      │                        │                                        │
-//!      └────────────────────────┴──▶ Abandoned ◀─────────────────────────┘
-//!                            (504, shed, or the client has gone)
+//!            begins           reply at hand
+//!   Waiting ───────▶ Running ──────────────▶ Replying
+//!      │                │  │ a part at hand      ▲
+//!      │                │  └──────▶ Streaming ───┘ the end at hand
+//!      ▼                ▼               ▼
+//!      └──────────▶ Abandoned ◀─────────┘
+//!       (refused, 504, cut, or the client has gone)
 //! ```
+//!
+//! Whoever moves it to `Replying` or `Abandoned` also counts it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use crate::server::event_loop::connection::Incoming;
-use crate::server::response::Stream;
-
 /// Where an exchange stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Stage {
-    /// Handed over; no worker has it yet.
+    /// No worker has begun it.
     Waiting,
-    /// A worker runs the handler.
+    /// A worker runs the handler, or waits for the first byte of its reply. Nothing has been sent.
     Running,
-    /// A worker owns the client's socket until it says "done".
+    /// A part of the reply is out; the next part is made, or waits for the client.
+    Streaming,
+    /// All that is left of the reply is at hand and is being sent: that waits for nobody.
     Replying,
-    /// The client has read what came before; a worker is to go on with the reply.
-    Resuming,
-    /// The frontend has answered it, or nobody is left to answer.
+    /// The event loop has answered it, or nobody is left to answer.
     Abandoned,
 }
 
@@ -57,7 +58,7 @@ impl ReplyRules {
     };
 }
 
-/// The place of a client in the frontend: a slot, and which of the slot's clients in turn.
+/// The place of a client in the event loop: a slot, and which of the slot's clients in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClientKey {
     pub(crate) slot: u32,
@@ -69,54 +70,36 @@ pub(crate) struct ClientKey {
 pub(crate) struct Origin {
     pub(crate) client: ClientKey,
     pub(crate) peer: SocketAddr,
-    /// The client's socket: the frontend reads it; whoever holds the reply writes to it.
+    /// The client's socket: the event loop reads it; whoever holds the reply writes to it.
     pub(crate) socket: Arc<TcpStream>,
     pub(crate) rules: ReplyRules,
 }
 
-/// How a request was let in.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Admitted {
-    /// When it was whole.
-    pub(crate) at: Instant,
-    /// The gate's epoch then.
-    pub(crate) epoch: u64,
-    /// Whether the gate's half-open state lives on its outcome.
-    pub(crate) probe: bool,
-}
-
-/// One request in flight, shared by the frontend and the worker that has it.
+/// One request in flight, shared by the event loop and the worker that has it.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) origin: Origin,
-    pub(crate) admitted: Admitted,
+    /// When it was whole, and let in.
+    pub(crate) admitted: Instant,
     /// When the client gets 504 instead.
     pub(crate) deadline: Instant,
     stage: AtomicU8,
-    /// The client has sent more already, or has ended: the frontend waits for this exchange's end.
+    /// The reply's status, from the stage [`Streaming`](Stage::Streaming) on.
+    status: AtomicU16,
+    /// The client has sent more already, or has ended: the event loop waits for this exchange's end.
     awaited: AtomicBool,
-    /// What came, until a worker takes it.
-    request: Mutex<Option<Box<Incoming>>>,
-    /// A reply whose rest waits for the client to read.
-    parked: Mutex<Option<Stream>>,
 }
 
 impl Exchange {
     /// A request that is whole and admitted.
-    pub(crate) fn new(
-        origin: Origin,
-        admitted: Admitted,
-        deadline: Instant,
-        request: Box<Incoming>,
-    ) -> Self {
+    pub(crate) fn new(origin: Origin, admitted: Instant, deadline: Instant) -> Self {
         Self {
             origin,
             admitted,
             deadline,
             stage: AtomicU8::new(Stage::Waiting as u8),
+            status: AtomicU16::new(0),
             awaited: AtomicBool::new(false),
-            request: Mutex::new(Some(request)),
-            parked: Mutex::new(None),
         }
     }
 
@@ -127,34 +110,30 @@ impl Exchange {
             .is_ok()
     }
 
+    /// Moves on to [`Streaming`](Stage::Streaming) with a reply of that status.
+    pub(crate) fn begin_stream(&self, status: u16) -> bool {
+        self.status.store(status, Ordering::Relaxed);
+        self.advance(Stage::Running, Stage::Streaming)
+    }
+
+    /// The status of the reply of which a part is out.
+    pub(crate) fn status(&self) -> u16 {
+        self.status.load(Ordering::Relaxed)
+    }
+
     /// Whether it stands at `stage` now.
     pub(crate) fn is(&self, stage: Stage) -> bool {
         self.stage.load(Ordering::Acquire) == stage as u8
     }
 
-    /// Notes that the frontend waits for the end of this exchange.
+    /// Notes that the event loop waits for the end of this exchange.
     pub(crate) fn set_awaited(&self) {
         self.awaited.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the frontend waits for the end of this exchange.
+    /// Whether the event loop waits for the end of this exchange.
     pub(crate) fn is_awaited(&self) -> bool {
         self.awaited.load(Ordering::SeqCst)
-    }
-
-    /// What came, once.
-    pub(crate) fn take_request(&self) -> Option<Box<Incoming>> {
-        lock(&self.request).take()
-    }
-
-    /// Sets the rest of a reply aside until the client has read what came before.
-    pub(crate) fn park(&self, stream: Stream) {
-        *lock(&self.parked) = Some(stream);
-    }
-
-    /// The rest of a reply, if one is set aside.
-    pub(crate) fn unpark(&self) -> Option<Stream> {
-        lock(&self.parked).take()
     }
 }
 

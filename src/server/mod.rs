@@ -3,6 +3,7 @@
 pub(crate) mod event_loop;
 pub(crate) mod exchange;
 pub(crate) mod handler;
+pub(crate) mod jobs;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod roster;
@@ -14,8 +15,8 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,18 +31,16 @@ use crate::random::{self, Random};
 use crate::report::Paths;
 use crate::server::event_loop::doors::Door;
 use crate::server::event_loop::drain::LAST_WORDS;
-use crate::server::event_loop::intake::{Intake, PrivateSocket};
+use crate::server::event_loop::intake::Carrier;
 use crate::server::event_loop::wake::{self, Message};
-use crate::server::event_loop::{Frontend, Parts, WAKER, places};
+use crate::server::event_loop::{Frontend, Parts, WAKER};
 use crate::server::handler::Handler;
+use crate::server::jobs::Jobs;
 use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 use crate::server::systemd::Manager;
-use crate::server::workers::{Handover, Shared};
+use crate::server::workers::Shared;
 use crate::settings::{self, Config, Details, GateMode};
-
-/// How long a start may wait for the stream to the workers.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sets a server up. One method for each option of the binary, under its name; see [`Config`] for units, defaults and
 /// bounds.
@@ -282,7 +281,9 @@ pub struct Server {
 /// The threads, in the order in which they have to end.
 struct Running {
     shared: Arc<Shared>,
-    frontend: JoinHandle<usize>,
+    event_loop: JoinHandle<io::Result<usize>>,
+    /// Disconnected when the event loop has ended.
+    event_loop_ended: Receiver<()>,
     workers: Vec<JoinHandle<()>>,
     /// Disconnected when every worker has ended.
     workers_ended: Receiver<()>,
@@ -293,7 +294,6 @@ struct Running {
     checks_ended: Receiver<()>,
     /// Dropping it ends the reset thread and that of the checks.
     stop_background: Sender<()>,
-    private: PrivateSocket,
 }
 
 /// Binds the first of a name's addresses that can be bound.
@@ -362,31 +362,27 @@ impl Server {
             .iter()
             .map(|check| Watched::new(&check.name, check.settings.clone(), now, &mut random));
         let health = Arc::new(Health::new(config, trips, now).watching(watched));
-        let (private, listener) = PrivateSocket::bind()?;
-        let server = tiny_http::Server::from_listener(listener, None)
-            .map_err(|error| system("the request queue")(io::Error::other(error)))?;
+        let (carrier, stream) = Carrier::open()?;
         let poll = Poll::new().map_err(system("the event queue"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("the event queue"))?;
         let (sender, inbox) = wake::channel(waker);
         let shared = Arc::new(Shared {
-            server,
+            carrier: Mutex::new(carrier),
             handler,
             health: health.clone(),
-            handover: Handover::new(places(config.workers)),
+            jobs: Arc::new(Jobs::default()),
             roster: Roster::new(config.workers),
             spin: Spin::new(),
-            frontend: sender,
+            event_loop: sender,
             closing: AtomicBool::new(false),
         });
-        let (ready, started) = crossbeam_channel::bounded(1);
         let parts = Parts {
             poll,
             inbox,
             shared: shared.clone(),
             listeners,
-            intake: Intake::new(private.path(), Instant::now()),
+            stream,
             paths,
-            ready,
         };
         let frontend = Frontend::new(parts, config).map_err(system("the event queue"))?;
 
@@ -400,10 +396,14 @@ impl Server {
             .then(|| runner::spawn(health.clone(), checks, background_stopped, check_alive))
             .transpose()
             .map_err(system("the thread of the checks"))?;
-        let frontend = std::thread::Builder::new()
+        let (event_loop_alive, event_loop_ended) = crossbeam_channel::bounded(0);
+        let event_loop = std::thread::Builder::new()
             .name("plimsoll-front".into())
-            .spawn(move || frontend.run())
-            .map_err(system("the frontend's thread"))?;
+            .spawn(move || {
+                let _alive = event_loop_alive;
+                frontend.run()
+            })
+            .map_err(system("the event loop's thread"))?;
         let mut server = Self {
             addresses,
             admin,
@@ -412,14 +412,14 @@ impl Server {
             health,
             running: Some(Box::new(Running {
                 shared: shared.clone(),
-                frontend,
+                event_loop,
+                event_loop_ended,
                 workers: Vec::new(),
                 workers_ended,
                 reset,
                 checks,
                 checks_ended,
                 stop_background,
-                private,
             })),
         };
         // From here on an error drops the server, which ends what has been started.
@@ -431,10 +431,6 @@ impl Server {
             }
         }
         drop((worker_alive, shared));
-        started.recv_timeout(START_TIMEOUT).map_err(|_| {
-            let late = io::Error::from(io::ErrorKind::TimedOut);
-            system("the stream to the workers")(late)
-        })?;
         for address in &server.addresses {
             log::info!("listening on http://{address}");
         }
@@ -497,7 +493,7 @@ impl Server {
     /// and left as it is.
     ///
     /// # Errors
-    /// As [`shutdown`](Self::shutdown); and [`Error::Signals`] when the handlers can't be installed, as when somebody
+    /// As [`shutdown`](Self::shutdown); [`Error::EventLoop`] as soon as the event loop has failed; and [`Error::Signals`] when the handlers can't be installed, as when somebody
     /// else has done so: the server stops then.
     pub fn run_until_signal(mut self) -> Result<(), Error> {
         let (sender, signals) = crossbeam_channel::bounded(1);
@@ -511,13 +507,21 @@ impl Server {
             let _ = sender.try_send(());
         })
         .map_err(Error::Signals)?;
-        let manager = Manager::from_env();
-        if let (Some(mut manager), Some(running)) = (manager, &self.running) {
-            manager.watch(&signals, &running.shared.frontend, &self.health);
-            manager.stopping(self.drain + LAST_WORDS + JOIN_GRACE);
-        } else {
-            // The handler keeps its end for ever, so this is a signal.
-            let _ = signals.recv();
+        if let Some(running) = &self.running {
+            let ended = &running.event_loop_ended;
+            if let Some(mut manager) = Manager::from_env() {
+                let event_loop = &running.shared.event_loop;
+                manager.watch(&signals, ended, event_loop, &self.health);
+                manager.stopping(self.drain + LAST_WORDS + JOIN_GRACE);
+            } else {
+                crossbeam_channel::select! {
+                    recv(signals) -> _ => {}
+                    recv(ended) -> _ => {}
+                }
+            }
+            if running.event_loop.is_finished() {
+                return self.stop(Duration::ZERO);
+            }
         }
         log::info!(
             "draining for up to {:?}; a second signal stops at once",
@@ -531,18 +535,15 @@ impl Server {
             return Ok(());
         };
         let running = *running;
-        let until = Instant::now() + drain;
-        running.shared.frontend.send(Message::Drain { until });
-        let cut = running.frontend.join().unwrap_or_else(|_| {
-            log::error!("the frontend's thread panicked");
-            0
-        });
+        let now = Instant::now();
+        let until = now.checked_add(drain).unwrap_or(now + LONGEST_DRAIN);
+        running.shared.event_loop.send(Message::Drain { until });
+        let ended = match running.event_loop.join() {
+            Ok(ended) => ended.map_err(|error| error.to_string()),
+            Err(panic) => Err(format!("it panicked: {}", workers::panic_text(&*panic))),
+        };
         drop(running.stop_background);
-        running.shared.closing.store(true, Ordering::Release);
-        for _ in &running.workers {
-            running.shared.server.unblock();
-        }
-        running.shared.roster.close();
+        running.shared.close(running.workers.len());
         // A handler or a check that hangs can't be ended; its thread is left to it.
         let checks_grace = Instant::now() + JOIN_GRACE;
         let grace = until.max(checks_grace);
@@ -567,16 +568,16 @@ impl Server {
         if running.reset.join().is_err() {
             log::error!("the reset thread panicked");
         }
-        // tiny_http wakes its accept thread through the socket, so that has to go last.
-        drop(running.shared);
-        drop(running.private);
-        if cut > 0 {
-            Err(Error::Cut(cut))
-        } else {
-            Ok(())
+        match ended {
+            Ok(0) => Ok(()),
+            Ok(cut) => Err(Error::Cut(cut)),
+            Err(why) => Err(Error::EventLoop(why)),
         }
     }
 }
+
+/// The longest drain: a longer one is taken for this.
+const LONGEST_DRAIN: Duration = Duration::from_hours(365 * 24);
 
 /// How long a stop waits for handlers that run on beyond the drain, and for checks.
 const JOIN_GRACE: Duration = Duration::from_millis(500);
@@ -600,6 +601,8 @@ impl fmt::Debug for Server {
 
 #[cfg(test)]
 mod tests {
+    use super::event_loop::intake::carried_number;
+    use super::exchange::lock;
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpStream;
@@ -628,9 +631,9 @@ mod tests {
         }
     }
 
-    /// What a broken stream holds is answered 500, what workers hold is not touched, and the stream comes back.
+    /// What is on its way when the stream breaks is served through the next one.
     #[test]
-    fn a_broken_stream_fails_its_exchanges_and_is_opened_again() {
+    fn a_broken_stream_is_made_anew_and_loses_nothing() {
         let (release, released) = crossbeam_channel::bounded::<()>(0);
         let server = Server::builder()
             .listen("127.0.0.1:0")
@@ -651,26 +654,74 @@ mod tests {
         await_that("both workers busy", || {
             server.health().snapshot().workers_busy == 2
         });
-        let lost: Vec<_> = (0..4).map(|_| send(address, "/")).collect();
-        await_that("all handed over", || {
-            server.health().snapshot().in_flight == 6
+        let on_the_way: Vec<_> = (0..4).map(|_| send(address, "/")).collect();
+        await_that("all wait for a worker", || {
+            let now = server.health().snapshot();
+            now.in_flight + now.queue == 6
         });
 
         let running = server.running.as_ref().unwrap();
-        running.shared.frontend.send(Message::Sabotage);
-        for client in lost {
-            let reply = reply(client);
-            assert!(reply.starts_with("HTTP/1.1 500 "), "{reply}");
-        }
+        running.shared.event_loop.send(Message::BreakStream);
+        await_that("it is seen to be broken", || {
+            server.health().snapshot().totals.stream_failures == 1
+        });
         drop(release);
-        for client in held {
+        for client in held.into_iter().chain(on_the_way) {
             assert!(reply(client).ends_with("served"));
         }
-        await_that("served again", || {
-            reply(send(address, "/")).ends_with("served")
+        assert!(reply(send(address, "/")).ends_with("served"));
+        await_that("it is known to be whole", || {
+            server.health().snapshot().intake_down.is_none()
         });
         assert_eq!(server.health().snapshot().totals.stream_failures, 1);
         server.shutdown(PATIENCE).unwrap();
+    }
+
+    /// Without a client of its own that anybody waits for: whoever asks `/readyz` would keep all traffic away.
+    #[test]
+    fn a_stream_that_was_made_anew_is_known_to_be_whole_without_traffic() {
+        let server = Server::builder().listen("127.0.0.1:0").start().unwrap();
+        let running = server.running.as_ref().unwrap();
+        for failures in 1..=3 {
+            running.shared.event_loop.send(Message::BreakStream);
+            await_that("it is made anew", || {
+                let now = server.health().snapshot();
+                now.totals.stream_failures == failures && now.intake_down.is_none()
+            });
+        }
+        server.shutdown(PATIENCE).unwrap();
+    }
+
+    /// Nobody noticed that the event loop had ended: the process stayed, and served nobody.
+    #[test]
+    fn the_end_of_the_event_loop_ends_the_server_with_an_error() {
+        let server = Server::builder().listen("127.0.0.1:0").start().unwrap();
+        let running = server.running.as_ref().unwrap();
+        let ended = running.event_loop_ended.clone();
+        running.shared.event_loop.send(Message::Panic);
+        assert!(
+            ended
+                .recv_timeout(PATIENCE)
+                .is_err_and(|it| it.is_disconnected())
+        );
+        let error = server.shutdown(PATIENCE).unwrap_err();
+        assert!(
+            matches!(&error, Error::EventLoop(why) if why.contains("as the test asked")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_drain_without_end_is_no_panic() {
+        let server = Server::builder().listen("127.0.0.1:0").start().unwrap();
+        let shared = server.running.as_ref().unwrap().shared.clone();
+        let stopped = std::thread::spawn(move || server.shutdown(Duration::MAX));
+        await_that("it drains", || shared.health.snapshot().draining);
+        // Only a shorter drain ends one that long.
+        shared.event_loop.send(Message::Drain {
+            until: Instant::now(),
+        });
+        stopped.join().unwrap().unwrap();
     }
 
     /// A worker may be held up by the first of the jobs that came through together, while another one waits for
@@ -690,15 +741,20 @@ mod tests {
         loop {
             assert!(Instant::now() < end, "the worker is always quicker");
             await_that("the worker waits", || shared.roster.is_listening());
-            let taken = shared.handover.taken();
+            let begun = shared.jobs.begun();
             let client = send(address, "/");
             // This thread is the worker that is held up, if it is quicker than the other.
             let mut request = None;
+            let carrier = lock(&shared.carrier).clone();
             await_that("the request comes through", || {
-                request = shared.server.try_recv().unwrap();
-                request.is_some() || shared.handover.taken() > taken
+                request = carrier.server.try_recv().unwrap();
+                request.is_some() || shared.jobs.begun() > begun
             });
-            let held_up = request.map(|request| shared.handover.open(request));
+            let held_up = request.map(|request| {
+                let number = carried_number(request.url()).unwrap();
+                shared.jobs.come_through(number);
+                request.into_writer()
+            });
             assert!(reply(client).ends_with("served"));
             if held_up.is_some() {
                 return;

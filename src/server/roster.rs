@@ -13,9 +13,8 @@
 //!   └──────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A worker that listens looks around for a moment before it blocks, while requests come briskly and few are under way:
-//! then the next one is often some microseconds away, and nobody else needs the processor. One worker at most, and only
-//! then: more take the processor from those that make the next request ready.
+//! The one that begins to listen while nobody else does looks around for a moment before it blocks, since the next
+//! request is often some microseconds away. More of them would take the processor from those that make it ready.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -33,8 +32,6 @@ pub(crate) struct Roster {
     awake: AtomicUsize,
     /// How many listen.
     listening: AtomicUsize,
-    /// Whether the next request is expected in a moment.
-    soon: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -63,18 +60,12 @@ impl Roster {
             }),
             awake: AtomicUsize::new(workers),
             listening: AtomicUsize::new(0),
-            soon: AtomicBool::new(false),
         }
     }
 
     /// How many workers are awake: they work, or listen for the next request.
     pub(crate) fn awake(&self) -> usize {
         self.awake.load(Ordering::Relaxed)
-    }
-
-    /// Notes whether the next request is expected in a moment, and nobody else needs the processor until then.
-    pub(crate) fn expect_soon(&self, soon: bool) {
-        self.soon.store(soon, Ordering::Relaxed);
     }
 
     /// Takes that a worker has nothing to do: returns when it is to listen. While another one listens, that is when it
@@ -171,7 +162,7 @@ pub(crate) struct Listening<'a> {
 impl Listening<'_> {
     /// Whether it pays to look for the next request before blocking.
     pub(crate) fn may_spin(&self) -> bool {
-        self.alone && self.roster.soon.load(Ordering::Relaxed)
+        self.alone
     }
 }
 
@@ -200,7 +191,6 @@ mod tests {
     #[test]
     fn the_first_to_have_nothing_to_do_listens_and_the_others_rest_until_they_are_called() {
         let roster = Roster::new(3);
-        roster.expect_soon(true);
         let first = roster.listen(0);
         assert!(first.may_spin());
         thread::scope(|scope| {
@@ -239,15 +229,6 @@ mod tests {
             let late = scope.spawn(|| drop(roster.listen(2)));
             await_that("it does not rest", || late.is_finished());
         });
-    }
-
-    #[test]
-    fn whoever_listens_looks_around_while_the_next_request_is_expected() {
-        let roster = Roster::new(1);
-        roster.expect_soon(false);
-        assert!(!roster.listen(0).may_spin());
-        roster.expect_soon(true);
-        assert!(roster.listen(0).may_spin());
     }
 
     #[test]

@@ -91,14 +91,20 @@ impl Manager {
         sent.is_ok()
     }
 
-    /// Tells what there is to tell until a signal comes.
-    pub(crate) fn watch(&mut self, signals: &Receiver<()>, frontend: &Sender, health: &Health) {
+    /// Tells what there is to tell until a signal comes, or the event loop has ended.
+    pub(crate) fn watch(
+        &mut self,
+        signals: &Receiver<()>,
+        ended: &Receiver<()>,
+        event_loop: &Sender,
+        health: &Health,
+    ) {
         // One ping is under way at a time, and this end outlives it: the channel never fills, and never closes.
         let (answer, answers) = crossbeam_channel::bounded(1);
         let mut watch = Watch::new(self.watchdog, Instant::now());
         loop {
             if watch.poll_ping(Instant::now()) {
-                frontend.send(Message::Ping(answer.clone()));
+                event_loop.send(Message::Ping(answer.clone()));
             }
             let now = Instant::now();
             if let Some(message) = watch.poll_message(&health.snapshot(), now) {
@@ -107,6 +113,7 @@ impl Manager {
             }
             crossbeam_channel::select! {
                 recv(signals) -> _ => return,
+                recv(ended) -> _ => return,
                 recv(answers) -> _ => watch.handle_answer(),
                 default(watch.next_timeout().saturating_duration_since(now)) => {}
             }

@@ -1,146 +1,115 @@
 //! The fixed pool: each worker pulls a request from tiny_http, runs the handler, and writes the reply straight to the
-//! client's socket. What the socket does not take at once goes back to the frontend, so that a slow reader never
+//! client's socket. What the socket does not take at once goes back to the event loop, so that a slow reader never
 //! holds a worker.
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
-use crate::health::{Health, Outcome, bump};
-use crate::server::event_loop::connection::{After, Piece};
-use crate::server::event_loop::intake::{GREETING, carried_ids, greeted};
+use crate::health::{Health, Outcome, Permit, bump};
+use crate::server::event_loop::connection::{Incoming, Piece};
+use crate::server::event_loop::intake::{Carrier, carried_number};
 use crate::server::event_loop::wake::{Message, Sender};
 use crate::server::exchange::{Exchange, Stage, lock};
 use crate::server::handler::Handler;
+use crate::server::jobs::{Job, Jobs};
 use crate::server::request::Request;
 use crate::server::response::{DateCache, Payload, Progress, Response, Stream};
 use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 
-/// What the workers and the frontend share.
+/// What the workers and the event loop share.
 pub(crate) struct Shared {
-    pub(crate) server: tiny_http::Server,
+    /// Where workers pull from: another one once the stream into it has broken.
+    pub(crate) carrier: Mutex<Arc<Carrier>>,
     pub(crate) handler: Box<dyn Handler>,
     pub(crate) health: Arc<Health>,
-    pub(crate) handover: Handover,
+    pub(crate) jobs: Arc<Jobs>,
     pub(crate) roster: Roster,
     pub(crate) spin: Spin,
-    pub(crate) frontend: Sender,
+    pub(crate) event_loop: Sender,
     pub(crate) closing: AtomicBool,
 }
 
-/// Exchanges on their way through tiny_http.
-///
-/// Each has a place in a table and an id that names the place and never comes again, so that a head which is left over
-/// from a broken stream finds nothing, and never another client's exchange.
-#[derive(Debug)]
-pub(crate) struct Handover {
-    places: Box<[Mutex<Option<Entry>>]>,
-    /// How many have been taken.
-    taken: AtomicU64,
-    /// Ids that came through together: whoever is free begins the next, whichever worker pulled their request.
-    through: Mutex<VecDeque<u64>>,
-}
-
-/// An exchange under its id.
-type Entry = (u64, Arc<Exchange>);
-
-/// The bits of an id that name the place.
-const PLACE_BITS: u32 = 16;
-
-impl Handover {
-    pub(crate) fn new(places: usize) -> Self {
-        debug_assert!(places <= 1 << PLACE_BITS);
-        let places = (0..places).map(|_| Mutex::new(None)).collect();
-        Self {
-            places,
-            taken: AtomicU64::new(0),
-            through: Mutex::default(),
-        }
+impl Shared {
+    fn carrier(&self) -> Arc<Carrier> {
+        lock(&self.carrier).clone()
     }
 
-    /// The id of the `count`-th exchange, at that place.
-    pub(crate) fn id(count: u64, place: usize) -> u64 {
-        (count << PLACE_BITS | place as u64) & !GREETING
+    /// Whether workers pull from that one now.
+    pub(crate) fn is_current(&self, carrier: &Arc<Carrier>) -> bool {
+        Arc::ptr_eq(&lock(&self.carrier), carrier)
     }
 
-    /// Puts an exchange at the place that its id names.
-    pub(crate) fn put(&self, id: u64, exchange: Arc<Exchange>) {
-        if let Some(place) = self.places.get(Self::place(id)) {
-            *lock(place) = Some((id, exchange));
-        }
+    /// Has the workers pull from another server from now on.
+    pub(crate) fn replace_carrier(&self, carrier: Arc<Carrier>, workers: usize) {
+        let old = std::mem::replace(&mut *lock(&self.carrier), carrier);
+        unblock(&old, workers);
     }
 
-    /// Takes the exchange of that id, once.
-    pub(crate) fn take(&self, id: u64) -> Option<Arc<Exchange>> {
-        let mut place = lock(self.places.get(Self::place(id))?);
-        let (_, exchange) = place.take_if(|(holder, _)| *holder == id)?;
-        drop(place);
-        self.taken.fetch_add(1, Ordering::Relaxed);
-        Some(exchange)
+    /// Has every worker end once it is done with its job.
+    pub(crate) fn close(&self, workers: usize) {
+        self.closing.store(true, Ordering::Release);
+        unblock(&self.carrier(), workers);
+        self.roster.close();
     }
 
-    /// How many have been taken since the start.
-    pub(crate) fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    /// Takes the ids out of a request that came through.
-    pub(crate) fn open(&self, request: tiny_http::Request) {
-        lock(&self.through).extend(carried_ids(request.url()));
-        // A request dropped with its writer answers 500 up the stream; without, it is silent.
-        drop(request.into_writer());
-    }
-
-    /// The next id that has come through and that nobody has begun.
-    fn next(&self) -> Option<u64> {
-        lock(&self.through).pop_front()
-    }
-
-    /// Whether any such id is left.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !lock(&self.through).is_empty()
-    }
-
-    /// The place that an id names.
-    pub(crate) fn place(id: u64) -> usize {
-        (id & ((1 << PLACE_BITS) - 1)) as usize
+    /// Wakes a worker that waits for requests.
+    pub(crate) fn nudge(&self) {
+        self.carrier().server.unblock();
     }
 }
 
-/// A worker's word that it is done with an exchange.
+/// Wakes all workers that wait for requests. A worker may take two of these calls, as it looks before it waits.
+fn unblock(carrier: &Carrier, workers: usize) {
+    for _ in 0..2 * workers {
+        carrier.server.unblock();
+    }
+}
+
+/// A worker's word that it is done with a job.
 #[derive(Debug)]
 pub(crate) struct Done {
-    /// The place in the hand-over table, free again.
-    pub(crate) place: usize,
     /// When.
     pub(crate) at: Instant,
-    pub(crate) exchange: Arc<Exchange>,
+    /// `None` when the job was not about one.
+    pub(crate) exchange: Option<Arc<Exchange>>,
     pub(crate) result: Ended,
 }
 
 impl Done {
     /// Whether nothing is left to do but to wait for the client's next request.
     pub(crate) fn is_settled(&self) -> bool {
-        matches!(&self.result, Ended::Replied { rest, after: After::Keep } if rest.is_empty())
+        matches!(&self.result, Ended::Replied { rest, then: Then::Keep } if rest.is_empty())
     }
 }
 
-/// What became of an exchange.
+/// What became of a job.
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// A reply: what the socket has not taken yet, and what comes then.
-    Replied { rest: Vec<Piece>, after: After },
+    Replied { rest: Vec<Piece>, then: Then },
     /// The reply can't be made whole: the connection must be cut.
     Broken,
-    /// It was abandoned, and nothing was written.
+    /// Nothing is left to do: it was abandoned, or was no request.
     Dropped,
+}
+
+/// What comes after the part of a reply that was sent.
+#[derive(Debug)]
+pub(crate) enum Then {
+    /// The next request.
+    Keep,
+    /// The connection closes.
+    Close,
+    /// The rest of the reply, from a worker, once the client has read what came before.
+    More(Stream),
 }
 
 /// Starts worker number `index`, which holds `alive` for as long as it runs.
@@ -177,25 +146,26 @@ const COPY_UP_TO: usize = 16 * 1024;
 /// reply makes progress, and other requests have their turn.
 const STREAM_TURN: Duration = Duration::from_millis(20);
 
+/// How long a worker waits for a request at a time, so that a wake-up which another one took away is missed for no
+/// longer.
+const LISTEN: Duration = Duration::from_secs(1);
+
 /// A worker's buffer keeps no more than this between requests.
 const KEEP_BUFFER: usize = 64 * 1024;
 
 impl Worker {
     fn run(&mut self) {
         while !self.is_closing() {
-            match self.next() {
-                Ok(Some(id)) => self.take(id),
-                Ok(None) => {}
-                // How tiny_http says that it was told to wake up; or that its accept thread has failed, after which
-                // the open streams go on.
-                Err(error) if self.is_closing() => {
-                    log::trace!("worker {} stops: {error}", self.index);
-                }
-                Err(error) => log::error!("no further streams to the workers: {error}"),
+            if let Some(job) = self.next() {
+                self.take(job);
             }
             if self.buffer.capacity() > KEEP_BUFFER {
                 self.buffer = Vec::new();
             }
+        }
+        // What the event loop has left for the workers to drop.
+        while let Some(job) = self.shared.jobs.next() {
+            self.discard(job);
         }
     }
 
@@ -203,20 +173,19 @@ impl Worker {
         self.shared.closing.load(Ordering::Acquire)
     }
 
-    /// The next id: at once if there is one, else when a request comes. `None` when that carried nothing to do, or the
-    /// server is stopping.
-    fn next(&self) -> io::Result<Option<u64>> {
-        if let Some(id) = self.at_hand()? {
-            return Ok(Some(id));
+    /// The next job: at once if there is one, else when a request comes. `None` when it is worth looking anew.
+    fn next(&self) -> Option<Job> {
+        let carrier = self.shared.carrier();
+        if let Some(job) = self.at_hand(&carrier) {
+            return Some(job);
         }
         let listening = self.shared.roster.listen(self.index);
         let look = || {
             // First, since to look takes away what tells a worker that blocks of the end.
             if self.is_closing() {
-                return Some(Ok(None));
+                return Some(None);
             }
-            let found = self.at_hand();
-            (!matches!(found, Ok(None))).then_some(found)
+            self.at_hand(&carrier).map(Some)
         };
         let found = if listening.may_spin() {
             self.shared.spin.look_around(look)
@@ -226,58 +195,81 @@ impl Worker {
         if let Some(found) = found {
             return found;
         }
-        let request = self.shared.server.recv()?;
-        drop(listening);
-        self.shared.handover.open(request);
-        Ok(self.shared.handover.next())
+        match carrier.server.recv_timeout(LISTEN) {
+            Ok(Some(request)) => self.open(request),
+            Ok(None) => {}
+            Err(error) => self.carrier_failed(&carrier, error),
+        }
+        self.shared.jobs.next()
     }
 
-    /// The next id that is here already.
-    fn at_hand(&self) -> io::Result<Option<u64>> {
-        let handover = &self.shared.handover;
-        if let Some(id) = handover.next() {
-            return Ok(Some(id));
+    /// The next job that is here already.
+    fn at_hand(&self, carrier: &Arc<Carrier>) -> Option<Job> {
+        if let Some(job) = self.shared.jobs.next() {
+            return Some(job);
         }
-        if let Some(request) = self.shared.server.try_recv()? {
-            handover.open(request);
+        match carrier.server.try_recv() {
+            Ok(Some(request)) => self.open(request),
+            Ok(None) => {}
+            Err(error) => self.carrier_failed(carrier, error),
         }
-        Ok(handover.next())
+        self.shared.jobs.next()
     }
 
-    fn take(&mut self, id: u64) {
-        if let Some(attempt) = greeted(id) {
-            self.shared.frontend.send(Message::Greeting { attempt });
-            return;
+    /// Takes what a request that came through announces.
+    fn open(&self, request: tiny_http::Request) {
+        if let Some(number) = carried_number(request.url()) {
+            self.shared.jobs.come_through(number);
         }
-        let Some(exchange) = self.shared.handover.take(id) else {
-            // Its stream broke, and the frontend has answered for it.
-            return;
+        // A request dropped with its writer answers 500 up the stream; without, it is silent.
+        drop(request.into_writer());
+    }
+
+    /// Takes that tiny_http accepts no more, which it says once.
+    fn carrier_failed(&self, carrier: &Arc<Carrier>, error: io::Error) {
+        let carrier = carrier.clone();
+        let message = Message::CarrierFailed { carrier, error };
+        self.shared.event_loop.send(message);
+    }
+
+    fn take(&mut self, job: Job) {
+        let (exchange, result) = match job {
+            Job::Handle {
+                exchange,
+                request,
+                permit,
+            } => {
+                let result = self.handle(&exchange, *request, permit);
+                (Some(exchange), result)
+            }
+            Job::Resume { exchange, stream } => {
+                let result = self.resume(stream, &exchange);
+                (Some(exchange), result)
+            }
+            Job::Drop(left) => {
+                self.discard(left);
+                (None, Ended::Dropped)
+            }
         };
-        let result = self.work(&exchange);
         let in_flight = &self.shared.health.gauges.in_flight;
         in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.shared.frontend.send_done(Done {
-            place: Handover::place(id),
+        self.shared.event_loop.send_done(Done {
             at: Instant::now(),
             exchange,
             result,
         });
     }
 
-    fn work(&mut self, exchange: &Arc<Exchange>) -> Ended {
-        if let Some(stream) = exchange.unpark() {
-            return self.resume(stream, exchange);
-        }
-        let began = Instant::now();
-        let begins = exchange.advance(Stage::Waiting, Stage::Running);
-        let Some(incoming) = exchange.take_request().filter(|_| begins) else {
-            bump(&self.shared.health.counts.skipped);
-            return Ended::Dropped;
-        };
+    fn handle(&mut self, exchange: &Arc<Exchange>, request: Incoming, permit: Permit) -> Ended {
         let shared = self.shared.clone();
         let health = &shared.health;
-        health.job_begins(self.index, exchange.admitted.at, began);
-        let mut request = Request::new(*incoming, exchange.clone(), health.clone());
+        if !exchange.advance(Stage::Waiting, Stage::Running) {
+            bump(&health.counts.skipped);
+            return Ended::Dropped;
+        }
+        let began = Instant::now();
+        health.job_begins(self.index, exchange.admitted, began);
+        let mut request = Request::new(request, exchange.clone(), health.clone());
         let handled = catch_unwind(AssertUnwindSafe(|| shared.handler.handle(&mut request)));
         let response = handled.unwrap_or_else(|panic| {
             bump(&health.counts.panics);
@@ -290,27 +282,13 @@ impl Worker {
             Response::text(500, "the handler failed\n")
         });
         let status = response.status();
-        // A response may hold a reader, and dropping that is user code too.
-        let replied = catch_unwind(AssertUnwindSafe(|| {
-            if exchange.advance(Stage::Running, Stage::Replying) {
-                self.reply(response, exchange)
-            } else {
-                bump(&health.counts.late);
-                drop(response);
-                Ended::Dropped
-            }
-        }));
-        let result = replied.unwrap_or_else(|panic| {
-            bump(&health.counts.panics);
-            let what = panic_text(panic.as_ref());
-            log::error!("a reply's reader panicked while it was dropped: {what}");
-            Ended::Broken
-        });
+        let result = self.reply(response, exchange);
         let ended = Instant::now();
-        health.job_ends(self.index, exchange.admitted.epoch, began, ended);
-        if !matches!(result, Ended::Dropped) {
-            let response = ended.saturating_duration_since(exchange.admitted.at);
-            health.answered(Outcome::of(status), response);
+        health.job_ends(self.index, permit, began, ended);
+        if matches!(result, Ended::Dropped) {
+            bump(&health.counts.late);
+        } else {
+            health.responded(ended.saturating_duration_since(exchange.admitted));
         }
         log::debug!(
             "{} {} {} {status} {:?}",
@@ -322,9 +300,10 @@ impl Worker {
         result
     }
 
-    /// Writes the reply as far as the socket takes it.
+    /// Sends the reply as far as the socket takes it, and counts it once its end is at hand.
     fn reply(&mut self, response: Response, exchange: &Exchange) -> Ended {
         self.buffer.clear();
+        let status = response.status();
         let draining = self.shared.health.gauges.draining.load(Ordering::Relaxed);
         let (close, payload) = response.into_parts(
             exchange.origin.rules,
@@ -332,62 +311,56 @@ impl Worker {
             &mut self.date,
             &mut self.buffer,
         );
-        let after = if close { After::Close } else { After::Keep };
-        match payload {
-            Some(Payload::Stream(stream)) => self.stream(stream, exchange),
-            Some(Payload::Bytes(bytes)) if bytes.len() > COPY_UP_TO => {
-                let head = self.buffer.len();
-                match write_both(&exchange.origin.socket, &self.buffer, &bytes) {
-                    Ok(sent) => {
-                        let mut rest = Vec::new();
-                        if sent < head {
-                            rest.push(Piece::new(self.buffer[sent..].to_vec(), 0));
-                        }
-                        if sent < head + bytes.len() {
-                            rest.push(Piece::new(bytes, sent.saturating_sub(head)));
-                        }
-                        Ended::Replied { rest, after }
-                    }
-                    Err(error) => broken(&error),
+        let payload = match payload {
+            Some(Payload::Stream(stream)) => return self.stream(stream, exchange, status),
+            Some(Payload::Bytes(bytes)) => bytes,
+            None => Cow::default(),
+        };
+        if !exchange.advance(Stage::Running, Stage::Replying) {
+            return Ended::Dropped;
+        }
+        self.shared.health.ended(Outcome::of(status));
+        let then = if close { Then::Close } else { Then::Keep };
+        if payload.len() <= COPY_UP_TO {
+            self.buffer.extend_from_slice(&payload);
+            return match write_some(&exchange.origin.socket, &self.buffer) {
+                Ok(sent) => Ended::Replied {
+                    rest: rest_of(&self.buffer, sent),
+                    then,
+                },
+                Err(error) => broken(&error),
+            };
+        }
+        let head = self.buffer.len();
+        match write_both(&exchange.origin.socket, &self.buffer, &payload) {
+            Ok(sent) => {
+                let mut rest = Vec::new();
+                if sent < head {
+                    rest.push(Piece::new(self.buffer[sent..].to_vec(), 0));
                 }
+                if sent < head + payload.len() {
+                    rest.push(Piece::new(payload, sent.saturating_sub(head)));
+                }
+                Ended::Replied { rest, then }
             }
-            payload => {
-                if let Some(Payload::Bytes(bytes)) = payload {
-                    self.buffer.extend_from_slice(&bytes);
-                }
-                match write_some(&exchange.origin.socket, &self.buffer) {
-                    Ok(sent) => Ended::Replied {
-                        rest: rest_of(&self.buffer, sent),
-                        after,
-                    },
-                    Err(error) => broken(&error),
-                }
-            }
+            Err(error) => broken(&error),
         }
     }
 
     /// Goes on with a reply whose client has read what came before.
     fn resume(&mut self, stream: Stream, exchange: &Exchange) -> Ended {
-        // Its client may have gone meanwhile; then the reader is only dropped, here where user code belongs.
-        if !exchange.advance(Stage::Resuming, Stage::Replying) {
-            return self.drop_reader(stream);
-        }
         let now = Instant::now();
         self.shared.health.job_begins(self.index, now, now);
         self.buffer.clear();
-        let ended = self.stream(stream, exchange);
+        let ended = self.stream(stream, exchange, exchange.status());
         self.shared.health.worker_rests(self.index);
         ended
     }
 
-    /// Reads the body and writes it, until its end, until the socket is full, or until others should have a turn.
-    fn stream(&mut self, mut stream: Stream, exchange: &Exchange) -> Ended {
+    /// Reads the body and sends it behind what is in the buffer, until its end, until the socket is full, or until
+    /// others should have a turn. Until a byte has been sent, somebody else may still answer.
+    fn stream(&mut self, mut stream: Stream, exchange: &Exchange, status: u16) -> Ended {
         let began = Instant::now();
-        let after = if stream.close {
-            After::Close
-        } else {
-            After::Keep
-        };
         loop {
             let start = self.buffer.len();
             let filled = catch_unwind(AssertUnwindSafe(|| stream.fill(&mut self.buffer)));
@@ -398,6 +371,11 @@ impl Worker {
                 let what = panic_text(panic.as_ref());
                 Err(io::Error::other(format!("the reader panicked: {what}")))
             });
+            let is_last = !matches!(progress, Ok(Progress::More));
+            if !claim(exchange, status, is_last) {
+                self.discard(stream);
+                return Ended::Dropped;
+            }
             let progress = match progress {
                 Ok(progress) => progress,
                 Err(error) => {
@@ -406,16 +384,26 @@ impl Worker {
                         exchange.origin.peer
                     );
                     bump(&self.shared.health.counts.cut);
+                    self.shared.health.ended(Outcome::Failed);
                     // What came before the fault still goes out; the end that is missing tells the client.
                     drop(write_some(&exchange.origin.socket, &self.buffer));
-                    self.drop_reader(stream);
+                    self.discard(stream);
                     return Ended::Broken;
                 }
             };
+            if progress == Progress::End {
+                self.shared.health.ended(Outcome::of(status));
+            }
             let sent = match write_some(&exchange.origin.socket, &self.buffer) {
                 Ok(sent) => sent,
                 Err(error) => {
-                    self.drop_reader(stream);
+                    // Unless the event loop has noticed that before, and has counted it.
+                    if progress == Progress::More
+                        && exchange.advance(Stage::Streaming, Stage::Abandoned)
+                    {
+                        self.shared.health.ended(Outcome::of(status));
+                    }
+                    self.discard(stream);
                     return broken(&error);
                 }
             };
@@ -425,23 +413,35 @@ impl Worker {
                 continue;
             }
             let rest = rest_of(&self.buffer, sent);
-            if progress == Progress::End {
-                self.drop_reader(stream);
-                return Ended::Replied { rest, after };
-            }
-            exchange.park(stream);
-            let after = After::More;
-            return Ended::Replied { rest, after };
+            let then = match progress {
+                Progress::More => Then::More(stream),
+                Progress::End => {
+                    let close = stream.close;
+                    self.discard(stream);
+                    if close { Then::Close } else { Then::Keep }
+                }
+            };
+            return Ended::Replied { rest, then };
         }
     }
 
-    /// Drops a body's reader, which is user code and may panic.
-    fn drop_reader(&self, stream: Stream) -> Ended {
-        if catch_unwind(AssertUnwindSafe(|| drop(stream))).is_err() {
+    /// Drops what may run a user's code when it is dropped, and so may panic.
+    fn discard<T>(&self, it: T) {
+        if catch_unwind(AssertUnwindSafe(|| drop(it))).is_err() {
             bump(&self.shared.health.counts.panics);
             log::error!("a reply's reader panicked while it was dropped");
         }
-        Ended::Dropped
+    }
+}
+
+/// Claims the right to send the next part of a reply; with `is_last`, all that is left. False when somebody else has
+/// answered, or has cut it.
+fn claim(exchange: &Exchange, status: u16, is_last: bool) -> bool {
+    if is_last {
+        exchange.advance(Stage::Running, Stage::Replying)
+            || exchange.advance(Stage::Streaming, Stage::Replying)
+    } else {
+        exchange.begin_stream(status) || exchange.is(Stage::Streaming)
     }
 }
 
@@ -490,7 +490,7 @@ fn write_both(mut socket: &TcpStream, head: &[u8], body: &[u8]) -> io::Result<us
     Ok(sent + write_some(socket, &body[of_body..])?)
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

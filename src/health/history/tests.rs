@@ -221,7 +221,8 @@ fn samples_add_up_to_what_the_server_counted() {
     let health = Health::of_a_new_server(start);
     for second in 1..=3 {
         for outcome in [Outcome::Served, Outcome::Bad, Outcome::Failed] {
-            health.answered(outcome, Duration::from_millis(2));
+            health.responded(Duration::from_millis(2));
+            health.ended(outcome);
         }
         let due = health.sample(start + Duration::from_secs(second));
         assert_eq!(due, start + Duration::from_secs(second + 1));

@@ -98,7 +98,7 @@ impl Frontend {
     fn agent_line(&self, now: Instant) -> String {
         let health = &self.shared.health;
         bump(&health.counts.probed);
-        health.observe(self.has_idle_worker(), now);
+        health.observe(self.dispatcher.has_idle_worker(), now);
         self.publish(now);
         report::agent::line(&health.snapshot())
     }

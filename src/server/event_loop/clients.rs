@@ -9,6 +9,7 @@ use super::admission::Ticket;
 use super::connection::Connection;
 use super::doors::Door;
 use crate::server::exchange::{ClientKey, Exchange, ReplyRules, Stage};
+use crate::server::response::Stream;
 
 /// One client: its socket, its conversation, and its request in flight.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub(crate) struct Client {
     pub(crate) connection: Connection,
     /// The request that is being answered.
     pub(crate) exchange: Option<Arc<Exchange>>,
-    /// The rest of its reply is parked in the exchange, and no worker has it.
-    pub(crate) parked: bool,
+    /// The rest of its reply, while no worker has it. To be dropped by a worker.
+    pub(crate) parked: Option<Stream>,
     /// Its place in the queue, while it waits there.
     pub(crate) ticket: Option<Ticket>,
     pub(crate) rules: ReplyRules,
@@ -55,7 +56,7 @@ impl Client {
             details,
             connection,
             exchange: None,
-            parked: false,
+            parked: None,
             ticket: None,
             rules: ReplyRules::UNKNOWN,
             readable: true,
@@ -71,8 +72,10 @@ impl Client {
 
     /// Whether a worker writes its reply, or has written it and has yet to say so.
     pub(crate) fn is_written_to(&self) -> bool {
-        let exchange = self.exchange.as_ref();
-        !self.parked && exchange.is_some_and(|exchange| exchange.is(Stage::Replying))
+        let is_written = |exchange: &Arc<Exchange>| {
+            exchange.is(Stage::Replying) || exchange.is(Stage::Streaming)
+        };
+        self.parked.is_none() && self.exchange.as_ref().is_some_and(is_written)
     }
 }
 

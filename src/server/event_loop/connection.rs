@@ -92,6 +92,13 @@ pub(crate) enum CloseReason {
     Stopped,
 }
 
+impl CloseReason {
+    /// Whether it is the client's doing: a reply that it did not take to its end is not the service's failure.
+    pub(crate) fn is_the_clients(self) -> bool {
+        matches!(self, Self::Client | Self::Reset)
+    }
+}
+
 /// A piece of output: bytes, and how many of them have been sent.
 #[derive(Debug)]
 pub(crate) struct Piece {
@@ -287,6 +294,13 @@ impl Connection {
         if self.wants_more() {
             self.state = State::Answering;
             self.deadline = Some(now + self.limits.request_timeout);
+        }
+    }
+
+    /// Takes that the reply to an overdue request is at hand and is being sent: it has as long as any reply.
+    pub(crate) fn await_reply(&mut self, now: Instant) {
+        if matches!(self.state, State::Answering) {
+            self.deadline = Some(now + self.limits.write_timeout);
         }
     }
 

@@ -149,7 +149,7 @@ impl Frontend {
             if let Some(ticket) = client.ticket.take() {
                 // No worker has it: its client can be told to go elsewhere.
                 client.exchange = None;
-                self.admission.remove(ticket);
+                self.dispatcher.remove(ticket);
                 bump(&self.shared.health.counts.shed_drain);
                 self.refuse(slot, Refusal::Draining, None, now);
             } else if client.door == Door::Public
@@ -160,6 +160,9 @@ impl Frontend {
             self.part(slot, CloseReason::Stopped);
         }
         self.publish(now);
+        // Readers of replies are a user's code, and not this thread's to drop: neither those that are left here, nor
+        // those in what the workers are about to say.
+        self.dispatcher.leave(self.inbox);
         cut
     }
 }

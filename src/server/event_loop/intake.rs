@@ -1,23 +1,17 @@
-//! The private Unix stream into tiny_http.
+//! The way through tiny_http: a private Unix stream that the event loop writes and one of tiny_http's threads reads.
 //!
-//! It is written by the frontend alone and read by one of tiny_http's threads, which takes what is in it for requests and
-//! queues them for the workers. Each carries the ids of one or more exchanges. Nothing travels back: a byte or an end
-//! from there means that the stream is broken.
-//!
-//! One is enough, since all that tiny_http reads is ids: its thread keeps up with the frontend. A second stream cost 15 %
-//! of a request at 16 connections, for the wake-ups, and was worth nothing at 256. Short jobs that are handed over at
-//! once share a request, since each of tiny_http's costs a system call and a dozen allocations, about as much as such a
-//! job: 1.15 times the rate at 16 connections, 1.1 at 64.
-//!
-//! tiny_http's task pool counts its waiting threads late, so a connection may never be read. So the stream starts with a
-//! greeting, and is used only when a worker has received that.
+//! What goes through it are requests whose target is a number: "jobs up to this one may begin". Nothing that a client
+//! sent is in them, so none of tiny_http's faults can be triggered from outside. Jobs that are handed over at once share
+//! a request while they are short, since each costs a system call and a dozen allocations. Nothing travels back: a byte
+//! or an end from there means that the stream is broken. Then all of it, tiny_http's server included, is made anew.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,24 +19,30 @@ use mio::net::UnixStream;
 
 use crate::error::Error;
 
-/// A greeting that has not come through by then is given up, and the stream opened anew.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long after a failure the second try waits; each further one waits twice as long as the one before, up to ...
+const FIRST_RETRY: Duration = Duration::from_millis(100);
 
-/// How long after a failure the next try waits.
-const RETRY: Duration = Duration::from_millis(100);
+/// ... this.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// A directory that only this user can enter, with the socket in it; both are gone when it is dropped.
 #[derive(Debug)]
-pub(crate) struct PrivateSocket {
+struct PrivateSocket {
     directory: PathBuf,
 }
+
+/// The beginning of such a directory's name.
+const PREFIX: &str = "plimsoll-";
+
+/// A directory that is younger may belong to a process that is just starting.
+const SETTLED: Duration = Duration::from_secs(5);
 
 impl PrivateSocket {
     /// Makes the directory and binds the socket in the first place that takes both.
     ///
     /// # Errors
     /// [`Error::Intake`] with every place tried and what it said.
-    pub(crate) fn bind() -> Result<(Self, UnixListener), Error> {
+    fn bind() -> Result<(Self, UnixListener), Error> {
         Self::bind_in(places(|name| std::env::var_os(name)))
     }
 
@@ -63,23 +63,63 @@ impl PrivateSocket {
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
         let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let nanos = nanos.map_or(0, |since| since.subsec_nanos());
-        let name = format!("plimsoll-{}-{count}-{nanos:08x}", std::process::id());
+        let name = format!("{PREFIX}{}-{count}-{nanos:08x}", std::process::id());
         let directory = place.join(name);
         DirBuilder::new().mode(0o700).create(&directory)?;
         let private = Self { directory };
         let listener = UnixListener::bind(private.path())?;
+        if count == 0 {
+            private.sweep(place);
+        }
         Ok((private, listener))
     }
 
     /// Where the socket is.
-    pub(crate) fn path(&self) -> PathBuf {
+    fn path(&self) -> PathBuf {
         self.directory.join("intake")
+    }
+
+    /// Removes what killed processes of this user have left in `place`: sockets that nobody listens on, and that are not
+    /// just being made. What can't be read or removed stays.
+    fn sweep(&self, place: &Path) {
+        let Ok(user) = fs::metadata(&self.directory).map(|own| own.uid()) else {
+            return;
+        };
+        let entries = fs::read_dir(place).into_iter().flatten().flatten();
+        for entry in entries {
+            let is_named = entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(PREFIX.as_bytes());
+            let is_ours = || {
+                let metadata = fs::symlink_metadata(entry.path());
+                metadata.is_ok_and(|it| {
+                    let age = it.modified().ok().and_then(|at| at.elapsed().ok());
+                    let settled = age.is_some_and(|age| age > SETTLED);
+                    it.is_dir() && it.uid() == user && settled
+                })
+            };
+            if !is_named || !is_ours() {
+                continue;
+            }
+            let socket = entry.path().join("intake");
+            let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
+            let is_left = std::os::unix::net::UnixStream::connect(&socket).is_err_and(refused);
+            if is_left && fs::remove_file(&socket).is_ok() {
+                // Whatever else is in there is not ours to remove, and keeps the directory.
+                if let Err(error) = fs::remove_dir(entry.path()) {
+                    log::debug!("left behind {}: {error}", entry.path().display());
+                }
+            }
+        }
     }
 }
 
 impl Drop for PrivateSocket {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
+        if let Err(error) = fs::remove_dir_all(&self.directory)
+            && error.kind() != ErrorKind::NotFound
+        {
             log::warn!("left behind {}: {error}", self.directory.display());
         }
     }
@@ -94,37 +134,31 @@ fn places(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     set.chain(fixed.into_iter().map(PathBuf::from)).collect()
 }
 
-/// How a stream stands.
-#[derive(Debug)]
-enum State {
-    /// To be opened at that time.
-    Closed {
-        retry_at: Instant,
-    },
-    /// Opened and greeted; not yet known to be read.
-    Greeted {
-        socket: UnixStream,
-        since: Instant,
-    },
-    Open {
-        socket: UnixStream,
-    },
+/// tiny_http's server, as the workers pull from it. The order of the fields matters: when it is dropped, tiny_http wakes
+/// its accept thread through the socket, so that goes last.
+pub(crate) struct Carrier {
+    pub(crate) server: tiny_http::Server,
+    _private: PrivateSocket,
 }
 
-/// The stream into tiny_http, as the frontend drives it.
-#[derive(Debug)]
-pub(crate) struct Intake {
-    path: PathBuf,
-    state: State,
-    /// Whether the event loop watches for room. Not always: a Unix stream reports it with everything that is read from
-    /// it, and would wake the frontend once more for every request.
-    awaits_room: bool,
-    /// Ids to be sent. Bounded by the number of exchanges handed over at once.
-    queued: Vec<u64>,
-    /// What of them the stream has not taken yet.
-    pending: Vec<u8>,
-    /// Greetings of earlier tries must not vouch for a later one.
-    attempt: u32,
+impl Carrier {
+    /// Starts one, and connects the stream that it reads. It never has another connection.
+    ///
+    /// # Errors
+    /// [`Error::Intake`] when no directory takes the socket, or the system's refusal.
+    pub(crate) fn open() -> Result<(Arc<Self>, UnixStream), Error> {
+        let system = |what| move |source| Error::System { what, source };
+        let (private, listener) = PrivateSocket::bind()?;
+        let socket = UnixStream::connect(private.path());
+        let socket = socket.map_err(system("the stream to the workers"))?;
+        let server = tiny_http::Server::from_listener(listener, None)
+            .map_err(|error| system("the request queue")(io::Error::other(error)))?;
+        let carrier = Self {
+            server,
+            _private: private,
+        };
+        Ok((Arc::new(carrier), socket))
+    }
 }
 
 /// What the event loop does about the stream.
@@ -136,158 +170,167 @@ pub(crate) trait Register {
     fn watch_room(&mut self, socket: &mut UnixStream, on: bool) -> io::Result<()>;
 }
 
-/// A greeting's id: above every exchange's, and different at every attempt.
-pub(crate) fn greeting_id(attempt: u32) -> u64 {
-    GREETING | u64::from(attempt)
-}
-
-/// Set in the id of a greeting, and of no exchange.
-pub(crate) const GREETING: u64 = 1 << 63;
-
-/// Which attempt a greeting is from; `None` for an exchange's id.
-pub(crate) fn greeted(id: u64) -> Option<u32> {
-    #[allow(clippy::cast_possible_truncation)]
-    (id & GREETING != 0).then_some(id as u32)
+/// The event loop's end of the stream.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    /// `None` while it is broken.
+    socket: Option<UnixStream>,
+    /// Whether the event loop watches for room. Not always: a Unix stream reports it with everything that is read from
+    /// it, and would wake the event loop once more for every request.
+    awaits_room: bool,
+    /// What the stream has not taken yet.
+    pending: Vec<u8>,
+    /// Tries to open it anew since something last came through.
+    tries: u32,
+    retry_at: Instant,
 }
 
 impl Intake {
-    pub(crate) fn new(path: PathBuf, now: Instant) -> Self {
-        Self {
-            path,
-            state: State::Closed { retry_at: now },
-            awaits_room: false,
-            queued: Vec::new(),
-            pending: Vec::new(),
-            attempt: 0,
-        }
-    }
-
-    /// Whether the stream is known to be read, so that an id can be handed over.
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open { .. })
-    }
-
-    /// Queues an exchange's id, only while the stream [is open](Self::is_open). [`flush`](Self::flush) sends what is
-    /// queued, in one write.
-    pub(crate) fn push(&mut self, id: u64) {
-        self.queued.push(id);
-    }
-
-    /// Queues a request without an id: it wakes a worker that waits for requests, and is nothing to do.
-    pub(crate) fn nudge(&mut self) {
-        push_request(&mut self.pending, &[]);
-    }
-
-    /// Opens the stream when that is due.
-    pub(crate) fn handle_timeout(&mut self, register: &mut impl Register, now: Instant) {
-        if self.next_timeout().is_none_or(|due| now < due) {
-            return;
-        }
-        if matches!(self.state, State::Greeted { .. }) {
-            log::warn!("a stream to the workers was not taken up; opening another");
-        }
-        self.attempt = self.attempt.wrapping_add(1);
-        let greeting = greeting_id(self.attempt);
-        self.state = match open(&self.path, register, greeting) {
-            Ok(socket) => State::Greeted { socket, since: now },
-            Err(error) => {
-                log::warn!("cannot open a stream to the workers, trying again: {error}");
-                State::Closed {
-                    retry_at: now + RETRY,
-                }
-            }
-        };
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) is due.
-    pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        match self.state {
-            State::Closed { retry_at } => Some(retry_at),
-            State::Greeted { since, .. } => Some(since + GREETING_TIMEOUT),
-            State::Open { .. } => None,
-        }
-    }
-
-    /// Takes that a worker received a greeting.
-    pub(crate) fn handle_greeting(&mut self, attempt: u32) {
-        if self.attempt == attempt {
-            let closed = State::Closed {
-                retry_at: Instant::now(),
-            };
-            self.state = match std::mem::replace(&mut self.state, closed) {
-                State::Greeted { socket, .. } => State::Open { socket },
-                other => other,
-            };
-        }
-    }
-
-    /// Writes what is queued as far as the stream takes it, up to `share` ids in a request; true when it broke.
-    pub(crate) fn flush(
-        &mut self,
-        share: usize,
+    /// # Errors
+    /// The event queue's refusal.
+    pub(crate) fn new(
+        socket: UnixStream,
         register: &mut impl Register,
         now: Instant,
-    ) -> bool {
-        let State::Open { socket } = &mut self.state else {
-            return false;
+    ) -> io::Result<Self> {
+        let mut intake = Self {
+            socket: None,
+            awaits_room: false,
+            pending: Vec::new(),
+            tries: 0,
+            retry_at: now,
         };
-        for ids in self.queued.chunks(share) {
-            push_request(&mut self.pending, ids);
-        }
-        self.queued.clear();
-        let sent = send(socket, &mut self.pending).and_then(|()| {
-            let full = !self.pending.is_empty();
-            if full != self.awaits_room {
-                register.watch_room(socket, full)?;
-                self.awaits_room = full;
-            }
-            Ok(())
-        });
-        if let Err(error) = &sent {
-            self.fail(&error.to_string(), now);
-        }
-        sent.is_err()
+        intake.take_up(socket, register)?;
+        Ok(intake)
     }
 
-    /// Looks at the stream when it has become readable, which a whole one never does; true when it broke.
-    pub(crate) fn handle_readable(&mut self, now: Instant) -> bool {
-        let (State::Open { socket } | State::Greeted { socket, .. }) = &mut self.state else {
-            return false;
+    fn take_up(&mut self, mut socket: UnixStream, register: &mut impl Register) -> io::Result<()> {
+        register.register(&mut socket)?;
+        self.socket = Some(socket);
+        Ok(())
+    }
+
+    /// Whether it is not known to be broken.
+    pub(crate) fn is_open(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Opens a broken stream when that is due: the new server then.
+    pub(crate) fn reopen(
+        &mut self,
+        register: &mut impl Register,
+        now: Instant,
+    ) -> Option<Arc<Carrier>> {
+        if self.next_timeout().is_none_or(|due| now < due) {
+            return None;
+        }
+        let opened = Carrier::open().and_then(|(carrier, socket)| {
+            let taken_up = self.take_up(socket, register);
+            taken_up.map_err(|source| Error::System {
+                what: "the stream to the workers",
+                source,
+            })?;
+            Ok(carrier)
+        });
+        self.tries = self.tries.saturating_add(1);
+        let doubled = 1 << (self.tries - 1).min(16);
+        self.retry_at = now + (FIRST_RETRY * doubled).min(LONGEST_RETRY);
+        match opened {
+            Ok(carrier) => Some(carrier),
+            Err(error) => {
+                self.complain(&error);
+                None
+            }
+        }
+    }
+
+    /// Takes that something has come through: it is whole.
+    pub(crate) fn proven(&mut self) {
+        self.tries = 0;
+        log::info!("the stream to the workers is whole again");
+    }
+
+    /// Fewer and fewer lines, the longer it lasts.
+    fn complain(&self, why: &dyn std::fmt::Display) {
+        if self.tries == 0 || self.tries.is_power_of_two() {
+            log::error!("no request reaches the workers: {why}; trying again");
+        }
+    }
+
+    /// When [`reopen`](Self::reopen) is due.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.socket.is_none().then_some(self.retry_at)
+    }
+
+    /// Announces the jobs beyond the first number, up to the second, up to `share` of them by one request.
+    pub(crate) fn announce(&mut self, (mut from, to): (u64, u64), share: usize) {
+        let share = u64::try_from(share).unwrap_or(u64::MAX);
+        while from < to {
+            from = from.saturating_add(share).min(to);
+            push_request(&mut self.pending, from);
+        }
+    }
+
+    /// Writes what is pending as far as the stream takes it.
+    ///
+    /// # Errors
+    /// Why it broke.
+    pub(crate) fn flush(&mut self, register: &mut impl Register) -> io::Result<()> {
+        let Some(socket) = &mut self.socket else {
+            return Ok(());
+        };
+        send(socket, &mut self.pending)?;
+        let full = !self.pending.is_empty();
+        if full != self.awaits_room {
+            register.watch_room(socket, full)?;
+            self.awaits_room = full;
+        }
+        Ok(())
+    }
+
+    /// Looks at the stream when it has become readable, which a whole one never does.
+    ///
+    /// # Errors
+    /// Why it broke.
+    pub(crate) fn handle_readable(&mut self) -> io::Result<()> {
+        let Some(socket) = &mut self.socket else {
+            return Ok(());
         };
         let mut buffer = [0; 64];
-        let why = match socket.read(&mut buffer) {
+        match socket.read(&mut buffer) {
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                return false;
+                Ok(())
             }
-            Ok(0) => "it was closed".to_owned(),
-            Ok(count) => format!(
-                "it answered {:?}",
-                String::from_utf8_lossy(&buffer[..count])
-            ),
-            Err(error) => error.to_string(),
-        };
-        self.fail(&why, now);
-        true
+            Err(error) => Err(error),
+            Ok(0) => Err(io::Error::other("it was closed")),
+            Ok(count) => {
+                let answer = String::from_utf8_lossy(&buffer[..count]);
+                Err(io::Error::other(format!("it answered {answer:?}")))
+            }
+        }
+    }
+
+    /// Gives a broken stream up, to be opened anew: at once, unless the last one broke before anything came through.
+    pub(crate) fn fail(&mut self, why: &io::Error, now: Instant) {
+        self.complain(why);
+        self.socket = None;
+        self.pending.clear();
+        self.awaits_room = false;
+        if self.tries == 0 {
+            self.retry_at = now;
+        }
     }
 
     /// Breaks the stream as a fault would.
     #[cfg(test)]
     pub(crate) fn sabotage(&self) {
-        if let State::Open { socket } = &self.state {
+        if let Some(socket) = &self.socket {
             socket
                 .shutdown(std::net::Shutdown::Both)
                 .expect("it was open");
         }
-    }
-
-    fn fail(&mut self, why: &str, now: Instant) {
-        log::warn!("a stream to the workers broke ({why}); opening it again");
-        self.queued.clear();
-        self.pending.clear();
-        self.awaits_room = false;
-        self.state = State::Closed { retry_at: now };
     }
 }
 
@@ -305,108 +348,21 @@ fn send(socket: &mut UnixStream, pending: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-fn open(path: &Path, register: &mut impl Register, greeting: u64) -> io::Result<UnixStream> {
-    let mut socket = UnixStream::connect(path)?;
-    register.register(&mut socket)?;
-    let mut head = Vec::new();
-    push_request(&mut head, &[greeting]);
-    // A new stream's buffer is empty: it takes these bytes at once, or is not worth having.
-    socket.write_all(&head)?;
-    Ok(socket)
-}
-
-/// Appends a request whose target is these ids, each after a slash. It carries nothing else: `tiny_http` reads byte by
-/// byte, with a handful of allocations for each header, and the exchanges have what the clients sent.
-fn push_request(out: &mut Vec<u8>, ids: &[u64]) {
-    out.extend_from_slice(if ids.is_empty() { b"GET /" } else { b"GET " });
-    for id in ids {
-        out.push(b'/');
-        let digits = (u64::BITS - id.leading_zeros()).div_ceil(4).max(1);
-        for place in (0..digits).rev() {
-            out.push(b"0123456789abcdef"[(id >> (4 * place) & 15) as usize]);
-        }
+/// Appends a request whose target is this number. It carries nothing else: tiny_http reads byte by byte, with a handful
+/// of allocations for each header.
+fn push_request(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(b"GET /");
+    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[(number >> (4 * place) & 15) as usize]);
     }
     out.extend_from_slice(b" HTTP/1.1\r\n\r\n");
 }
 
-/// The ids in a target that came through `tiny_http`.
-pub(crate) fn carried_ids(url: &str) -> impl Iterator<Item = u64> {
-    let ids = url.split('/');
-    ids.filter_map(|id| u64::from_str_radix(id, 16).ok())
+/// The number in a target that came through tiny_http.
+pub(crate) fn carried_number(target: &str) -> Option<u64> {
+    u64::from_str_radix(target.strip_prefix('/')?, 16).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn temporary() -> PathBuf {
-        std::env::temp_dir()
-    }
-
-    #[test]
-    fn the_directory_is_private_and_goes_with_the_socket() {
-        let (private, listener) = PrivateSocket::bind_in(vec![temporary()]).unwrap();
-        let mode = fs::metadata(&private.directory)
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o700);
-        let directory = private.directory.clone();
-        drop((private, listener));
-        assert!(!directory.exists());
-    }
-
-    #[test]
-    fn places_are_tried_in_turn_and_all_named_when_none_will_do() {
-        let (private, _listener) =
-            PrivateSocket::bind_in(vec!["/nonexistent/a".into(), temporary()]).unwrap();
-        assert!(private.path().starts_with(temporary()));
-        let error = PrivateSocket::bind_in(vec!["/nonexistent/a".into(), "/proc/b".into()])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("/nonexistent/a") && error.contains("/proc/b"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn the_environment_comes_before_the_fixed_places() {
-        let found = places(|name| (name == "TMPDIR").then(|| "/elsewhere".into()));
-        let expected = ["/elsewhere", "/tmp", "/run", "/dev/shm", "/"];
-        assert_eq!(found, expected.map(PathBuf::from));
-        assert_eq!(
-            places(|_| Some("".into())),
-            expected[1..].iter().map(PathBuf::from).collect::<Vec<_>>()
-        );
-    }
-
-    #[test]
-    fn a_greeting_names_its_attempt_and_is_no_exchange() {
-        assert_eq!(greeted(greeting_id(7)), Some(7));
-        assert_eq!(greeted(greeting_id(u32::MAX)), Some(u32::MAX));
-        assert_eq!(greeted(42), None);
-    }
-
-    #[test]
-    fn a_request_carries_its_ids_and_a_nudge_none() {
-        let carried = |ids: &[u64]| {
-            let mut request = Vec::new();
-            push_request(&mut request, ids);
-            let text = String::from_utf8(request).unwrap();
-            let target = text.strip_prefix("GET ").unwrap();
-            let target = target.strip_suffix(" HTTP/1.1\r\n\r\n").unwrap();
-            assert!(target.starts_with('/'), "{target}");
-            carried_ids(target).collect::<Vec<_>>()
-        };
-        for ids in [
-            &[][..],
-            &[0],
-            &[42],
-            &[u64::MAX, 0, 0x1_0000, greeting_id(3)],
-        ] {
-            assert_eq!(carried(ids), ids);
-        }
-    }
-}
+mod tests;

@@ -132,6 +132,5 @@ fn is_the_clients(error: &io::Error) -> bool {
             | ErrorKind::NetworkUnreachable
             | ErrorKind::HostUnreachable
             | ErrorKind::TimedOut
-            | ErrorKind::PermissionDenied
     )
 }

@@ -12,6 +12,7 @@ mod clients;
 pub(crate) mod connection;
 mod deadlines;
 mod dispatch;
+pub(crate) mod dispatcher;
 pub(crate) mod doors;
 pub(crate) mod drain;
 pub(crate) mod intake;
@@ -21,7 +22,6 @@ mod reply;
 mod simulation;
 pub(crate) mod wake;
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 
-use crossbeam_channel::Sender;
-
 use self::reply::Form;
+use crate::health::Outcome;
 use crate::health::bump;
 use crate::random;
 use crate::report::recent::Recent;
 use crate::report::{Answer, Paths};
-use crate::server::exchange::{Exchange, Stage};
+use crate::server::exchange::Stage;
+use crate::server::jobs::Job;
 use crate::server::response::DateCache;
 use crate::server::workers::{Shared, write_some};
 use crate::settings::{Config, Details};
@@ -46,6 +46,7 @@ use admission::{Admission, RetryAfter};
 use clients::{Client, Clients};
 use connection::{CloseReason, Limits};
 use deadlines::Deadlines;
+use dispatcher::Dispatcher;
 use doors::{Door, Doors};
 use drain::Drain;
 use intake::{Intake, Register};
@@ -73,32 +74,8 @@ const ROOM: usize = 64 * 1024;
 /// Reads of one client in its turn: a large body is not to keep small requests waiting.
 const READS: usize = 4;
 
-/// Requests handed over beyond one for each worker are at most so many ...
-const MOST_AHEAD: usize = 64;
-
-/// ... and no more than the workers finish in this time: enough to hide the hand-over, too little to matter to a
-/// queue budget. With handlers of some microseconds it is worth 1.24 times the rate at 16 connections and 1.29 times at
-/// 64; with a handler of a millisecond a worker has one job ahead, with one of 20 ms none.
-const AHEAD: Duration = Duration::from_millis(1);
-
-/// While no more requests than these are with the workers, the one that listens may look around for the next before it
-/// blocks: with more, one of the others is about to be ready for it.
-const FEW: usize = 8;
-
 /// Events come briskly when a wait for the next was no longer than this.
 const BRISK: Duration = Duration::from_micros(100);
-
-/// When no request has been taken for this time though some are handed over, the workers that are awake are busy for
-/// longer than was predicted: another one is called, and one that waits for requests is nudged.
-const STANDSTILL: Duration = Duration::from_millis(1);
-
-/// The same while there seems to be nobody to call or to nudge.
-const FULL_STANDSTILL: Duration = Duration::from_millis(20);
-
-/// The size of the hand-over table: every exchange that can be handed over at once.
-pub(crate) fn places(workers: usize) -> usize {
-    workers + MOST_AHEAD
-}
 
 /// Registers the intake's stream with the event loop.
 struct Registrar<'a>(&'a Registry);
@@ -121,10 +98,9 @@ pub(crate) struct Parts {
     pub(crate) inbox: Inbox,
     pub(crate) shared: Arc<Shared>,
     pub(crate) listeners: Vec<(Door, TcpListener)>,
-    pub(crate) intake: Intake,
+    /// The stream to the workers.
+    pub(crate) stream: UnixStream,
     pub(crate) paths: Paths,
-    /// Told once, when the stream to the workers is open.
-    pub(crate) ready: Sender<()>,
 }
 
 /// The frontend's state. [`run`](Frontend::run) is the thread.
@@ -138,27 +114,13 @@ pub(crate) struct Frontend {
     max_connections: usize,
     limits: Arc<Limits>,
     deadlines: Deadlines,
-    admission: Admission<Arc<Exchange>>,
+    dispatcher: Dispatcher,
     retry_after: RetryAfter,
     paths: Paths,
     recent: Recent,
     /// Who sees more of the health reports than the status word.
     details: Details,
     workers: usize,
-    /// Free places in the hand-over table.
-    free_places: Vec<usize>,
-    /// The ids of exchanges on their way through tiny_http, or with a worker, by place.
-    handed: Vec<Option<u64>>,
-    /// How many were handed over since the start.
-    handed_count: u64,
-    /// How many of them the workers had taken when that last changed, and when that was.
-    taken: (u64, Instant),
-    /// Exchanges handed over that no worker was seen to have: their queue budget still runs.
-    ahead: VecDeque<(Instant, Arc<Exchange>)>,
-    /// Replies to go on with, and replies without a client whose readers are to be dropped: by a worker.
-    resuming: VecDeque<Arc<Exchange>>,
-    /// The last exchange from a queue was one of those.
-    resumed: bool,
     /// Clients that have more to do than one turn allowed.
     unfinished: Vec<u32>,
     drain: Option<Drain>,
@@ -166,8 +128,6 @@ pub(crate) struct Frontend {
     brisk: bool,
     /// When the history's next sample is due.
     sample_due: Instant,
-    /// Told once, when the stream to the workers is open.
-    ready: Option<Sender<()>>,
     date: DateCache,
     read_buffer: Box<[u8]>,
     /// The last answer, with its head.
@@ -185,18 +145,23 @@ impl Frontend {
             inbox,
             shared,
             mut listeners,
-            intake,
+            stream,
             paths,
-            ready,
         } = parts;
         for (door, socket) in &mut listeners {
             poll.registry()
                 .register(socket, listener_token(*door), Interest::READABLE)?;
         }
         let now = Instant::now();
-        let places = places(config.workers);
         let capacity = config.max_connections.min(ROOM);
-        let budget = config.queue_budget;
+        let intake = Intake::new(stream, &mut Registrar(poll.registry()), now)?;
+        let admission = Admission::new(
+            config.queue_budget,
+            config.queue_max,
+            config.workers,
+            config.fair,
+        );
+        let dispatcher = Dispatcher::new(admission, config.workers, shared.jobs.clone(), now);
         Ok(Self {
             poll,
             inbox,
@@ -214,24 +179,16 @@ impl Frontend {
                 request_timeout: config.request_timeout,
             }),
             deadlines: Deadlines::with_capacity(capacity),
-            admission: Admission::new(budget, config.queue_max, config.workers, config.fair),
+            dispatcher,
             retry_after: RetryAfter::new(random::seed(), now),
             paths,
             recent: Recent::default(),
             details: config.details,
             workers: config.workers,
-            free_places: (0..places).rev().collect(),
-            handed: (0..places).map(|_| None).collect(),
-            handed_count: 0,
-            taken: (0, now),
-            ahead: VecDeque::new(),
-            resuming: VecDeque::new(),
-            resumed: false,
             unfinished: Vec::new(),
             drain: None,
             brisk: false,
             sample_due: now,
-            ready: Some(ready),
             date: DateCache::default(),
             read_buffer: vec![0; READ_SIZE].into_boxed_slice(),
             scratch: Vec::new(),
@@ -241,7 +198,10 @@ impl Frontend {
     }
 
     /// Runs until a drain has ended; returns how many requests were cut.
-    pub(crate) fn run(mut self) -> usize {
+    ///
+    /// # Errors
+    /// The event queue's: nothing can be served any more.
+    pub(crate) fn run(mut self) -> io::Result<usize> {
         let mut events = Events::with_capacity(256);
         loop {
             let began = Instant::now();
@@ -250,8 +210,8 @@ impl Frontend {
             if let Err(error) = polled
                 && error.kind() != ErrorKind::Interrupted
             {
-                log::error!("the event queue failed: {error}");
-                return self.stop(Instant::now());
+                self.stop(Instant::now());
+                return Err(error);
             }
             let now = Instant::now();
             self.brisk = now.saturating_duration_since(began) <= BRISK;
@@ -259,6 +219,8 @@ impl Frontend {
             while let Some(message) = self.inbox.next() {
                 self.handle_message(message, now);
             }
+            // What has waited longest comes before what came just now.
+            self.hand_over(now);
             for event in &events {
                 self.handle_readiness(event, now);
             }
@@ -271,20 +233,10 @@ impl Frontend {
             self.handle_timeouts(now);
             self.accept(now);
             self.hand_over(now);
-            let stands_still = self.stands_still(now);
-            if self.send_handed(stands_still, now) {
-                self.fail_stream(now);
-            }
-            self.call_workers(stands_still);
-            if self.intake.is_open()
-                && let Some(ready) = self.ready.take()
-            {
-                // Whoever waited for this has given up, and will say so.
-                let _ = ready.try_send(());
-            }
+            self.announce(now);
             self.publish(now);
             if self.is_drained(now) {
-                return self.stop(now);
+                return Ok(self.stop(now));
             }
         }
     }
@@ -310,13 +262,11 @@ impl Frontend {
         let gauges = &health.gauges;
         let connections = self.clients.count(Door::Public);
         gauges.connections.store(connections, Relaxed);
-        gauges.queue.store(self.admission.len(), Relaxed);
-        let busy = self.busy();
-        let ahead = busy.saturating_sub(self.workers);
-        let crew = health.crew(busy < self.workers);
+        gauges.queue.store(self.dispatcher.waiting(), Relaxed);
+        let crew = health.crew(self.dispatcher.has_idle_worker());
         let wait = self
-            .admission
-            .predicted_wait(ahead, crew, health.predicted(), now);
+            .dispatcher
+            .predicted_wait(crew, health.predicted(), now);
         let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
         gauges.predicted_wait.store(nanos, Relaxed);
     }
@@ -324,23 +274,21 @@ impl Frontend {
     /// How long to wait for readiness: until the next deadline of anything.
     fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
-        let hungry = self.admission.len() > 0
-            || !self.resuming.is_empty()
-            || self.doors.is_full()
-            || self.drain.is_some();
+        let hungry = self.dispatcher.is_hungry() || self.doors.is_full() || self.drain.is_some();
         if !self.unfinished.is_empty() || self.doors.is_ready(now) || !self.inbox.may_sleep(hungry)
         {
             return Some(Duration::ZERO);
         }
+        let roster = &self.shared.roster;
+        // A worker may begin to wait just after this look, so it has to be repeated all the same.
+        let all_work = roster.awake() == self.workers && !roster.is_listening();
         let due = [
             self.deadlines.next(),
-            self.admission.next_timeout(),
-            self.ahead.front().map(|(due, _)| *due),
+            self.dispatcher.next_timeout(all_work),
             self.intake.next_timeout(),
             self.doors.next_timeout(),
             self.drain.as_ref().map(Drain::next_timeout),
             Some(self.sample_due),
-            self.stands_still_at(),
         ];
         let due = due.into_iter().flatten().min()?;
         // The system counts whole milliseconds; less than one would be none, and a busy loop.
@@ -356,8 +304,10 @@ impl Frontend {
         match event.token() {
             WAKER => {}
             STREAM => {
-                if event.is_readable() && self.intake.handle_readable(now) {
-                    self.fail_stream(now);
+                if event.is_readable()
+                    && let Err(error) = self.intake.handle_readable()
+                {
+                    self.lose_stream(&error, now);
                 }
             }
             Token(number) if number > LISTENER - Door::ALL.len() => {
@@ -372,6 +322,10 @@ impl Frontend {
                 };
                 client.readable |= event.is_readable() || event.is_read_closed();
                 client.ending |= event.is_read_closed();
+                if client.ending && client.ticket.is_some() {
+                    // Who leaves while it waits for a worker is not served.
+                    client.connection.close(CloseReason::Client);
+                }
                 // An event may be of the slot's last client: the socket itself knows.
                 let suspect = event.is_error() || event.is_write_closed();
                 if suspect && !matches!(client.socket.take_error(), Ok(None)) {
@@ -385,12 +339,18 @@ impl Frontend {
     fn handle_message(&mut self, message: Message, now: Instant) {
         match message {
             Message::Done(done) => self.handle_done(done, now),
-            Message::Greeting { attempt } => self.intake.handle_greeting(attempt),
+            Message::CarrierFailed { carrier, error } => {
+                if self.shared.is_current(&carrier) && self.intake.is_open() {
+                    self.lose_stream(&error, now);
+                }
+            }
             // Its channel has room for the one answer; nobody waits for it any more once it has none.
             Message::Ping(answer) => drop(answer.try_send(())),
             Message::Drain { until } => self.begin_drain(until, now),
             #[cfg(test)]
-            Message::Sabotage => self.intake.sabotage(),
+            Message::BreakStream => self.intake.sabotage(),
+            #[cfg(test)]
+            Message::Panic => panic!("as the test asked"),
         }
     }
 
@@ -404,36 +364,21 @@ impl Frontend {
                 self.drive(slot, now);
             }
         }
-        while let Some(exchange) = self.admission.expire(now) {
-            self.expire(&exchange, now);
+        while let Some(job) = self.dispatcher.expire(now) {
+            self.expire(job, now);
         }
-        while let Some((due, exchange)) = self.ahead.pop_front() {
-            if !exchange.is(Stage::Waiting) {
-                continue;
-            }
-            if due > now {
-                self.ahead.push_front((due, exchange));
-                break;
-            }
-            if self.busy() > self.workers {
-                self.expire(&exchange, now);
-            } else {
-                // A worker is idle: it only has to be scheduled.
-                let due = now + self.admission.budget();
-                self.ahead.push_back((due, exchange));
-            }
+        for job in self.dispatcher.overdue(now) {
+            self.shared.health.gauges.in_flight.fetch_sub(1, Relaxed);
+            self.expire(job, now);
         }
-        self.intake
-            .handle_timeout(&mut Registrar(self.poll.registry()), now);
+        self.reopen_stream(now);
         self.drain_step(now);
         if now >= self.sample_due {
+            let idle = self.dispatcher.has_idle_worker();
+            self.shared.health.observe(idle, now);
             self.publish(now);
             self.sample_due = self.shared.health.sample(now);
         }
-    }
-
-    fn queue_deadline(&self, exchange: &Exchange) -> Instant {
-        exchange.admitted.at + self.admission.budget()
     }
 
     /// Does for a client what can be done now, up to a turn's worth.
@@ -515,18 +460,23 @@ impl Frontend {
             _ => {}
         }
         log::trace!("{}: closed: {reason:?}", client.peer);
-        if let Some(exchange) = client.exchange {
-            if let Some(ticket) = client.ticket {
-                self.admission.remove(ticket);
-                bump(&self.shared.health.counts.skipped);
-            }
-            if !self.abandon(&exchange)
-                && !exchange.advance(Stage::Resuming, Stage::Abandoned)
-                && client.parked
-                && exchange.advance(Stage::Replying, Stage::Abandoned)
-            {
-                self.resuming.push_back(exchange);
-            }
+        if let Some(ticket) = client.ticket {
+            self.dispatcher.remove(ticket);
+            bump(&self.shared.health.counts.skipped);
+        }
+        if let Some(exchange) = client.exchange
+            && !Self::abandon(&exchange)
+            && exchange.advance(Stage::Streaming, Stage::Abandoned)
+        {
+            let outcome = if reason.is_the_clients() {
+                Outcome::of(exchange.status())
+            } else {
+                Outcome::Failed
+            };
+            self.shared.health.ended(outcome);
+        }
+        if let Some(stream) = client.parked {
+            self.dispatcher.resume(Job::Drop(Box::new(stream)));
         }
         if Arc::strong_count(&client.socket) > 1 {
             // An exchange holds the socket still; its client need not wait for that.

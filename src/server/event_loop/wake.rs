@@ -1,5 +1,6 @@
 //! How other threads reach the frontend: a channel, and a wake-up that is skipped when it is awake anyway.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Instant;
@@ -7,22 +8,28 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 use mio::Waker;
 
+use super::intake::Carrier;
 use crate::server::workers::Done;
 
 /// What other threads tell the frontend.
-#[derive(Debug)]
 pub(crate) enum Message {
     /// A worker is done with an exchange.
     Done(Done),
-    /// A worker has received the stream's greeting.
-    Greeting { attempt: u32 },
+    /// tiny_http's server takes up nothing more.
+    CarrierFailed {
+        carrier: Arc<Carrier>,
+        error: io::Error,
+    },
     /// Answer, to show that the event loop turns.
     Ping(crossbeam_channel::Sender<()>),
     /// Drain, and end at `until`, or soon after.
     Drain { until: Instant },
     /// Break the stream as a fault would.
     #[cfg(test)]
-    Sabotage,
+    BreakStream,
+    /// End the event loop as a fault would.
+    #[cfg(test)]
+    Panic,
 }
 
 /// The other threads' end. The channel needs no bound of its own: a worker has one exchange at a time, and the
@@ -56,10 +63,11 @@ impl Sender {
     pub(crate) fn send_done(&self, done: Done) {
         let settled = done.is_settled();
         let exchange = done.exchange.clone();
+        let awaited = || exchange.is_none_or(|exchange| exchange.is_awaited());
         self.push(Message::Done(done));
         // Sequentially consistent with the frontend, which marks what it waits for before it looks at the channel for
         // the last time: either that look sees the message, or the mark is seen here.
-        if !settled || exchange.is_awaited() || self.shared.hungry.load(SeqCst) {
+        if !settled || awaited() || self.shared.hungry.load(SeqCst) {
             self.wake();
         }
     }

@@ -1,0 +1,287 @@
+//! From admission to the workers: what waits, what is handed over, and how much of it the workers still have.
+//!
+//! ```text
+//!   submit ──▶ admission ──┐
+//!                          ├─ next ─▶ hand_over ─▶ jobs (announced through tiny_http) ─▶ a worker ─▶ done
+//!   resume ──▶ resuming ───┘
+//! ```
+//!
+//! No I/O, and time is an argument. The event loop sends the announcements and tells of what has broken.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::admission::{Admission, Shed, Ticket};
+use crate::health::gate::Crew;
+use crate::server::jobs::{Job, Jobs};
+
+/// Requests handed over beyond one for each worker are at most so many ...
+const MOST_AHEAD: usize = 64;
+
+/// ... and no more than the workers finish in this time: enough to hide the way to a worker behind the jobs that are
+/// about to end, too little to matter to a queue budget.
+const AHEAD: Duration = Duration::from_millis(1);
+
+/// When no job has been begun for this time though some are handed over, the workers that are awake are busy for
+/// longer than was predicted: another one is called.
+const STANDSTILL: Duration = Duration::from_millis(1);
+
+/// The same while every worker is awake and has something to do, so that there is nobody to call.
+const FULL_STANDSTILL: Duration = Duration::from_millis(20);
+
+/// Standstills in a row in which a worker waits for requests in vain, a second at least, until the way to the workers is
+/// taken for broken. Counted and not timed, so that a process that gets no processor does not look like this.
+const LOST: u32 = 1000;
+
+/// The requests on their way to the workers.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    workers: usize,
+    admission: Admission<Job>,
+    /// Replies to go on with, and what a worker is to drop. Bounded by the number of clients.
+    resuming: VecDeque<Job>,
+    /// The last job that was handed over came from there.
+    resumed: bool,
+    jobs: Arc<Jobs>,
+    /// Whether what is handed over reaches the workers.
+    open: bool,
+    /// Jobs handed over since the start; the last one's number.
+    handed: u64,
+    /// Of these, how many have been announced.
+    announced: u64,
+    /// Of these, how many nobody has to do any more.
+    done: u64,
+    /// Of these, how many were taken back before a worker began them.
+    taken_back: u64,
+    /// The way to the workers was made anew when so many had been begun, and nothing has come through it yet.
+    unproven: Option<u64>,
+    /// How many had been begun when that last changed, and when that was.
+    begun: (u64, Instant),
+    /// Standstills since then in which a worker waited for requests.
+    unanswered: u32,
+    /// When a standstill was last acted upon.
+    called: Instant,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        admission: Admission<Job>,
+        workers: usize,
+        jobs: Arc<Jobs>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            workers,
+            admission,
+            resuming: VecDeque::new(),
+            resumed: false,
+            jobs,
+            open: true,
+            handed: 0,
+            announced: 0,
+            done: 0,
+            taken_back: 0,
+            unproven: None,
+            begun: (0, now),
+            unanswered: 0,
+            called: now,
+        }
+    }
+
+    /// Jobs handed over that no worker is done with.
+    pub(crate) fn busy(&self) -> usize {
+        usize::try_from(self.handed - self.done).unwrap_or(usize::MAX)
+    }
+
+    /// Requests that wait for a worker.
+    pub(crate) fn waiting(&self) -> usize {
+        self.admission.len()
+    }
+
+    /// Whether the end of any job sets something going here.
+    pub(crate) fn is_hungry(&self) -> bool {
+        self.admission.len() > 0 || !self.resuming.is_empty()
+    }
+
+    /// Whether a worker would begin one more request at once. What waits already has the workers that fall idle.
+    pub(crate) fn has_idle_worker(&self) -> bool {
+        self.open && self.busy() + self.admission.len() < self.workers
+    }
+
+    /// Whether a request of `peer` may wait; see [`Admission::decide`].
+    pub(crate) fn decide(
+        &self,
+        peer: IpAddr,
+        crew: Crew,
+        predicted: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Shed> {
+        let ahead = self.busy().saturating_sub(self.workers);
+        self.admission.decide(peer, ahead, crew, predicted, now)
+    }
+
+    /// How long a request that came now would wait for a worker.
+    pub(crate) fn predicted_wait(
+        &self,
+        crew: Crew,
+        predicted: Option<Duration>,
+        now: Instant,
+    ) -> Duration {
+        let ahead = self.busy().saturating_sub(self.workers);
+        self.admission.predicted_wait(ahead, crew, predicted, now)
+    }
+
+    /// Appends an admitted request to those that wait.
+    pub(crate) fn submit(&mut self, job: Job, peer: IpAddr, now: Instant) -> Ticket {
+        self.admission.push(job, peer, now)
+    }
+
+    /// Appends the rest of a reply, or something to drop.
+    pub(crate) fn resume(&mut self, job: Job) {
+        self.resuming.push_back(job);
+    }
+
+    /// Takes a request out whose client has gone.
+    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Job> {
+        self.admission.remove(ticket)
+    }
+
+    /// The next job for the workers, if they have room for one. The caller looks whether it is still wanted, and then
+    /// calls [`hand_over`](Self::hand_over).
+    pub(crate) fn next(&mut self, predicted: Option<Duration>, now: Instant) -> Option<Job> {
+        if !self.open || self.busy() >= self.workers + self.most_ahead(predicted) {
+            return None;
+        }
+        // By turns, so that endless replies and new requests do not starve each other.
+        let first = self.admission.len() == 0 || !std::mem::take(&mut self.resumed);
+        let resuming = first.then(|| self.resuming.pop_front()).flatten();
+        self.resumed = resuming.is_some();
+        resuming.or_else(|| self.admission.pop(now))
+    }
+
+    fn most_ahead(&self, predicted: Option<Duration>) -> usize {
+        let Some(predicted) = predicted else {
+            return 0;
+        };
+        let jobs = AHEAD.as_nanos() * self.workers as u128 / predicted.as_nanos().max(1);
+        usize::try_from(jobs).unwrap_or(usize::MAX).min(MOST_AHEAD)
+    }
+
+    /// Gives a job to the workers; true when there is an idle one for it.
+    pub(crate) fn hand_over(&mut self, job: Job, now: Instant) -> bool {
+        let idle = self.busy() < self.workers;
+        if self.unbegun() == 0 {
+            self.begun.1 = now;
+        }
+        self.handed += 1;
+        self.jobs.put(self.handed, job);
+        idle
+    }
+
+    /// Takes that a worker is done with a job.
+    pub(crate) fn done(&mut self) {
+        self.done += 1;
+    }
+
+    /// The numbers of the jobs that are to be announced: beyond the first, up to the second. They count as announced
+    /// from now on.
+    pub(crate) fn announce(&mut self) -> (u64, u64) {
+        let announced = std::mem::replace(&mut self.announced, self.handed);
+        (announced, self.handed)
+    }
+
+    /// Takes that announcements are lost: what no worker has begun is to be announced anew, once
+    /// [`opened`](Self::opened).
+    pub(crate) fn broken(&mut self) {
+        self.open = false;
+        self.announced = self.jobs.first().map_or(self.handed, |first| first - 1);
+    }
+
+    /// Takes that the way to the workers was made anew. A job that is nothing to do shows whether it works.
+    pub(crate) fn opened(&mut self, now: Instant) {
+        self.open = true;
+        self.begun.1 = now;
+        self.unanswered = 0;
+        self.unproven = Some(self.jobs.begun());
+        self.resume(Job::Drop(Box::new(())));
+    }
+
+    /// Whether something has just come through a way that was made anew; true once.
+    pub(crate) fn is_proven(&mut self) -> bool {
+        let proven = |begun: &mut u64| *begun < self.jobs.begun();
+        self.unproven.take_if(proven).is_some()
+    }
+
+    /// Ends: leaves all that is left, and `more`, for a worker to drop.
+    pub(crate) fn leave(mut self, more: impl Send + 'static) {
+        let left = (std::mem::take(&mut self.resuming), more);
+        self.handed += 1;
+        self.jobs.put(self.handed, Job::Drop(Box::new(left)));
+        self.jobs.come_through(self.handed);
+    }
+
+    /// The next request that has waited for a worker as long as it may.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Job> {
+        self.admission.expire(now)
+    }
+
+    /// Requests that were handed over and have waited as long as they may. While a worker is idle there are none: it
+    /// only has to be scheduled.
+    pub(crate) fn overdue(&mut self, now: Instant) -> Vec<Job> {
+        if (self.open && self.busy() <= self.workers) || self.unbegun() == 0 {
+            return Vec::new();
+        }
+        let limit = now.checked_sub(self.admission.budget());
+        let overdue = limit.map_or_else(Vec::new, |limit| self.jobs.overdue(limit));
+        self.done += overdue.len() as u64;
+        self.taken_back += overdue.len() as u64;
+        overdue
+    }
+
+    /// Jobs handed over that no worker has begun.
+    pub(crate) fn unbegun(&self) -> u64 {
+        self.handed - self.taken_back - self.jobs.begun()
+    }
+
+    /// Whether another worker is to be called, since no job has been begun for a while; not again for as long.
+    pub(crate) fn stands_still(&mut self, now: Instant) -> bool {
+        let begun = self.jobs.begun();
+        if begun != self.begun.0 || self.unbegun() == 0 {
+            self.begun = (begun, now);
+            self.unanswered = 0;
+        }
+        let still = now >= self.begun.1.max(self.called) + STANDSTILL;
+        if still {
+            self.called = now;
+        }
+        still
+    }
+
+    /// Takes that in a standstill a worker waits for requests, or that none does. True when they have waited in vain for
+    /// so long that what is announced can't have reached them.
+    pub(crate) fn is_lost(&mut self, in_vain: bool) -> bool {
+        self.unanswered = if in_vain { self.unanswered + 1 } else { 0 };
+        self.unanswered >= LOST
+    }
+
+    /// When to look again. `all_work` while every worker has something to do.
+    pub(crate) fn next_timeout(&self, all_work: bool) -> Option<Instant> {
+        let standstill = (self.unbegun() > 0).then(|| {
+            let time = if all_work {
+                FULL_STANDSTILL
+            } else {
+                STANDSTILL
+            };
+            self.called.max(self.begun.1) + time
+        });
+        [standstill, self.admission.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests;
