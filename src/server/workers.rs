@@ -305,12 +305,21 @@ impl Worker {
         self.buffer.clear();
         let status = response.status();
         let draining = self.shared.health.gauges.draining.load(Ordering::Relaxed);
-        let (close, payload) = response.into_parts(
-            exchange.origin.rules,
-            draining,
-            &mut self.date,
-            &mut self.buffer,
-        );
+        let rules = exchange.origin.rules;
+        let (date, buffer) = (&mut self.date, &mut self.buffer);
+        // A reply to HEAD drops its reader here, and that is user code too.
+        let parts = catch_unwind(AssertUnwindSafe(|| {
+            response.into_parts(rules, draining, date, buffer)
+        }));
+        let Ok((close, payload)) = parts else {
+            bump(&self.shared.health.counts.panics);
+            log::error!("a reply's reader panicked while it was dropped");
+            if !claim(exchange, status, true) {
+                return Ended::Dropped;
+            }
+            self.shared.health.ended(Outcome::Failed);
+            return Ended::Broken;
+        };
         let payload = match payload {
             Some(Payload::Stream(stream)) => return self.stream(stream, exchange, status),
             Some(Payload::Bytes(bytes)) => bytes,

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use mio::Interest;
 use mio::net::TcpStream;
-use mio::{Interest, Token};
 
 use super::clients::Client;
 use super::connection::{CloseReason, Connection};
@@ -75,7 +75,7 @@ impl Frontend {
         let ready = socket.set_nodelay(true).and_then(|()| {
             self.poll
                 .registry()
-                .register(&mut socket, Token(slot as usize), interest)
+                .register(&mut socket, self.clients.token(slot), interest)
         });
         if let Err(error) = ready {
             log::debug!("{peer}: gone while it was accepted: {error}");

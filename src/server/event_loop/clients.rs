@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mio::Token;
 use mio::net::TcpStream;
 
 use super::admission::Ticket;
@@ -80,6 +81,13 @@ impl Client {
 }
 
 const NONE: u32 = u32::MAX;
+
+/// Bits of a token that name the slot: enough for the most clients that a setting allows, and the reserves of the admin
+/// and agent listeners.
+const SLOT_BITS: u32 = 21;
+
+/// The part of a generation that is in a token: together they leave a bit of 32 for the other tokens.
+const GENERATION: usize = (1 << 10) - 1;
 
 #[derive(Debug)]
 struct Slot {
@@ -184,6 +192,20 @@ impl Clients {
         place.generation = place.generation.wrapping_add(1);
         self.free.push(slot);
         Some(*client)
+    }
+
+    /// The readiness token of the slot's client, or of the next one there. An event may come that was of the slot's last
+    /// client, so a token tells them apart too.
+    pub(crate) fn token(&self, slot: u32) -> Token {
+        let generation = self.slots.get(slot as usize).map_or(0, |it| it.generation);
+        let generation = generation as usize & GENERATION;
+        Token(generation << SLOT_BITS | slot as usize)
+    }
+
+    /// The slot of the client with that token, unless it has gone.
+    pub(crate) fn slot_of(&self, token: Token) -> Option<u32> {
+        let slot = u32::try_from(token.0 & ((1 << SLOT_BITS) - 1)).ok()?;
+        (self.token(slot) == token).then_some(slot)
     }
 
     /// Slots that are in use, as of now.

@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 
+use crossbeam_channel::Sender;
+
 use self::reply::Form;
 use crate::health::Outcome;
 use crate::health::bump;
@@ -101,6 +103,8 @@ pub(crate) struct Parts {
     /// The stream to the workers.
     pub(crate) stream: UnixStream,
     pub(crate) paths: Paths,
+    /// Dropped by a worker: the way to the workers is whole then.
+    pub(crate) proof: Sender<()>,
 }
 
 /// The frontend's state. [`run`](Frontend::run) is the thread.
@@ -147,6 +151,7 @@ impl Frontend {
             mut listeners,
             stream,
             paths,
+            proof,
         } = parts;
         for (door, socket) in &mut listeners {
             poll.registry()
@@ -161,7 +166,8 @@ impl Frontend {
             config.workers,
             config.fair,
         );
-        let dispatcher = Dispatcher::new(admission, config.workers, shared.jobs.clone(), now);
+        let mut dispatcher = Dispatcher::new(admission, config.workers, shared.jobs.clone(), now);
+        dispatcher.resume(Job::Drop(Box::new(proof)));
         Ok(Self {
             poll,
             inbox,
@@ -203,6 +209,9 @@ impl Frontend {
     /// The event queue's: nothing can be served any more.
     pub(crate) fn run(mut self) -> io::Result<usize> {
         let mut events = Events::with_capacity(256);
+        let now = Instant::now();
+        self.hand_over(now);
+        self.announce(now);
         loop {
             let began = Instant::now();
             let polled = self.wait(&mut events, began);
@@ -313,8 +322,8 @@ impl Frontend {
             Token(number) if number > LISTENER - Door::ALL.len() => {
                 self.doors.of(Door::ALL[LISTENER - number]).set_ready();
             }
-            Token(slot) => {
-                let Ok(slot) = u32::try_from(slot) else {
+            token => {
+                let Some(slot) = self.clients.slot_of(token) else {
                     return;
                 };
                 let Some(client) = self.clients.get_mut(slot) else {
@@ -326,7 +335,7 @@ impl Frontend {
                     // Who leaves while it waits for a worker is not served.
                     client.connection.close(CloseReason::Client);
                 }
-                // An event may be of the slot's last client: the socket itself knows.
+                // Readiness may be spurious: the socket itself knows.
                 let suspect = event.is_error() || event.is_write_closed();
                 if suspect && !matches!(client.socket.take_error(), Ok(None)) {
                     client.connection.close(CloseReason::Reset);
