@@ -57,6 +57,7 @@ mod http;
 #[cfg(any(test, feature = "internals"))]
 #[doc(hidden)]
 pub mod internals;
+mod lines;
 mod net;
 pub mod patterns;
 mod random;
@@ -70,6 +71,7 @@ pub use checks::store::{Probe, Probed, Store, StoreUrlError, UrlPart};
 pub use checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
 pub use error::Error;
 pub use health::{Ewma, GateState, Health, Snapshot, Status, Totals};
+pub use lines::stderr::StderrLog;
 pub use server::handler::Handler;
 pub use server::request::Request;
 pub use server::response::{IntoResponse, Response};

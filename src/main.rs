@@ -3,14 +3,14 @@
 mod options;
 
 use std::error::Error;
-use std::io::{self, LineWriter, Write};
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::Instant;
 use std::{env, thread};
 
 use listenfd::ListenFd;
-use plimsoll::{Builder, Request, Server, Status};
+use plimsoll::{Builder, Request, Server, Status, StderrLog};
 
 use crate::options::{Command, Options, ProbeOptions};
 
@@ -23,10 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match options::parse(env::args_os().skip(1), |name| env::var_os(name)) {
-        Ok(Command::Serve(options)) => match serve(options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(error.as_ref(), ExitCode::FAILURE),
-        },
+        Ok(Command::Serve(options)) => serve(options),
         Ok(Command::Probe(options)) => probe(&options),
         Ok(Command::Help(text) | Command::Version(text)) => {
             match io::stdout().write_all(text.as_bytes()) {
@@ -45,9 +42,24 @@ fn complain(error: &dyn Error, code: ExitCode) -> ExitCode {
     code
 }
 
-fn serve(options: Options) -> Result<(), Box<dyn Error>> {
-    let listeners = passed_listeners()?;
-    log_to_stderr(options.log_level)?;
+fn serve(options: Options) -> ExitCode {
+    // It has to come before the log's thread.
+    let listeners = passed_listeners();
+    let log = match StderrLog::install(options.log_level) {
+        Ok(log) => log,
+        Err(error) => return complain(&error, ExitCode::FAILURE),
+    };
+    match listeners.and_then(|listeners| run(options, listeners)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Whoever reads standard error may have stopped.
+            log.print(&format!("plimsoll: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options, listeners: Vec<TcpListener>) -> Result<(), Box<dyn Error>> {
     let work = options.work;
     let builder = Server::builder().config(options.config);
     let builder = listeners.into_iter().fold(builder, Builder::listener);
@@ -80,7 +92,7 @@ fn probe(options: &ProbeOptions) -> ExitCode {
 
 /// The sockets that a service manager has passed, see `sd_listen_fds(3)`. It takes them out of the environment, so it
 /// has to be called before there is a second thread.
-fn passed_listeners() -> Result<Vec<TcpListener>, String> {
+fn passed_listeners() -> Result<Vec<TcpListener>, Box<dyn Error>> {
     let mut passed = ListenFd::from_env();
     let mut listeners = Vec::new();
     for number in 0..passed.len() {
@@ -91,12 +103,4 @@ fn passed_listeners() -> Result<Vec<TcpListener>, String> {
         listeners.extend(listener);
     }
     Ok(listeners)
-}
-
-/// Logs with time stamps of RFC 3339 in UTC. The line buffer makes each record one write.
-fn log_to_stderr(level: log::LevelFilter) -> Result<(), log::SetLoggerError> {
-    let format = simplelog::ConfigBuilder::new()
-        .set_time_format_rfc3339()
-        .build();
-    simplelog::WriteLogger::init(level, format, LineWriter::new(io::stderr()))
 }

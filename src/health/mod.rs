@@ -659,3 +659,57 @@ impl fmt::Debug for Health {
 pub(crate) fn bump(count: &AtomicU64) {
     count.fetch_add(1, Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::sync::Once;
+
+    thread_local! {
+        /// The health that this thread's log lines are to find unlocked, and what each found.
+        static WATCHED: RefCell<Option<(Arc<Health>, Vec<bool>)>> = const { RefCell::new(None) };
+    }
+
+    struct Watcher;
+
+    impl log::Log for Watcher {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, _: &log::Record<'_>) {
+            WATCHED.with_borrow_mut(|watched| {
+                if let Some((health, found)) = watched {
+                    found.push(health.gate.try_lock().is_ok());
+                }
+            });
+        }
+
+        fn flush(&self) {}
+    }
+
+    /// A logger that waited for its reader held the gate's lock, and so everybody.
+    #[test]
+    fn nothing_is_logged_under_the_gates_lock() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            log::set_logger(&Watcher).expect("no other test sets one");
+            log::set_max_level(log::LevelFilter::Info);
+        });
+        let now = Instant::now();
+        let (trips, tripped) = crossbeam_channel::unbounded();
+        let config = Config {
+            gate: GateMode::Literal,
+            workers: 1,
+            ..Config::default()
+        };
+        let health = Arc::new(Health::new(&config, trips, now));
+        WATCHED.set(Some((health.clone(), Vec::new())));
+        let permit = health.admit(true, now).expect("the gate is closed");
+        health.job_ends(0, permit, now, now + 3 * config.threshold);
+        let (_, found) = WATCHED.take().expect("set above");
+        assert_eq!(tripped.len(), 1);
+        assert_eq!(found, [true]);
+    }
+}

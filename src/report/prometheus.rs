@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::health::histogram::{BOUNDS, Histogram};
 use crate::health::{GateState, Health, Snapshot, Status};
+use crate::lines;
 use crate::settings::GateMode;
 
 /// The page under construction. Writing to a String does not fail.
@@ -91,6 +92,12 @@ pub(super) fn metrics(now: &Snapshot, health: &Health) -> String {
     workers(&mut page, now);
     gate(&mut page, now);
     checks::checks(&mut page, now);
+    page.counters(
+        "plimsoll_dropped_lines_total",
+        "Lines not written: nobody took them in time, or the disk is full.",
+        "log",
+        &[("stderr", lines::stderr::dropped())],
+    );
     process::process(&mut page, now);
     page.0
 }

@@ -513,7 +513,7 @@ impl Server {
         let asked = AtomicBool::new(false);
         ctrlc::set_handler(move || {
             if asked.swap(true, Ordering::AcqRel) {
-                log::warn!("stopping at once");
+                // Without a word: nothing may hold it up.
                 std::process::exit(1);
             }
             // Nobody listens any more when the server has ended already.
