@@ -167,9 +167,7 @@ impl Files {
         };
         let system = nix::sys::statvfs::statvfs(path)
             .map_err(|error| failed("ask for the free space of", path, &error.into()))?;
-        let free = system
-            .blocks_available()
-            .saturating_mul(system.fragment_size());
+        let free = bytes(system.blocks_available(), system.fragment_size());
         if free < least {
             return Err(self.failure(&format!(
                 "expected {least} bytes of free space, found {free}"
@@ -177,6 +175,11 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// The size of that many blocks. Both numbers have 32 bits on some systems, where their product needs more.
+fn bytes(blocks: impl Into<u64>, block_size: impl Into<u64>) -> u64 {
+    blocks.into().saturating_mul(block_size.into())
 }
 
 /// `what` failed with what the system said.

@@ -218,6 +218,12 @@ fn free_space_is_measured() {
 }
 
 #[test]
+fn free_space_beyond_32_bits_is_counted_where_the_system_counts_in_32() {
+    assert_eq!(bytes(u32::MAX, 4096_u32), 4096 * u64::from(u32::MAX));
+    assert_eq!(bytes(u64::MAX, 4096_u32), u64::MAX);
+}
+
+#[test]
 fn what_takes_longer_than_the_deadline_is_an_error() {
     let directory = Directory::new("late");
     let store: Store = format!("file:{}", directory.0.display()).parse().unwrap();
