@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::http::head::is_token_byte;
 use crate::server::exchange::ReplyRules;
@@ -288,8 +288,10 @@ pub(crate) fn write_head<'a>(
     out.push(b' ');
     let reason = tiny_http::StatusCode(status).default_reason_phrase();
     out.extend_from_slice(reason.as_bytes());
-    out.extend_from_slice(b"\r\nDate: ");
-    out.extend_from_slice(date.now());
+    if let Some(date) = date.at(SystemTime::now()) {
+        out.extend_from_slice(b"\r\nDate: ");
+        out.extend_from_slice(date.as_bytes());
+    }
     for (name, value) in headers {
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(name.as_bytes());
@@ -335,17 +337,24 @@ pub(crate) struct DateCache {
 }
 
 impl DateCache {
-    fn now(&mut self) -> &[u8] {
-        let now = SystemTime::now();
-        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH);
-        let second = since_epoch.unwrap_or(Duration::ZERO).as_secs();
+    /// The value at `now`; `None` before 1970 and after 9999, which the format has no words for. The clock is wrong then,
+    /// and a server without a clock sends no Date (RFC 9110 section 6.6.1).
+    fn at(&mut self, now: SystemTime) -> Option<&str> {
+        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let second = since_epoch.as_secs();
+        if second > LAST_SECOND {
+            return None;
+        }
         if second != self.second || self.text.is_empty() {
             self.second = second;
             self.text = httpdate::fmt_http_date(now);
         }
-        self.text.as_bytes()
+        Some(&self.text)
     }
 }
+
+/// The end of the year 9999, in seconds since the Unix epoch.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// A status that ends an exchange; anything else is a handler's mistake.
 fn final_status(status: u16) -> u16 {
@@ -432,5 +441,28 @@ impl<R: Read + Send + 'static> IntoResponse for tiny_http::Response<R> {
             .fold(response, |response, (name, value)| {
                 response.with_header(name, value)
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_that_has_no_date_gives_no_date() {
+        let mut date = DateCache::default();
+        let epoch = SystemTime::UNIX_EPOCH;
+        let second = Duration::from_secs(1);
+        let last = Duration::from_secs(LAST_SECOND);
+        for (now, expected) in [
+            (epoch - second, None),
+            (epoch, Some("Thu, 01 Jan 1970 00:00:00 GMT")),
+            (epoch + last, Some("Fri, 31 Dec 9999 23:59:59 GMT")),
+            (epoch + last + second, None),
+            (epoch + second, Some("Thu, 01 Jan 1970 00:00:01 GMT")),
+        ] {
+            assert_eq!(date.at(now), expected, "{now:?}");
+        }
     }
 }
