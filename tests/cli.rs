@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -272,6 +273,21 @@ fn an_address_in_use_exits_1_with_the_address_and_the_reason() {
         .strip_prefix(&format!("plimsoll: cannot listen on {address}: "))
         .unwrap_or_else(|| panic!("the address first in {line}"));
     assert!(reason.contains("in use"), "{line}");
+}
+
+#[test]
+fn a_start_that_gets_no_thread_says_so_and_blames_no_handler() {
+    // Threads need address space for their stacks: far fewer fit in here, whatever the machine.
+    let mut command = Command::new("sh");
+    let limited = "ulimit -v 600000 && exec \"$0\" \"$@\"";
+    let binary = env!("CARGO_BIN_EXE_plimsoll");
+    command.args(["-c", limited, binary, "--listen", "127.0.0.1:0"]);
+    command.args(["--workers", "1024"]);
+    let (status, _, lines) = Plimsoll::spawn(command, &[]).exit();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let expected = "plimsoll: cannot set up a worker thread: ";
+    assert!(lines[0].starts_with(expected), "{lines:?}");
 }
 
 #[test]

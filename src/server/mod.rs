@@ -428,14 +428,16 @@ impl Server {
             })),
         };
         // From here on an error drops the server, which ends what has been started.
-        for index in 0..config.workers {
-            let worker = workers::spawn(shared.clone(), index, worker_alive.clone())
-                .map_err(system("a worker thread"))?;
+        let spawned = (0..config.workers).try_for_each(|index| {
+            let worker = workers::spawn(shared.clone(), index, worker_alive.clone())?;
             if let Some(running) = &mut server.running {
                 running.workers.push(worker);
             }
-        }
+            Ok(())
+        });
+        // Before the error is returned: the server's end waits until only workers that run hold these.
         drop((worker_alive, shared));
+        spawned.map_err(system("a worker thread"))?;
         if proven.recv_timeout(START_TIMEOUT) != Err(RecvTimeoutError::Disconnected) {
             let late = io::Error::from(io::ErrorKind::TimedOut);
             return Err(system("the way to the workers")(late));
