@@ -1,4 +1,4 @@
-//! Times the parts: the average, the judging of heads, and a client's conversation.
+//! Times the parts: the average, the judging of heads, a client's conversation, and the patterns.
 //!
 //! Run with `cargo bench --bench parts --features internals`.
 
@@ -15,6 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use inputs::{BROWSER, GET, POST, POST_BODY, REPLY};
 use plimsoll::Ewma;
 use plimsoll::internals::{Conversation, decode_chunked, parse_head};
+use plimsoll::patterns::{Throttle, ThrottleKey};
 
 /// How long `threads` threads take for `each` additions each, all at once.
 fn contended(threads: usize, each: u64, add: impl Fn(f64) + Sync) -> Duration {
@@ -100,6 +101,29 @@ fn connections(criterion: &mut Criterion) {
     }
 }
 
+/// A check with as many keys as a throttle knows: each asks in turn, so that the slot of none is in the cache.
+fn throttle(criterion: &mut Criterion) {
+    const KEYS: u32 = 65_536;
+    let mut group = criterion.benchmark_group("throttle");
+    for (name, keys) in [("known", KEYS), ("new", u32::MAX)] {
+        group.bench_function(format!("Throttle::check, 65,536 keys, {name}"), |bencher| {
+            let throttle = Throttle::new("1000/s".parse().expect("a rate"));
+            let now = Instant::now();
+            // An odd step visits every key, and none after its neighbour.
+            let mut key = 0_u32;
+            let mut check = || {
+                key = key.wrapping_add(0x9E37_79B1) % keys;
+                throttle.check(ThrottleKey::Address(key.to_be_bytes().into()), now)
+            };
+            for _ in 0..KEYS {
+                let _ = black_box(check());
+            }
+            bencher.iter(check);
+        });
+    }
+    group.finish();
+}
+
 /// With QUICK=1 each measurement is as short as it can be and still say something.
 fn settings() -> Criterion {
     let criterion = Criterion::default();
@@ -118,6 +142,6 @@ fn settings() -> Criterion {
 criterion_group!(
     name = parts;
     config = settings();
-    targets = average, heads, bodies, connections
+    targets = average, heads, bodies, connections, throttle
 );
 criterion_main!(parts);

@@ -4,5 +4,7 @@
 //! an argument, so they can be tested without a sleep; the convenience methods read the clock once.
 
 mod deadline;
+mod throttle;
 
 pub use deadline::{Deadline, DeadlineExceeded};
+pub use throttle::{Quota, Rate, RateError, Throttle, ThrottleKey, Throttled};
