@@ -3,6 +3,7 @@ use super::exchange::lock;
 use super::*;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::AtomicUsize;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -157,4 +158,268 @@ fn jobs_that_came_with_one_that_hangs_are_begun_by_a_worker_that_waits() {
             return;
         }
     }
+}
+
+/// A handler that waits until it is let go, and tells how often it ran.
+fn latch() -> (
+    crossbeam_channel::Sender<()>,
+    Arc<AtomicUsize>,
+    impl Handler,
+) {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = runs.clone();
+    let handler = move |_: &mut crate::Request| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let _ = released.recv();
+        "served"
+    };
+    (release, runs, handler)
+}
+
+/// In the turn in which a worker became free, everything that came was let past the queue's bound.
+#[test]
+fn the_queue_keeps_its_bound_while_workers_come_free() {
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(2)
+        .queue_budget(PATIENCE)
+        .queue_max(4)
+        .gate(GateMode::Off)
+        .handler(|_: &mut crate::Request| {
+            std::thread::sleep(Duration::from_millis(5));
+            "served"
+        })
+        .start()
+        .unwrap();
+    let address = server.local_addr();
+    let longest = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..60)
+            .map(|_| scope.spawn(move || (0..10).for_each(|_| drop(reply(send(address, "/"))))))
+            .collect();
+        let mut longest = 0;
+        while !clients
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
+            longest = longest.max(server.health().snapshot().queue);
+            std::thread::yield_now();
+        }
+        longest
+    });
+    assert!((1..=4).contains(&longest), "{longest}");
+    assert!(server.health().snapshot().totals.shed_queue > 0);
+}
+
+/// Half open without an idle worker, it called itself ready and refused every request.
+#[test]
+fn with_every_worker_hung_it_is_not_ready_until_one_comes_back() {
+    let (release, runs, handler) = latch();
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(2)
+        .threshold(Duration::from_millis(20))
+        .cooldown(Duration::from_millis(20))
+        .handler(handler)
+        .start()
+        .unwrap();
+    let held: Vec<_> = (0..2).map(|_| send(server.local_addr(), "/")).collect();
+    await_that("both workers hang", || runs.load(Ordering::Relaxed) == 2);
+    let probe = || reply(send(server.local_addr(), "/readyz"));
+    await_that("it is not ready", || probe().starts_with("HTTP/1.1 503"));
+    let end = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < end {
+        assert!(!server.health().snapshot().is_ready(), "it flaps");
+    }
+    assert_eq!(server.health().snapshot().trips, 1);
+    drop(release);
+    for client in held {
+        assert!(reply(client).ends_with("served"));
+    }
+    await_that("it is ready", || probe().starts_with("HTTP/1.1 200"));
+}
+
+/// Its client got an empty end, and it counted as served.
+#[test]
+fn a_reply_whose_reader_hangs_before_its_first_byte_is_504() {
+    struct Hangs(crossbeam_channel::Receiver<()>);
+    impl io::Read for Hangs {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(0)
+        }
+    }
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .request_timeout(Duration::from_millis(50))
+        .handler(move |_: &mut crate::Request| {
+            crate::Response::reader(200, Hangs(released.clone()), None)
+        })
+        .start()
+        .unwrap();
+    let reply = reply(send(server.local_addr(), "/"));
+    assert!(reply.starts_with("HTTP/1.1 504 "), "{reply}");
+    drop(release);
+    await_that("the reader is dropped", || {
+        server.health().snapshot().totals.late == 1
+    });
+    let totals = server.health().snapshot().totals;
+    assert_eq!((totals.served, totals.failed, totals.timeouts), (0, 1, 1));
+}
+
+/// With replies that are whole just as the request timeout comes, some were cut though all of them was sent.
+#[test]
+fn a_reply_is_whole_or_504_and_counted_as_what_it_is() {
+    const TIMEOUT: Duration = Duration::from_millis(20);
+    const REQUESTS: u64 = 200;
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(8)
+        .gate(GateMode::Off)
+        .request_timeout(TIMEOUT)
+        .queue_budget(PATIENCE)
+        .handler(|_: &mut crate::Request| {
+            std::thread::sleep(TIMEOUT);
+            "served"
+        })
+        .start()
+        .unwrap();
+    let address = server.local_addr();
+    let whole = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(move || {
+                    let replies = (0..REQUESTS / 8).map(|_| reply(send(address, "/")));
+                    let is_whole = |reply: String| {
+                        let late = reply.starts_with("HTTP/1.1 504 ");
+                        assert!(late || reply.ends_with("served"), "{reply}");
+                        u64::from(!late)
+                    };
+                    replies.map(is_whole).sum::<u64>()
+                })
+            })
+            .collect();
+        clients
+            .into_iter()
+            .map(|it| it.join().unwrap())
+            .sum::<u64>()
+    });
+    let totals = server.health().snapshot().totals;
+    assert_eq!((totals.served, totals.failed), (whole, REQUESTS - whole));
+    assert_eq!(totals.cut, 0);
+}
+
+#[test]
+fn a_client_that_ends_while_it_waits_for_a_worker_is_not_served() {
+    let (release, runs, handler) = latch();
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(1)
+        .queue_budget(PATIENCE)
+        .gate(GateMode::Off)
+        .handler(handler)
+        .start()
+        .unwrap();
+    let address = server.local_addr();
+    // The reply to a half-closed client that a worker has begun is still due.
+    let held = send(address, "/");
+    await_that("the worker is held", || runs.load(Ordering::Relaxed) == 1);
+    held.shutdown(std::net::Shutdown::Write).unwrap();
+    let waiting: Vec<_> = (0..5).map(|_| send(address, "/")).collect();
+    await_that("they wait", || server.health().snapshot().queue == 5);
+    for client in &waiting {
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    await_that("they have left", || {
+        server.health().snapshot().totals.skipped == 5
+    });
+    drop(release);
+    assert!(reply(held).ends_with("served"));
+    for client in waiting {
+        assert_eq!(reply(client), "");
+    }
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
+/// A reader of a reply that tells which thread drops it.
+struct Endless(crossbeam_channel::Sender<String>);
+
+impl io::Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(buffer.len())
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        let thread = std::thread::current();
+        let _ = self.0.send(thread.name().unwrap_or("").to_owned());
+    }
+}
+
+/// A reader that blocks or panics as it is dropped would have taken the event loop with it.
+#[test]
+fn readers_of_replies_are_dropped_by_workers_only() {
+    let (tell, told) = crossbeam_channel::unbounded();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = runs.clone();
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(2)
+        .queue_budget(PATIENCE)
+        .handler(move |_: &mut crate::Request| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            crate::Response::reader(200, Endless(tell.clone()), None)
+        })
+        .start()
+        .unwrap();
+    let clients: Vec<_> = (0..4).map(|_| send(server.local_addr(), "/")).collect();
+    await_that("each waits for its client", || {
+        let now = server.health().snapshot();
+        runs.load(Ordering::Relaxed) == 4 && now.in_flight == 0
+    });
+    let mut clients = clients.into_iter();
+    drop(clients.next());
+    let first = told.recv_timeout(PATIENCE).unwrap();
+    // The others are cut by the stop.
+    let cut = server.shutdown(Duration::ZERO).unwrap_err();
+    assert!(matches!(cut, Error::Cut(3)), "{cut}");
+    let rest = (0..3).map(|_| told.recv_timeout(PATIENCE).unwrap());
+    for thread in rest.chain([first]) {
+        let number = thread.strip_prefix("plimsoll-");
+        assert!(
+            number.is_some_and(|it| it.parse::<usize>().is_ok()),
+            "{thread}"
+        );
+    }
+}
+
+/// tiny_http's accept thread ends at its first failure, and its directory may be removed by a cleaner.
+#[test]
+fn a_stream_whose_server_has_failed_or_whose_directory_is_gone_is_made_anew() {
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .handler(|_: &mut crate::Request| "served")
+        .start()
+        .unwrap();
+    let shared = server.running.as_ref().unwrap().shared.clone();
+    let carrier = lock(&shared.carrier).clone();
+    let error = io::Error::from(io::ErrorKind::PermissionDenied);
+    shared
+        .event_loop
+        .send(Message::CarrierFailed { carrier, error });
+    await_that("another one is there", || {
+        let now = server.health().snapshot();
+        now.totals.stream_failures == 1 && now.intake_down.is_none()
+    });
+    assert!(reply(send(server.local_addr(), "/")).ends_with("served"));
+    // What an older one says is of no interest.
+    let (carrier, _stream) = Carrier::open().unwrap();
+    let error = io::Error::from(io::ErrorKind::PermissionDenied);
+    shared
+        .event_loop
+        .send(Message::CarrierFailed { carrier, error });
+    assert!(reply(send(server.local_addr(), "/")).ends_with("served"));
+    assert_eq!(server.health().snapshot().totals.stream_failures, 1);
 }
