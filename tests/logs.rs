@@ -122,3 +122,42 @@ fn a_stop_does_not_wait_for_a_stderr_that_nobody_reads() {
         assert_eq!(status.code(), Some(i32::from(second)), "second: {second}");
     }
 }
+
+/// Ten thousand requests were refused, and the log said nothing.
+#[test]
+fn shedding_is_in_the_log_with_its_reason() {
+    let mut server = Unread::start(&[
+        "--workers",
+        "1",
+        "--queue-max",
+        "0",
+        "--work",
+        "1h",
+        "--request-timeout",
+        "1h",
+        "--drain",
+        "0",
+    ]);
+    let mut held = Client::connect(server.address);
+    held.get("/");
+    wait_until("a request is refused", || {
+        // Which of the two is served depends on who comes first.
+        let mut client = Client::connect(server.address);
+        client.get("/nothing");
+        client.reply().status == 503
+    });
+    let mut line = String::new();
+    while !line.contains("shedding begins: ") {
+        line.clear();
+        assert!(server.stderr.read_line(&mut line).expect("text") > 0);
+    }
+    assert!(
+        line.contains("[WARN]") && line.contains("(queue "),
+        "{line}"
+    );
+    server.signal("-TERM");
+    while !line.contains("shedding ended ") {
+        line.clear();
+        assert!(server.stderr.read_line(&mut line).expect("text") > 0);
+    }
+}

@@ -67,7 +67,7 @@ macro_rules! counts {
         pub struct Totals { $($(#[$doc])* pub $name: u64,)* }
 
         impl Counts {
-            fn read(&self) -> Totals {
+            pub(crate) fn read(&self) -> Totals {
                 Totals { $($name: self.$name.load(Relaxed),)* }
             }
         }

@@ -160,6 +160,9 @@ impl Frontend {
             self.part(slot, CloseReason::Stopped);
         }
         self.publish(now);
+        if let Some(news) = self.shedding.end() {
+            news.log();
+        }
         // Readers of replies are a user's code, and not this thread's to drop: neither those that are left here, nor
         // those in what the workers are about to say.
         self.dispatcher.leave(self.inbox);

@@ -18,6 +18,7 @@ pub(crate) mod drain;
 pub(crate) mod intake;
 mod listeners;
 mod reply;
+mod shedding;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod wake;
@@ -52,6 +53,7 @@ use dispatcher::Dispatcher;
 use doors::{Door, Doors};
 use drain::Drain;
 use intake::{Intake, Register};
+use shedding::{Refused, Shedding};
 use wake::{Inbox, Message};
 
 /// Readiness tokens: clients have their slot's number, the others count down from the top.
@@ -120,6 +122,7 @@ pub(crate) struct Frontend {
     deadlines: Deadlines,
     dispatcher: Dispatcher,
     retry_after: RetryAfter,
+    shedding: Shedding,
     paths: Paths,
     recent: Recent,
     /// Who sees more of the health reports than the status word.
@@ -187,6 +190,7 @@ impl Frontend {
             deadlines: Deadlines::with_capacity(capacity),
             dispatcher,
             retry_after: RetryAfter::new(random::seed(), now),
+            shedding: Shedding::default(),
             paths,
             recent: Recent::default(),
             details: config.details,
@@ -387,6 +391,10 @@ impl Frontend {
             self.shared.health.observe(idle, now);
             self.publish(now);
             self.sample_due = self.shared.health.sample(now);
+            let refused = Refused::of(&self.shared.health.counts.read());
+            if let Some(news) = self.shedding.observe(refused, now) {
+                news.log();
+            }
         }
     }
 
