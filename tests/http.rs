@@ -816,3 +816,88 @@ fn work_for_a_client_that_has_gone_is_not_started() {
     let started: Vec<_> = seen.try_iter().collect();
     assert_eq!(started, ["/first", "/gone", "/last"]);
 }
+
+/// A reader that fails behind its first bytes.
+struct Broken(bool);
+
+impl Read for Broken {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if std::mem::replace(&mut self.0, true) {
+            return Err(io::Error::other("broken"));
+        }
+        buffer[..4].copy_from_slice(b"part");
+        Ok(4)
+    }
+}
+
+/// It ended as a whole reply does.
+#[test]
+fn a_reply_to_http_1_0_that_fails_ends_in_a_reset() {
+    let server = serve(|_: &mut Request| Response::reader(200, Broken(false), None));
+    let mut client = Client::connect(server.local_addr());
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let mut came = Vec::new();
+    let error = client.stream.read_to_end(&mut came).expect_err("no end");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// The same when the drain's time is over in the middle of it.
+#[test]
+fn a_reply_to_http_1_0_that_a_stop_cuts_ends_in_a_reset() {
+    let server = serve(|_: &mut Request| Response::reader(200, io::repeat(b'x'), None));
+    let mut client = Client::connect(server.local_addr());
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let mut first = [0; 100];
+    client
+        .stream
+        .read_exact(&mut first)
+        .expect("the reply's begin");
+    server.shutdown(Duration::ZERO).expect_err("it is cut");
+    let error = io::copy(&mut client.stream, &mut io::sink()).expect_err("no end");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_205_says_that_it_has_no_body_and_sends_none() {
+    let server = serve(|request: &mut Request| match request.path() {
+        "/reader" => Response::reader(205, io::repeat(b'x'), None),
+        _ => Response::text(205, "a body\n"),
+    });
+    let mut client = Client::connect(server.local_addr());
+    for target in ["/", "/reader", "/"] {
+        let reply = client.get(target).reply();
+        assert_eq!(
+            (reply.status, reply.header("Content-Length")),
+            (205, Some("0"))
+        );
+    }
+}
+
+#[test]
+fn close_in_a_list_closes() {
+    let server = serve(|_: &mut Request| {
+        Response::text(200, "bye\n").with_header("Connection", "keep-alive, Close")
+    });
+    let mut client = Client::connect(server.local_addr());
+    assert!(client.get("/").reply().closes());
+    client.expect_close();
+}
+
+/// The obvious way to say JSON sent two types.
+#[test]
+fn setting_a_header_replaces_it_and_adding_adds() {
+    let server = serve(|_: &mut Request| {
+        Response::text(200, "{}")
+            .with_header("content-type", "application/json")
+            .with_added_header("Set-Cookie", "a=1")
+            .with_added_header("Set-Cookie", "b=2")
+    });
+    let reply = get(server.local_addr(), "/");
+    assert_eq!(reply.header("Content-Type"), Some("application/json"));
+    let cookies = reply
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "Set-Cookie");
+    let cookies: Vec<_> = cookies.map(|(_, value)| value.as_str()).collect();
+    assert_eq!(cookies, ["a=1", "b=2"]);
+}

@@ -66,13 +66,41 @@ impl Response {
         }
     }
 
-    /// Adds a header.
+    /// Sets a header: it replaces those of that name (in any case).
     ///
     /// The server's own (`Date`, `Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive`, `Upgrade`,
-    /// `Trailer`) are left out, except that `Connection: close` closes. A name that is no token is left out; control
+    /// `Trailer`) are left out, except that `close` in `Connection` closes. A name that is no token is left out; control
     /// characters in a value become spaces, so that no value can split a reply.
     #[must_use]
     pub fn with_header(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let name = name.into();
+        self.headers
+            .retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
+        self.with_added_header(name, value)
+    }
+
+    /// Adds a header, beside those of that name.
+    ///
+    /// Only a header whose value is a list may stand in a reply several times, such as `Vary`, `Link`, `Via`,
+    /// `Cache-Control` or `WWW-Authenticate`, and `Set-Cookie` (RFC 9110 section 5.3). Of `Content-Type`, `Location`,
+    /// `ETag` and the like there is one, so set them with [`with_header`](Self::with_header). Names and values are
+    /// treated as there.
+    ///
+    /// ```
+    /// use plimsoll::Response;
+    ///
+    /// let response = Response::text(200, "{}")
+    ///     .with_header("Content-Type", "application/json")
+    ///     .with_added_header("Set-Cookie", "a=1")
+    ///     .with_added_header("Set-Cookie", "b=2");
+    /// # assert_eq!(response.status(), 200);
+    /// ```
+    #[must_use]
+    pub fn with_added_header(
         mut self,
         name: impl Into<Cow<'static, str>>,
         value: impl Into<Cow<'static, str>>,
@@ -105,15 +133,20 @@ impl Response {
         out: &mut Vec<u8>,
     ) -> (bool, Option<Payload>) {
         let handler_closes = self.headers.iter().any(|(name, value)| {
-            name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close")
+            let mut options = value.split(',').map(str::trim);
+            name.eq_ignore_ascii_case("connection")
+                && options.any(|option| option.eq_ignore_ascii_case("close"))
         });
         let bodiless = matches!(self.status, 204 | 304);
+        // RFC 9110 section 15.3.6; unlike the others it says its length.
+        let empty = self.status == 205;
         let length = match &self.body {
             Body::Bytes(bytes) => Some(bytes.len() as u64),
             Body::Reader { length, .. } => *length,
         };
         let framing = match length {
             _ if bodiless => Framing::None,
+            _ if empty => Framing::Length(0),
             Some(length) => Framing::Length(length),
             None if rules.http11 => Framing::Chunked,
             None => Framing::UntilClose,
@@ -135,7 +168,7 @@ impl Response {
             date,
         );
         let payload = match self.body {
-            _ if bodiless || rules.head_only => None,
+            _ if bodiless || empty || rules.head_only => None,
             Body::Bytes(bytes) => Some(Payload::Bytes(bytes)),
             Body::Reader { reader, .. } => Some(Payload::Stream(Stream {
                 reader,
@@ -439,7 +472,7 @@ impl<R: Read + Send + 'static> IntoResponse for tiny_http::Response<R> {
         headers
             .into_iter()
             .fold(response, |response, (name, value)| {
-                response.with_header(name, value)
+                response.with_added_header(name, value)
             })
     }
 }

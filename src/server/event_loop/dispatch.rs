@@ -258,6 +258,8 @@ impl Frontend {
             // The event loop has answered it, if anybody was left.
             (Ended::Dropped, _) | (Ended::Broken, None) => {}
         }
+        // It holds the client's socket, which may have to close now.
+        drop(exchange);
         self.drive(key.slot, now);
     }
 

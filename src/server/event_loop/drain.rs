@@ -156,6 +156,8 @@ impl Frontend {
                 && (client.connection.is_answering() || client.connection.is_replying())
             {
                 cut += 1;
+                self.part(slot, CloseReason::Cut);
+                continue;
             }
             self.part(slot, CloseReason::Stopped);
         }

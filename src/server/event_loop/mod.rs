@@ -29,6 +29,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 
@@ -477,6 +479,14 @@ impl Frontend {
             _ => {}
         }
         log::trace!("{}: closed: {reason:?}", client.peer);
+        // To an HTTP/1.0 client an orderly end may be that of a whole reply (RFC 9112 section 8).
+        let is_cut = matches!(reason, CloseReason::Cut | CloseReason::WriteTimeout);
+        let must_reset = is_cut && !client.rules.http11;
+        if must_reset
+            && let Err(error) = SockRef::from(&*client.socket).set_linger(Some(Duration::ZERO))
+        {
+            log::debug!("{}: closed without a reset: {error}", client.peer);
+        }
         if let Some(ticket) = client.ticket {
             self.dispatcher.remove(ticket);
             bump(&self.shared.health.counts.skipped);
@@ -495,8 +505,9 @@ impl Frontend {
         if let Some(stream) = client.parked {
             self.dispatcher.resume(Job::Drop(Box::new(stream)));
         }
-        if Arc::strong_count(&client.socket) > 1 {
-            // An exchange holds the socket still; its client need not wait for that.
+        if Arc::strong_count(&client.socket) > 1 && !must_reset {
+            // An exchange holds the socket still; its client need not wait for that. A reset goes out when the last
+            // holder lets go, and an orderly end must not come first.
             drop(client.socket.shutdown(Shutdown::Both));
         }
         self.doors.of(client.door).resume();
