@@ -1,8 +1,6 @@
 //! Data stores that are watched: what a failure of one does to each health path, and that nothing a check does (hang,
 //! panic, be slow) reaches a probe, another check, or the end of the server.
 
-mod common;
-
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -10,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, NEVER, PATIENCE, get, quiet, report, wait_until};
+use crate::kit::{Client, NEVER, PATIENCE, get, quiet, report, wait_until};
 use plimsoll::{
     Check, CheckError, CheckSettings, CheckState, Config, PoolStatus, Server, Status, WatchedStore,
 };

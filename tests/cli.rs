@@ -1,15 +1,13 @@
 //! The binary as a user meets it: its options, what it prints and how it exits.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::PATIENCE;
-use common::binary::Plimsoll;
+use crate::kit::PATIENCE;
+use crate::kit::Plimsoll;
 
 /// Runs the binary to its end, expecting nothing but one line on standard error, and gives that
 /// line with the exit code.
@@ -186,7 +184,7 @@ fn the_monitors_addresses_are_logged() {
     assert_ne!(public, admin);
     assert!(get(admin, "/metrics").contains("plimsoll_up 1\n"));
     assert!(get(admin, "/").starts_with("HTTP/1.1 404 "));
-    let line = server.stderr.recv_timeout(PATIENCE).expect("a line");
+    let line = server.next_line();
     assert!(line.contains("agent listening on 127.0.0.1:"), "{line}");
 }
 
@@ -222,13 +220,8 @@ fn a_store_that_goes_down_and_comes_back_is_logged_once_each_time() {
     let mut lines: Vec<String> = Vec::new();
     // Waits until so many more lines have come, and gives those of them that hold what is wanted.
     let mut wait_for = |count: usize, wanted: &[&str]| -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
         let came = lines.len();
-        while lines.len() < came + count {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let line = server.stderr.recv_timeout(left);
-            lines.push(line.unwrap_or_else(|_| panic!("no line with {wanted:?} after {lines:?}")));
-        }
+        lines.extend((0..count).map(|_| server.next_line()));
         let line_with = |wanted: &&str| {
             let mut new = lines[came..].iter();
             let line = new.find(|line| line.contains(*wanted));

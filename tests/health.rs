@@ -1,15 +1,14 @@
 //! The gate, the averages and the health paths over sockets, and the four faults that the pattern is known for.
 
-mod common;
-
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Latch, NEVER, PATIENCE, Reply, ask, get, quiet, wait_until};
+use crate::kit::{
+    Client, Latch, NEVER, PATIENCE, Reply, alone, ask, get, quiet, settle, wait_until,
+};
 use plimsoll::{Builder, Ewma, GateMode, GateState, Request, Response, Server};
 
 /// A threshold below the time that anything takes: every request is unhealthy.
@@ -92,66 +91,49 @@ fn it_recovers_when_only_health_is_called() {
 
 // The second: whether a reset runs is checked and set in two steps, so that several can start.
 
-/// Names the test below to itself, in a process with more descriptors.
-const AGAIN: &str = "PLIMSOLL_TEST_AGAIN";
-
 #[test]
 fn a_thousand_concurrent_unhealthy_requests_start_exactly_one_reset() {
-    const REQUESTS: usize = 1000;
-    const NAME: &str = "a_thousand_concurrent_unhealthy_requests_start_exactly_one_reset";
-    if std::env::var_os(AGAIN).is_none() {
-        // Both ends of a thousand connections are in one process, and the customary soft limit is 1,024.
-        let this = std::env::current_exe().expect("this test");
-        let run = Command::new("sh")
-            .args(["-c", "ulimit -n 4096 && exec \"$0\" \"$@\""])
-            .arg(this)
-            .args(["--exact", NAME, "--nocapture"])
-            .env(AGAIN, "1")
-            .output()
-            .expect("sh runs");
-        let output = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success(), "{output}");
-        assert!(output.contains("1 passed"), "{output}");
-        return;
-    }
-    for (mode, cooldown) in [
-        // What was admitted before the reset does not count after it.
-        (GateMode::Guarded, Duration::from_millis(100)),
-        // Here it does, so all have to end before.
-        (GateMode::Literal, Duration::from_secs(4)),
-    ] {
-        let latch = Arc::new(Latch::default());
-        let server = quiet(REQUESTS)
-            .max_connections(2 * REQUESTS)
-            .gate(mode)
-            .threshold(NOTHING)
-            .cooldown(cooldown)
-            .handler(latch.handler("served\n"))
-            .start()
-            .expect("a server");
-        let health = server.health();
-        let mut clients: Vec<_> = (0..REQUESTS)
-            .map(|_| {
-                let mut client = Client::connect(server.local_addr());
-                client.get("/");
-                client
-            })
-            .collect();
-        latch.wait_for(REQUESTS);
-        assert_eq!(health.snapshot().trips, 0, "none has ended");
-        latch.open();
-        for client in &mut clients {
-            assert_eq!(client.reply().status, 200);
+    alone(|| {
+        const REQUESTS: usize = 1000;
+        for (mode, cooldown) in [
+            // What was admitted before the reset does not count after it.
+            (GateMode::Guarded, Duration::from_millis(100)),
+            // Here it does, so all have to end before.
+            (GateMode::Literal, Duration::from_secs(4)),
+        ] {
+            let latch = Arc::new(Latch::default());
+            let server = quiet(REQUESTS)
+                .max_connections(2 * REQUESTS)
+                .gate(mode)
+                .threshold(NOTHING)
+                .cooldown(cooldown)
+                .handler(latch.handler("served\n"))
+                .start()
+                .expect("a server");
+            let health = server.health();
+            let mut clients: Vec<_> = (0..REQUESTS)
+                .map(|_| {
+                    let mut client = Client::connect(server.local_addr());
+                    client.get("/");
+                    client
+                })
+                .collect();
+            latch.wait_for(REQUESTS);
+            assert_eq!(health.snapshot().trips, 0, "none has ended");
+            latch.open();
+            for client in &mut clients {
+                assert_eq!(client.reply().status, 200);
+            }
+            wait_until("all are counted", || {
+                health.snapshot().totals.served == REQUESTS as u64
+            });
+            assert_eq!(health.snapshot().trips, 1, "{mode}");
+            wait_until("the reset", || health.snapshot().resets > 0);
+            let snapshot = health.snapshot();
+            assert_eq!((snapshot.trips, snapshot.resets), (1, 1), "{mode}");
+            assert_eq!(snapshot.epoch, 1);
         }
-        wait_until("all are counted", || {
-            health.snapshot().totals.served == REQUESTS as u64
-        });
-        assert_eq!(health.snapshot().trips, 1, "{mode}");
-        wait_until("the reset", || health.snapshot().resets > 0);
-        let snapshot = health.snapshot();
-        assert_eq!((snapshot.trips, snapshot.resets), (1, 1), "{mode}");
-        assert_eq!(snapshot.epoch, 1);
-    }
+    });
 }
 
 // The third: the first sample becomes the average, so that one slow first request makes the instance unhealthy; and 0
@@ -195,9 +177,7 @@ fn no_sample_is_not_zero() {
     assert!(metric(page.text(), "plimsoll_service_time_average_seconds").is_nan());
 
     get(address, "/");
-    wait_until("a sample", || {
-        server.health().snapshot().bad_ratio.is_some()
-    });
+    settle(&server);
     let snapshot = server.health().snapshot();
     assert!(snapshot.service_time > Some(0.0), "{snapshot:?}");
     assert!(
@@ -604,11 +584,10 @@ fn the_report_has_the_numbers_in_the_units_it_names() {
     for target in ["/", "/bad", "/failed", "/"] {
         client.get(target).reply();
     }
-    wait_until("all are counted", || {
-        let totals = server.health().snapshot().totals;
-        totals.served + totals.bad + totals.failed == 4
-    });
+    settle(&server);
     let snapshot = server.health().snapshot();
+    let totals = snapshot.totals;
+    assert_eq!(totals.served + totals.bad + totals.failed, 4);
     let report = health_json(&client.get("/health").reply());
     assert_eq!(report["status"], "pass");
     assert!(report["version"].is_string());

@@ -1,14 +1,12 @@
 //! HTTP/1.1 and 1.0 as clients meet it: framing, persistence, what reaches the handler and what comes back.
 
-mod common;
-
 use std::io::{self, Cursor, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use common::{Client, Framing, Latch, PATIENCE, ask, get, pattern, quiet, wait_until};
+use crate::kit::{Client, Framing, Latch, PATIENCE, Reply, ask, get, pattern, quiet, wait_until};
 use plimsoll::{Handler, Request, Response, Server};
 
 /// What a handler saw of a request.
@@ -234,7 +232,7 @@ fn head_gets_the_head_of_get_without_its_body() {
         let head = client.reply_to_head();
         let body = client.get(target).reply();
         assert_eq!(head.status, 200);
-        let without_date = |reply: &common::Reply| {
+        let without_date = |reply: &Reply| {
             let mut headers = reply.headers.clone();
             headers.retain(|(name, _)| name != "Date");
             headers
@@ -404,7 +402,7 @@ fn the_parts_of_a_target_and_the_peer_reach_the_handler() {
         assert_eq!(seen.url, target);
         assert_eq!(seen.path, path);
         assert_eq!(seen.query.as_deref(), query);
-        assert_eq!(seen.peer, client.stream.local_addr().expect("an address"));
+        assert_eq!(seen.peer, client.socket().local_addr().expect("an address"));
     }
 }
 

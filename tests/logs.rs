@@ -1,14 +1,12 @@
 //! The log: what is said, and that nobody ever waits for whoever reads it.
 
-mod common;
-
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use common::{Client, PATIENCE, get, wait_until};
+use crate::kit::{Client, PATIENCE, get, wait_until};
 
 /// A binary whose standard error is read only when a test does so; killed when dropped.
 struct Unread {

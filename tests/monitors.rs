@@ -1,7 +1,5 @@
 //! Real monitors beside the server: HAProxy takes it out and puts it back, and Prometheus scrapes it.
 
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,8 +10,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::process::{self, Process, TempDir, find, free_port};
-use common::{Client, Latch, NEVER, PATIENCE, ask, get, quiet, wait_until};
+use crate::kit::process::{self, Process, TempDir, find, free_port};
+use crate::kit::{Client, Latch, NEVER, PATIENCE, ask, get, quiet, wait_until};
 use plimsoll::{Builder, GateMode, Request, Server};
 
 /// A threshold that only requests for `/slow` reach, on a busy machine too.
@@ -274,8 +272,11 @@ fn promtool(program: &Path, arguments: &[&str], input: &str) -> (bool, String) {
 fn a_test_without_its_program_says_that_it_is_skipped() {
     let this = std::env::current_exe().expect("the tests are a file");
     let mut test = Command::new(this);
-    test.args(["--exact", "promtool_has_nothing_to_say_about_the_metrics"])
-        .env("PATH", "/nonexistent");
+    test.args([
+        "--exact",
+        "monitors::promtool_has_nothing_to_say_about_the_metrics",
+    ])
+    .env("PATH", "/nonexistent");
     let (good, said) = process::run(&mut test, "");
     assert!(good, "{said}");
     let line = "SKIPPED: promtool is missing (install prometheus)\n";

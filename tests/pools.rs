@@ -1,7 +1,5 @@
 //! Stores behind an r2d2 pool: whether the store serves and whether connections are left are told apart.
 
-mod common;
-
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
 
-use common::process::{Process, TempDir, find, free_port};
-use common::{NEVER, PATIENCE, get, quiet, report, wait_until};
+use crate::kit::process::{Process, TempDir, find, free_port};
+use crate::kit::{NEVER, PATIENCE, get, quiet, report, wait_until};
 use plimsoll::{Check, CheckSettings, CheckState, PoolCheck, PoolStatus, Server, Status};
 use r2d2::{ManageConnection, Pool};
 use rusqlite::{Connection, OpenFlags};

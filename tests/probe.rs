@@ -1,12 +1,11 @@
 //! `plimsoll probe` as Docker and Consul run it: the line that it prints, and its exit codes.
 
-mod common;
-
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use common::binary::Plimsoll;
-use common::{PATIENCE, get, quiet};
+use crate::kit::Plimsoll;
+use crate::kit::process::free_port;
+use crate::kit::{NEVER, PATIENCE, get, quiet, wait_until};
 use plimsoll::{GateMode, Request, Server};
 
 /// Runs a probe to its end; gives its exit code and what it printed on standard output.
@@ -60,13 +59,13 @@ fn an_unhealthy_server_exits_1_for_docker_and_2_for_consul() {
     let server = quiet(2)
         .gate(GateMode::Literal)
         .threshold(Duration::from_nanos(1))
-        .cooldown(common::NEVER)
+        .cooldown(NEVER)
         .handler(|_: &mut Request| "slow\n")
         .start()
         .expect("the server starts");
     let address = server.local_addr();
     assert_eq!(get(address, "/").status, 200);
-    common::wait_until("it trips", || !server.health().is_healthy());
+    wait_until("it trips", || !server.health().is_healthy());
     let (line, codes) = probe(&format!("http://{address}/readyz"));
     assert_eq!((line.as_str(), codes), ("503 unhealthy", [1, 2]));
     let (line, codes) = probe(&format!("http://{address}/nowhere"));
@@ -76,7 +75,7 @@ fn an_unhealthy_server_exits_1_for_docker_and_2_for_consul() {
 
 #[test]
 fn a_server_that_is_not_there_exits_1_for_docker_and_2_for_consul() {
-    let gone = common::process::free_port();
+    let gone = free_port();
     let (line, codes) = probe(&format!("http://127.0.0.1:{gone}/"));
     assert!(line.contains("refused"), "{line}");
     assert_eq!(codes, [1, 2]);

@@ -1,15 +1,13 @@
 //! Every refusal: its status, that it reaches no handler, that it is counted, and that it harms nobody else. And the
 //! bounds that close a connection without a word.
 
-mod common;
-
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Latch, PATIENCE, ask, get, pattern, quiet, wait_until};
+use crate::kit::{Client, Latch, PATIENCE, ask, get, pattern, quiet, wait_until};
 use plimsoll::{Builder, GateMode, Request, Response, Server, Totals};
 
 /// A timeout that is to be waited for: short, yet longer than a busy machine holds up a client between connecting and
@@ -260,7 +258,7 @@ fn bytes_that_drip_in_do_not_put_off_the_head_timeout() {
     let scene = Scene::new(quiet(2).head_timeout(SHORT));
     let mut client = scene.connect();
     let began = Instant::now();
-    let mut dripping = client.stream.try_clone().expect("the same socket");
+    let mut dripping = client.socket().try_clone().expect("the same socket");
     let enough = Arc::new(AtomicBool::new(false));
     let stop = enough.clone();
     let drip = thread::spawn(move || {

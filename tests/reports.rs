@@ -1,7 +1,5 @@
 //! The health reports over sockets: who sees what, the listeners for monitors alone, and each monitor's own language.
 
-mod common;
-
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -9,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, Latch, NEVER, PATIENCE, Reply, ask, get, quiet, wait_until};
+use crate::kit::{Client, Latch, NEVER, PATIENCE, Reply, ask, get, quiet, wait_until};
 use plimsoll::{Builder, Details, GateMode, Request, Server};
 
 /// A threshold below the time that anything takes: every request is unhealthy.
@@ -257,7 +255,7 @@ fn monitors_beyond_the_reserve_wait_while_none_is_idle_and_the_service_goes_on()
     }
     let short = Duration::from_millis(100);
     waiting
-        .stream
+        .socket()
         .set_read_timeout(Some(short))
         .expect("a timeout");
     let mut byte = [0];
@@ -266,7 +264,7 @@ fn monitors_beyond_the_reserve_wait_while_none_is_idle_and_the_service_goes_on()
         "nobody made room, yet it was served"
     );
     waiting
-        .stream
+        .socket()
         .set_read_timeout(Some(PATIENCE))
         .expect("a timeout");
     busy.pop();

@@ -1,14 +1,11 @@
-//! Many starts and stops in one process leave nothing behind. One test only, so that nobody else's threads and
-//! descriptors are counted.
-
-mod support;
+//! Many starts and stops in one process leave nothing behind.
 
 use std::fs;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::kit::{Client, Usage, alone, get, wait_until};
 use plimsoll::{Request, Server};
-use support::{Client, Usage, get, wait_until};
 
 /// Private directories of this process, wherever the system has room for them, but for those that were there before: a
 /// process that was killed leaves its own, and its number comes again.
@@ -47,9 +44,9 @@ fn start_and_stop(round: usize) {
     assert_eq!(directories().len(), 1);
     let address = server.local_addr();
     let mut kept = Client::connect(address);
-    assert_eq!(kept.get("/").expect("a reply").text(), "fine\n");
+    assert_eq!(kept.get("/").reply().text(), "fine\n");
     let mut half = Client::connect(address);
-    half.send("GET / HT").expect("it goes out");
+    half.send("GET / HT");
     assert_eq!(get(address, "/health").status, 200);
     match round % 3 {
         0 => drop(server),
@@ -68,24 +65,26 @@ fn start_and_stop(round: usize) {
 #[test]
 #[ignore = "slow: make test-slow"]
 fn fifty_starts_and_stops_leave_nothing_behind() {
-    assert_eq!(directories(), Vec::<String>::new());
-    // The first pays for what the process keeps for good.
-    start_and_stop(0);
-    // tiny_http's pool threads end some seconds after their server.
-    let alone = |usage: Usage| usage.threads <= 2;
-    wait_until("the first one's threads end", || alone(Usage::of("self")));
-    let before = Usage::of("self");
-    for round in 0..50 {
-        start_and_stop(round);
-    }
-    wait_until("all threads end", || {
+    alone(|| {
+        assert_eq!(directories(), Vec::<String>::new());
+        // The first pays for what the process keeps for good.
+        start_and_stop(0);
+        // tiny_http's pool threads end some seconds after their server.
+        let alone = |usage: Usage| usage.threads <= 2;
+        wait_until("the first one's threads end", || alone(Usage::of("self")));
+        let before = Usage::of("self");
+        for round in 0..50 {
+            start_and_stop(round);
+        }
+        wait_until("all threads end", || {
+            let now = Usage::of("self");
+            now.threads <= before.threads && now.descriptors <= before.descriptors
+        });
         let now = Usage::of("self");
-        now.threads <= before.threads && now.descriptors <= before.descriptors
+        assert!(
+            now.memory < before.memory + 8 * 1024,
+            "{before:?}, then {now:?}"
+        );
+        assert_eq!(directories(), Vec::<String>::new());
     });
-    let now = Usage::of("self");
-    assert!(
-        now.memory < before.memory + 8 * 1024,
-        "{before:?}, then {now:?}"
-    );
-    assert_eq!(directories(), Vec::<String>::new());
 }

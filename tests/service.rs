@@ -1,7 +1,5 @@
 //! The binary under a service manager: what it tells, and the sockets that it is passed.
 
-mod common;
-
 use std::env;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,9 +9,9 @@ use std::os::unix::net::{self, UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::binary::Plimsoll;
-use common::process::TempDir;
-use common::{Client, PATIENCE, get};
+use crate::kit::Plimsoll;
+use crate::kit::process::TempDir;
+use crate::kit::{Client, PATIENCE, get};
 
 const LOOPBACK: [&str; 2] = ["--listen", "127.0.0.1:0"];
 

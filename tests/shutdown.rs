@@ -1,23 +1,17 @@
 //! Draining, stopping, and what is left then: nothing.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, Latch, PATIENCE, get, quiet, wait_until};
+use crate::kit::{Client, Latch, PATIENCE, alone, get, quiet, usage, wait_until};
 use plimsoll::{Error, Request, Response, Server};
-
-/// Held for reading by every test that runs a server, and for writing by the one that looks at what this whole process
-/// has of them.
-static SERVERS: RwLock<()> = RwLock::new(());
 
 /// Whether anybody listens there.
 fn is_listening(server: std::net::SocketAddr) -> bool {
@@ -43,7 +37,6 @@ fn holding() -> (Server, Arc<Latch>) {
 
 #[test]
 fn a_drain_says_not_ready_at_once_and_serves_until_all_is_answered() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let (server, latch) = holding();
     let address = server.local_addr();
     let mut kept_alive = Client::connect(address);
@@ -94,7 +87,6 @@ fn a_drain_says_not_ready_at_once_and_serves_until_all_is_answered() {
 
 #[test]
 fn a_drain_with_nothing_in_flight_ends_early_and_closes_idle_connections() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let (server, _latch) = holding();
     let address = server.local_addr();
     let mut idle = Client::connect(address);
@@ -111,7 +103,6 @@ fn a_drain_with_nothing_in_flight_ends_early_and_closes_idle_connections() {
 
 #[test]
 fn a_drain_that_runs_out_of_time_cuts_what_is_left_and_says_so() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let (server, latch) = holding();
     let mut in_flight = Client::connect(server.local_addr());
     in_flight.get("/held");
@@ -142,7 +133,6 @@ impl Drop for SlowToDrop {
 /// A client had its reply, and its request was counted as cut all the same when the worker was slow to say so.
 #[test]
 fn a_reply_that_is_out_is_not_cut_however_late_its_worker_says_so() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let latch = Arc::new(Latch::default());
     let held = latch.clone();
     let server = quiet(1)
@@ -165,7 +155,6 @@ fn a_reply_that_is_out_is_not_cut_however_late_its_worker_says_so() {
 
 #[test]
 fn what_still_waits_when_the_drain_is_over_is_told_to_go_elsewhere() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let latch = Arc::new(Latch::default());
     let server = quiet(1)
         .handler(latch.handler("held\n"))
@@ -188,7 +177,6 @@ fn what_still_waits_when_the_drain_is_over_is_told_to_go_elsewhere() {
 
 #[test]
 fn dropping_a_server_stops_it() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let (server, _latch) = holding();
     let address = server.local_addr();
     assert_eq!(get(address, "/").text(), "served\n");
@@ -198,7 +186,6 @@ fn dropping_a_server_stops_it() {
 
 #[test]
 fn dropping_a_server_whose_handler_hangs_does_not_hang() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let (server, latch) = holding();
     let address = server.local_addr();
     let mut client = Client::connect(address);
@@ -212,7 +199,6 @@ fn dropping_a_server_whose_handler_hangs_does_not_hang() {
 
 #[test]
 fn several_servers_live_in_one_process_each_with_its_own_numbers() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let start = |name: &'static str| {
         quiet(1)
             .handler(move |_: &mut Request| name)
@@ -235,7 +221,6 @@ fn several_servers_live_in_one_process_each_with_its_own_numbers() {
 
 #[test]
 fn a_server_listens_on_every_address_given() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let server = quiet(1)
         .listen("127.0.0.1:0")
         .handler(|_: &mut Request| "served\n")
@@ -254,7 +239,6 @@ fn a_server_listens_on_every_address_given() {
 
 #[test]
 fn an_address_that_is_taken_is_an_error_that_names_it() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let (server, _latch) = holding();
     let address = server.local_addr().to_string();
     let error = Server::builder()
@@ -274,7 +258,6 @@ fn a_setting_out_of_bounds_is_an_error_that_names_it() {
 
 #[test]
 fn a_panic_in_the_handler_is_500_and_the_worker_lives() {
-    let _shared = SERVERS.read().unwrap_or_else(PoisonError::into_inner);
     let server = quiet(1)
         .handler(|request: &mut Request| {
             assert_ne!(request.path(), "/panic", "a panic of the test");
@@ -316,35 +299,32 @@ fn directories() -> BTreeSet<PathBuf> {
 
 /// The names of this process's threads that are a server's.
 fn threads() -> Vec<String> {
-    let tasks = fs::read_dir("/proc/self/task").expect("threads");
-    tasks
-        // A thread may end between the listing and the reading.
-        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
+    let threads = usage::threads("self").into_iter();
+    threads
         .filter(|name| name.starts_with("plimsoll-"))
         .collect()
 }
 
 #[test]
 fn a_server_that_has_stopped_leaves_no_directory_and_no_thread() {
-    let _alone = SERVERS.write().unwrap_or_else(PoisonError::into_inner);
-    // Handlers that were held beyond their server's end.
-    wait_until("other tests' threads have ended", || threads().is_empty());
-    assert_eq!(directories(), BTreeSet::new());
-    for stop in [(|server| drop(server)) as fn(Server), |server| {
-        server.shutdown(Duration::from_millis(100)).expect("idle");
-    }] {
-        let (server, _latch) = holding();
-        assert_eq!(get(server.local_addr(), "/").text(), "served\n");
-        let private = directories();
-        let directory = private.first().expect("a private directory");
-        let metadata = fs::metadata(directory).expect("a directory");
-        assert_eq!(metadata.permissions().mode() & 0o7777, 0o700);
-        assert_eq!(private.len(), 1);
-        // A thread has its name once it runs: two workers, the frontend, the reset thread.
-        wait_until("four threads", || threads().len() == 4);
-        stop(server);
+    alone(|| {
         assert_eq!(directories(), BTreeSet::new());
-        // A thread that has been joined may be listed for a moment more.
-        wait_until("no thread is left", || threads().is_empty());
-    }
+        for stop in [(|server| drop(server)) as fn(Server), |server| {
+            server.shutdown(Duration::from_millis(100)).expect("idle");
+        }] {
+            let (server, _latch) = holding();
+            assert_eq!(get(server.local_addr(), "/").text(), "served\n");
+            let private = directories();
+            let directory = private.first().expect("a private directory");
+            let metadata = fs::metadata(directory).expect("a directory");
+            assert_eq!(metadata.permissions().mode() & 0o7777, 0o700);
+            assert_eq!(private.len(), 1);
+            // A thread has its name once it runs: two workers, the frontend, the reset thread.
+            wait_until("four threads", || threads().len() == 4);
+            stop(server);
+            assert_eq!(directories(), BTreeSet::new());
+            // A thread that has been joined may be listed for a moment more.
+            wait_until("no thread is left", || threads().is_empty());
+        }
+    });
 }

@@ -1,14 +1,12 @@
 //! The status page and its numbers: over sockets, and in a real browser.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::browser::Browser;
-use common::{Client, Reply, ask, get, quiet, wait_until};
+use crate::kit::browser::Browser;
+use crate::kit::{Client, NEVER, Reply, ask, get, quiet, wait_until};
 use plimsoll::{Details, GateMode, Request, Response, Server};
 use serde_json::Value;
 
@@ -161,7 +159,7 @@ fn the_numbers_say_how_the_server_stands_and_why() {
     let server = quiet(2)
         .gate(GateMode::Literal)
         .threshold(Duration::from_nanos(1))
-        .cooldown(common::NEVER)
+        .cooldown(NEVER)
         .handler(|_: &mut Request| "served\n")
         .start()
         .expect("a server");

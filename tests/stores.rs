@@ -1,13 +1,11 @@
 //! Stores' checks against real data stores, where they are installed.
 
-mod common;
-
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use common::process::free_port;
-use common::stores::{self, Service, failure, is_timeout};
-use common::{PATIENCE, quiet};
+use crate::kit::process::free_port;
+use crate::kit::stores::{self, Service, failure, is_timeout};
+use crate::kit::{PATIENCE, quiet};
 use plimsoll::{Check, Request, Store};
 
 /// What no error may hold.

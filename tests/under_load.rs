@@ -1,13 +1,12 @@
 //! Stopping while 64 clients go at full speed: whoever was let in gets a whole reply, and the process ends in time.
 
-mod support;
-
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Client, Plimsoll, wait_until};
+use crate::kit::{Client, Serving, wait_until};
 
 #[derive(Default)]
 struct Tally {
@@ -21,12 +20,14 @@ struct Tally {
     unaccepted: AtomicUsize,
 }
 
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
 /// Requests at full speed, on one connection for as long as the server keeps it, until nobody listens.
-fn full_speed(server: &Plimsoll, signalled: &AtomicBool, tally: &Tally) {
-    while let Ok(mut client) = Client::try_connect(server.address) {
+fn full_speed(address: SocketAddr, signalled: &AtomicBool, tally: &Tally) {
+    while let Ok(mut client) = Client::try_connect(address) {
         let mut fresh = true;
         loop {
-            match client.get("/") {
+            match client.try_send(GET).and_then(|()| client.try_reply()) {
                 Ok(reply) => {
                     tally.whole.fetch_add(1, Ordering::Relaxed);
                     if signalled.load(Ordering::Relaxed) {
@@ -55,21 +56,22 @@ fn full_speed(server: &Plimsoll, signalled: &AtomicBool, tally: &Tally) {
 }
 
 fn stop_under_load(arguments: &[&str]) {
-    let mut server = Plimsoll::start(arguments);
+    let server = Serving::start(arguments);
+    let address = server.address;
     let tally = Tally::default();
     let signalled = AtomicBool::new(false);
     let began = thread::scope(|scope| {
         for _ in 0..64 {
-            scope.spawn(|| full_speed(&server, &signalled, &tally));
+            scope.spawn(|| full_speed(address, &signalled, &tally));
         }
         wait_until("the load is on", || {
             tally.whole.load(Ordering::Relaxed) > 1000
         });
-        server.terminate();
+        server.process.terminate();
         signalled.store(true, Ordering::Relaxed);
         Instant::now()
     });
-    let status = server.wait();
+    let (status, _, _) = server.process.exit();
     let took = began.elapsed();
     assert_eq!(status.code(), Some(0), "{status}");
     // The drain, what a join may take, and a busy machine.
@@ -95,23 +97,20 @@ fn whoever_was_let_in_is_answered_by_handlers_that_wait() {
 
 #[test]
 fn clients_that_hold_on_do_not_keep_it_from_ending() {
-    let mut server = Plimsoll::start(&["--drain", "1s"]);
+    let server = Serving::start(&["--drain", "1s"]);
     let mut idle = Client::connect(server.address);
-    assert_eq!(idle.get("/").expect("a reply").status, 200);
+    assert_eq!(idle.get("/").reply().status, 200);
     let mut half = Client::connect(server.address);
-    half.send("GET / HTTP/1.1\r\nHost: lo")
-        .expect("it goes out");
+    half.send("GET / HTTP/1.1\r\nHost: lo");
     let mut in_body = Client::connect(server.address);
-    in_body
-        .send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
-        .expect("it goes out");
+    in_body.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx");
     let silent = Client::connect(server.address);
     wait_until("all are accepted", || {
         server.metric("plimsoll_connections", "") > 4
     });
-    server.terminate();
+    server.process.terminate();
     let began = Instant::now();
-    let status = server.wait();
+    let (status, _, _) = server.process.exit();
     assert_eq!(status.code(), Some(0), "{status}");
     assert!(
         began.elapsed() < Duration::from_secs(4),

@@ -1,13 +1,11 @@
 //! Data stores named on the command line, from what happens to them to what each monitor hears of it.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
-use common::binary::Plimsoll;
-use common::{Client, PATIENCE, Reply, ask, get, stores, wait_until};
+use crate::kit::Plimsoll;
+use crate::kit::{Client, PATIENCE, Reply, ask, get, stores, wait_until};
 use serde_json::Value;
 
 /// The binary, with stores to watch.

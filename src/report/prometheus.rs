@@ -379,7 +379,7 @@ fn gate(page: &mut Page, now: &Snapshot) {
 }
 
 #[cfg(test)]
-#[path = "../../tests/common/process.rs"]
+#[path = "../../tests/kit/process.rs"]
 #[allow(dead_code, reason = "the socket tests use the rest")]
 mod programs;
 

@@ -1,0 +1,32 @@
+//! Tests that need a process of their own.
+
+use std::any::type_name;
+use std::env;
+use std::process::Command;
+
+/// Tells the process that it runs one test alone.
+const ALONE: &str = "PLIMSOLL_TEST_ALONE";
+
+/// Runs the body of a test in a process of its own, with as many descriptors as the system allows: for a test that looks
+/// at the threads and files of its process, or opens more connections than the customary limit of 1,024 descriptors
+/// leaves to tests that run side by side. `body` is a closure written in the test itself, whose type names the test.
+#[track_caller]
+pub(crate) fn alone<F: FnOnce()>(body: F) {
+    if env::var_os(ALONE).is_some() {
+        body();
+        return;
+    }
+    // `plimsoll::module::test::{{closure}}`
+    let (_, path) = type_name::<F>().split_once("::").expect("a path");
+    let (test, _) = path.rsplit_once("::").expect("a closure in a test");
+    let run = Command::new("sh")
+        .args(["-c", "ulimit -n \"$(ulimit -H -n)\" && exec \"$0\" \"$@\""])
+        .arg(env::current_exe().expect("the tests are a file"))
+        .args(["--exact", test, "--include-ignored", "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .expect("sh runs");
+    let output = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{output}");
+    assert!(output.contains("1 passed"), "{output}");
+}

@@ -1,0 +1,26 @@
+//! The integration tests: one binary, so that they link once and run side by side. A test that needs a process of its
+//! own asks for it, see [`kit::alone`].
+
+mod kit;
+
+mod checks;
+mod cli;
+mod faults;
+mod full;
+mod health;
+mod hostile;
+mod http;
+mod logs;
+mod monitors;
+#[cfg(feature = "r2d2")]
+mod pools;
+mod probe;
+mod refusals;
+mod reports;
+mod restarts;
+mod service;
+mod shutdown;
+mod status;
+mod stores;
+mod under_load;
+mod watched;
