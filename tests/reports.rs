@@ -411,19 +411,23 @@ fn one_part_can_be_asked_for_or_left_out() {
         (
             "/readyz?verbose&exclude=gate",
             200,
-            "[+]gate excluded: ok\n[+]workers ok\n[+]serving ok\nreadyz check passed\n",
+            "[+]gate excluded: ok\n[+]workers ok\n[+]intake ok\n[+]serving ok\nreadyz check passed\n",
         ),
         (
             "/readyz?verbose&exclude=serving&exclude=x&exclude=y",
             503,
-            "[-]gate failed: reason withheld\n[+]workers ok\n[+]serving excluded: ok\nwarn: some health checks cannot be excluded: \
+            "[-]gate failed: reason withheld\n[+]workers ok\n[+]intake ok\n[+]serving excluded: ok\nwarn: some health checks cannot be excluded: \
              no matches for \"x\",\"y\"\nreadyz check failed\n",
         ),
         ("/readyz/gate", 503, "[-]gate failed: reason withheld\n"),
         ("/readyz/serving", 200, "[+]serving ok\n"),
         ("/readyz/nothing", 404, "not found\n"),
         ("/readyz/", 404, "not found\n"),
-        ("/livez?verbose", 200, "[+]workers ok\nlivez check passed\n"),
+        (
+            "/livez?verbose",
+            200,
+            "[+]workers ok\n[+]intake ok\nlivez check passed\n",
+        ),
         ("/livez/workers", 200, "[+]workers ok\n"),
         ("/livez/gate", 404, "not found\n"),
     ] {

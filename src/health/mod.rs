@@ -297,7 +297,13 @@ impl Snapshot {
     /// Whether the process can do its job: not every worker is stuck, and requests reach them.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.workers_stuck < self.workers && self.intake_down < Some(self.request_timeout)
+        !self.are_all_stuck() && self.intake_down < Some(self.request_timeout)
+    }
+
+    /// Whether every worker has been busy with one request for longer than the request timeout.
+    #[must_use]
+    pub fn are_all_stuck(&self) -> bool {
+        self.workers_stuck >= self.workers
     }
 }
 

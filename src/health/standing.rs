@@ -51,7 +51,9 @@ impl Standing {
             Cause::SomeStuck | Cause::StoreDown(_) | Cause::PoolExhausted(..) => Self::Warning,
             Cause::Crowd => Self::Shedding,
             Cause::NotAsked(_) => Self::Starting,
-            Cause::AllStuck | Cause::GateOpen(_) | Cause::CriticalDown(_) => Self::Unhealthy,
+            Cause::AllStuck | Cause::CutOff | Cause::GateOpen(_) | Cause::CriticalDown(_) => {
+                Self::Unhealthy
+            }
             Cause::HalfOpen => Self::Recovering,
             Cause::Stopping => Self::Draining,
         }
@@ -71,6 +73,8 @@ impl Standing {
 enum Cause<'a> {
     Stopping,
     AllStuck,
+    /// Requests have had no way to the workers for a second.
+    CutOff,
     GateOpen(Duration),
     CriticalDown(&'a CheckReport),
     NotAsked(&'a CheckReport),
@@ -94,8 +98,10 @@ impl<'a> Cause<'a> {
         });
         if now.draining {
             Self::Stopping
-        } else if !now.is_live() {
+        } else if now.are_all_stuck() {
             Self::AllStuck
+        } else if now.is_cut_off() {
+            Self::CutOff
         } else if let GateState::Open { reopens_in } = now.gate {
             Self::GateOpen(reopens_in)
         } else if let Some(check) = find(true, CheckState::Down) {
@@ -127,6 +133,7 @@ pub(crate) fn detail(now: &Snapshot, recent: Recent) -> String {
             format!("resetting, reopens in {seconds} s")
         }
         Cause::AllStuck => "every worker is stuck".into(),
+        Cause::CutOff => "requests do not reach the workers".into(),
         Cause::CriticalDown(check) | Cause::StoreDown(check) => {
             let down = now.checks.iter();
             match down.filter(|check| check.state == CheckState::Down).count() {
@@ -150,6 +157,9 @@ pub(crate) fn why(now: &Snapshot, recent: Recent) -> String {
         Cause::Nothing => "Requests are served within the limits.".into(),
         Cause::Stopping => {
             "It was told to stop: it is not ready, and serves what still comes until its time is over.".into()
+        }
+        Cause::CutOff => {
+            "Requests do not reach the workers: the way to them is being made anew.".into()
         }
         Cause::AllStuck => {
             "Every worker has been busy with one request for longer than the request timeout.".into()

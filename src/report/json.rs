@@ -95,8 +95,12 @@ fn own(now: &Snapshot, time: SystemTime) -> [Reading<'static>; 7] {
             "percent",
         ),
         Reading {
-            status: pass_if(now.is_live()),
-            output: "every worker is stuck",
+            status: pass_if(!now.are_all_stuck() && !now.is_cut_off()),
+            output: if now.are_all_stuck() {
+                "every worker is stuck"
+            } else {
+                "requests do not reach the workers"
+            },
             ..reading(
                 "workers",
                 "utilization",
@@ -167,7 +171,10 @@ fn notes(now: &Snapshot) -> Vec<String> {
     if now.draining {
         notes.push("The server is stopping: it ends what it has begun.".into());
     }
-    if !now.is_live() {
+    if now.is_cut_off() {
+        notes.push("Requests do not reach the workers: the way to them is being made anew.".into());
+    }
+    if now.are_all_stuck() {
         notes.push(
             "Every worker has been busy with one request for longer than the request timeout."
                 .into(),

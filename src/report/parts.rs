@@ -72,7 +72,8 @@ impl<'a> Part<'a> {
 pub(super) fn ready(now: &Snapshot) -> Vec<Part<'_>> {
     let own = [
         Part::own("gate", now.is_healthy()),
-        Part::own("workers", now.is_live()),
+        Part::own("workers", !now.are_all_stuck()),
+        Part::own("intake", !now.is_cut_off()),
         Part::own("serving", !now.draining),
     ];
     let stores = now.checks.iter().map(Part::store);
@@ -81,7 +82,11 @@ pub(super) fn ready(now: &Snapshot) -> Vec<Part<'_>> {
 
 /// What liveness is made of; never a data store.
 pub(super) fn live(now: &Snapshot) -> Vec<Part<'_>> {
-    vec![Part::own("workers", now.is_live())]
+    let reached = now.is_live() || now.are_all_stuck();
+    vec![
+        Part::own("workers", !now.are_all_stuck()),
+        Part::own("intake", reached),
+    ]
 }
 
 /// The parts seen as one.
@@ -172,6 +177,7 @@ mod tests {
             verdict.text,
             "[+]gate ok\n\
              [+]workers ok\n\
+             [+]intake ok\n\
              [+]serving ok\n\
              [+]redis ok\n\
              [-]postgres failed: reason withheld\n\
@@ -236,7 +242,10 @@ mod tests {
     fn liveness_depends_on_no_store() {
         let now = stores();
         let verdict = judge("livez", &live(&now), Some("verbose"));
-        assert_eq!(verdict.text, "[+]workers ok\nlivez check passed\n");
+        assert_eq!(
+            verdict.text,
+            "[+]workers ok\n[+]intake ok\nlivez check passed\n"
+        );
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn state(page: &mut Page, now: &Snapshot) {
         ("ready", "Whether the server wants traffic.", now.is_ready()),
         (
             "live",
-            "Whether the process can do its job: not every worker is stuck.",
+            "Whether the process can do its job: not every worker is stuck, and requests reach them.",
             now.is_live(),
         ),
         ("draining", "Whether the server is stopping.", now.draining),

@@ -267,11 +267,12 @@ impl Watch {
 /// The state of the server in a line: a word, and what is behind it.
 fn status(now: &Snapshot) -> String {
     let resetting = !now.is_healthy();
-    let (stuck, recovering) = (!now.is_live(), now.gate == GateState::HalfOpen);
+    let (stuck, recovering) = (now.are_all_stuck(), now.gate == GateState::HalfOpen);
     let behind = [
         (resetting, "resetting"),
         (recovering, "recovering"),
         (stuck, "every worker is stuck"),
+        (now.is_cut_off(), "requests do not reach the workers"),
     ];
     let behind = behind.into_iter().filter(|(holds, _)| *holds);
     let behind = behind.map(|(_, what)| what.to_owned());
