@@ -1,5 +1,6 @@
 //! Random numbers for jitter and for spreading load; not for secrets.
 
+use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Random numbers that need not be unpredictable: [xorshift64*](https://en.wikipedia.org/wiki/Xorshift#xorshift*).
@@ -21,6 +22,14 @@ impl Random {
         let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11;
         bits as f64 / (1_u64 << 53) as f64
     }
+}
+
+/// A number in [0, 1) from a sequence of this thread's own, so no thread waits for another.
+pub(crate) fn uniform() -> f64 {
+    thread_local! {
+        static RANDOM: RefCell<Random> = RefCell::new(Random::new(seed()));
+    }
+    RANDOM.with_borrow_mut(Random::uniform)
 }
 
 /// A seed that differs from call to call and from process to process, also where every process has the same id, as in

@@ -3,8 +3,16 @@
 //! There is no HTTP in them: they work with any blocking client and any error type. Their decisions take the time as
 //! an argument, so they can be tested without a sleep; the convenience methods read the clock once.
 
+mod breaker;
+mod chance;
 mod deadline;
+mod retry;
 mod throttle;
+mod window;
 
+pub use breaker::{
+    BreakerBuilder, BreakerError, BreakerOpen, BreakerState, BreakerStatus, CircuitBreaker, Permit,
+};
 pub use deadline::{Deadline, DeadlineExceeded};
+pub use retry::{Backoff, Clock, Failed, Retry, RetryBudget};
 pub use throttle::{Quota, Rate, RateError, Throttle, ThrottleKey, Throttled};
