@@ -268,7 +268,7 @@ static KNOBS: &[Knob] = &[
         environment: "PLIMSOLL_DRAIN",
         field: Field::Duration(|options| &mut options.config.drain),
         computed_default: None,
-        help: "on SIGTERM: not ready at once, keep serving up to this long, then stop",
+        help: "on SIGTERM: not ready at once, serve for this long if the health is watched, else until quiet",
     },
     Knob {
         flag: "check",

@@ -515,7 +515,7 @@ fn every_health_path_answers_while_the_server_drains() {
     let mut client = Client::connect(address);
     client.get("/");
     latch.wait_for(1);
-    let stopping = thread::spawn(move || server.shutdown(PATIENCE / 2));
+    let stopping = thread::spawn(move || server.shutdown(PATIENCE / 4));
     wait_until("it drains", || get(address, "/readyz").status == 503);
     answers(
         address,

@@ -185,7 +185,7 @@ fn haproxy_drains_a_server_that_stops() {
     let mut client = Client::connect(server.local_addr());
     client.get("/");
     latch.wait_for(1);
-    let stopping = thread::spawn(move || server.shutdown(PATIENCE));
+    let stopping = thread::spawn(move || server.shutdown(PATIENCE / 4));
     haproxy.await_status("DRAIN (agent)");
     latch.open();
     assert_eq!(client.reply().text(), "served\n");

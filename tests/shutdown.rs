@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::kit::{Client, Latch, PATIENCE, alone, get, quiet, usage, wait_until};
 use plimsoll::{Error, Request, Response, Server};
@@ -46,7 +46,7 @@ fn a_drain_says_not_ready_at_once_and_serves_until_all_is_answered() {
     in_flight.get("/held");
     latch.wait_for(1);
 
-    let stopping = thread::spawn(move || server.shutdown(PATIENCE / 2));
+    let stopping = thread::spawn(move || server.shutdown(PATIENCE / 4));
     wait_until("not ready", || {
         let reply = get(address, "/readyz");
         assert!(reply.status == 200 || reply.text() == "draining\n");
@@ -91,7 +91,7 @@ fn a_drain_with_nothing_in_flight_ends_early_and_closes_idle_connections() {
     let address = server.local_addr();
     let mut idle = Client::connect(address);
     assert_eq!(idle.get("/").reply().text(), "served\n");
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     // A fifth of it is waited for quiet; all of it would be seen.
     server
         .shutdown(PATIENCE / 6)
@@ -327,4 +327,24 @@ fn a_server_that_has_stopped_leaves_no_directory_and_no_thread() {
             wait_until("no thread is left", || threads().is_empty());
         }
     });
+}
+
+/// It was gone before a balancer could see that it was not ready.
+#[test]
+fn a_drain_that_is_watched_accepts_and_serves_for_its_whole_time() {
+    let (server, _latch) = holding();
+    let address = server.local_addr();
+    assert_eq!(get(address, "/readyz").status, 200);
+    let drain = PATIENCE / 10;
+    let began = Instant::now();
+    let stopping = thread::spawn(move || server.shutdown(drain));
+    // The end of the time may come between the look at the clock and the answer.
+    while began.elapsed() < drain * 9 / 10 {
+        assert!(is_listening(address), "gone after {:?}", began.elapsed());
+        thread::sleep(Duration::from_millis(50));
+    }
+    let stopped = stopping.join().expect("no panic");
+    stopped.expect("nothing was in flight");
+    assert!(began.elapsed() >= drain);
+    assert!(!is_listening(address));
 }

@@ -489,9 +489,9 @@ impl Server {
     }
 
     /// Stops: not ready at once, keeps serving, answers what is in flight, and joins every thread; at most that long, and
-    /// earlier when nothing is in flight and no request has come for a fifth of it. Then up to half a second more for a
-    /// reply that a worker is writing, and as long for threads that do not end. (`tiny_http`'s own few threads, which
-    /// hold nothing, end by themselves some seconds later.)
+    /// earlier when nothing is in flight, no request has come for a fifth of it, and nobody has asked a health path or the
+    /// agent within the last minute. Then up to half a second more for what is being answered, and as long for threads that
+    /// do not end. (`tiny_http`'s own few threads, which hold nothing, end by themselves some seconds later.)
     ///
     /// # Errors
     /// [`Error::Cut`] when the time was over before every request was answered.

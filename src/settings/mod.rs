@@ -196,7 +196,8 @@ pub struct Config {
     pub write_timeout: Duration,
     /// From the whole request to its reply; after that the client gets 504. Default 30 s; above 0.
     pub request_timeout: Duration,
-    /// How long to keep serving, not ready, after a signal to stop. Default 5 s; 0 stops at once.
+    /// How long to keep serving, not ready, after a signal to stop; less when quiet and nobody has asked a health path or
+    /// the agent within the last minute. Default 5 s; 0 stops at once.
     pub drain: Duration,
     /// Data stores to watch. Default none; at most 64, no two of one name.
     pub checks: Vec<WatchedStore>,

@@ -95,9 +95,9 @@ impl Frontend {
     }
 
     /// What HAProxy's agent-check is told.
-    fn agent_line(&self, now: Instant) -> String {
+    fn agent_line(&mut self, now: Instant) -> String {
+        self.note_probe(now);
         let health = &self.shared.health;
-        bump(&health.counts.probed);
         health.observe(self.dispatcher.has_idle_worker(), now);
         self.publish(now);
         report::agent::line(&health.snapshot())

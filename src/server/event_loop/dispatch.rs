@@ -75,7 +75,7 @@ impl Frontend {
         let idle = self.dispatcher.has_idle_worker();
         let health = self.shared.health.clone();
         if let Some(page) = self.paths.find(head.path()) {
-            bump(&health.counts.probed);
+            self.note_probe(now);
             health.observe(idle, now);
             self.publish(now);
             let answer = self.recent.answer(page, head, details, now, &health);

@@ -8,8 +8,9 @@
 //!
 //! A worker that writes a reply just then may finish first; see [`LAST_WORDS`].
 //!
-//! A balancer needs time to see that the server is not ready, so new connections are served as long as requests keep
-//! coming. The drain ends early when nothing is in flight and no request has come for a fifth of the time.
+//! A balancer needs time to see that the server is not ready. While somebody watches the server's health, it accepts and
+//! serves for the whole time, whether or not requests come. Else nobody can be told, and the drain ends early when
+//! nothing is in flight and no request has come for a fifth of the time.
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub(super) struct Drain {
     fifth: Duration,
     last_request: Instant,
     next_step: Instant,
+    /// When somebody last asked for the health, before the drain or in it.
+    last_probe: Option<Instant>,
     /// The time was seen to be over.
     over: bool,
 }
@@ -36,16 +39,21 @@ pub(super) struct Drain {
 /// a client that has its reply was not cut.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// Whoever has asked for the health within this time is taken to ask again: the slowest of the usual balancers and
+/// monitors ask twice a minute.
+const WATCHED: Duration = Duration::from_mins(1);
+
 /// Turns of accepting before the listeners close: enough for a backlog of 4096, and not without end.
 const BACKLOG_TURNS: usize = 64;
 
 impl Drain {
-    fn new(until: Instant, now: Instant) -> Self {
+    fn new(until: Instant, last_probe: Option<Instant>, now: Instant) -> Self {
         Self {
             until,
             fifth: until.saturating_duration_since(now) / 5,
             last_request: now,
             next_step: now,
+            last_probe,
             over: false,
         }
     }
@@ -53,6 +61,17 @@ impl Drain {
     /// Takes that a request has come.
     pub(super) fn note_request(&mut self, now: Instant) {
         self.last_request = now;
+    }
+
+    /// Takes that somebody has asked for the health.
+    pub(super) fn note_probe(&mut self, now: Instant) {
+        self.last_probe = Some(now);
+    }
+
+    /// Whether somebody is to be told, and so needs the whole time.
+    fn is_watched(&self, now: Instant) -> bool {
+        let age = self.last_probe.map(|at| now.saturating_duration_since(at));
+        age.is_some_and(|age| age < WATCHED)
     }
 
     /// When to look again.
@@ -66,11 +85,22 @@ impl Drain {
     }
 
     fn is_quiet(&self, now: Instant) -> bool {
-        now >= self.last_request + self.fifth
+        !self.is_watched(now) && now >= self.last_request + self.fifth
     }
 
     fn accepts(&self, now: Instant) -> bool {
-        now + self.fifth < self.until
+        let end = if self.is_watched(now) {
+            self.until
+        } else {
+            self.until.checked_sub(self.fifth).unwrap_or(self.until)
+        };
+        now < end
+    }
+
+    /// Whether what was accepted until the time was over may be answered still: nothing but a drain without time, which
+    /// is a stop at once, cuts it there.
+    fn has_last_words(&self, now: Instant) -> bool {
+        !self.fifth.is_zero() && self.is_watched(now)
     }
 }
 
@@ -81,14 +111,23 @@ impl Frontend {
             .drain
             .as_ref()
             .map_or(until, |drain| drain.until.min(until));
-        self.drain = Some(Drain::new(until, now));
+        self.drain = Some(Drain::new(until, self.last_probe, now));
         self.shared.health.gauges.draining.store(true, Relaxed);
+    }
+
+    /// Takes that somebody has asked for the health.
+    pub(super) fn note_probe(&mut self, now: Instant) {
+        bump(&self.shared.health.counts.probed);
+        self.last_probe = Some(now);
+        if let Some(drain) = &mut self.drain {
+            drain.note_probe(now);
+        }
     }
 
     /// Closes what the drain has come to: the listeners, and connections that stay idle.
     pub(super) fn drain_step(&mut self, now: Instant) {
         let Some(drain) = &mut self.drain else { return };
-        if now < drain.next_step {
+        if now < drain.next_step && now < drain.until {
             return;
         }
         drain.next_step = now + (drain.fifth / 4).max(Duration::from_millis(5));
@@ -126,6 +165,7 @@ impl Frontend {
         }
         drain.over = now >= drain.until;
         let over = drain.over;
+        let last_words = drain.has_last_words(now);
         let all_gone = drain.is_quiet(now) || !drain.accepts(now);
         (over || all_gone)
             && self.clients.used().into_iter().all(|slot| {
@@ -133,7 +173,8 @@ impl Frontend {
                 client.is_none_or(|client| {
                     client.door != Door::Public
                         || client.connection.is_lingering()
-                        || over && !client.is_written_to()
+                        || client.connection.is_idle() && over
+                        || over && !last_words && !client.is_written_to()
                 })
             })
     }
@@ -169,5 +210,36 @@ impl Frontend {
         // those in what the workers are about to say.
         self.dispatcher.leave(self.inbox);
         cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A quiet server was gone, and a busy one refused, before a balancer could see that it was not ready.
+    #[test]
+    fn a_watched_drain_accepts_for_its_whole_time_and_another_may_end_when_quiet() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let until = at(5_000);
+        let unwatched = Drain::new(until, None, start);
+        assert!(!unwatched.is_quiet(at(999)) && unwatched.is_quiet(at(1_000)));
+        assert!(unwatched.accepts(at(3_999)) && !unwatched.accepts(at(4_000)));
+        for asked in [at(0), at(2_000)] {
+            let mut watched = Drain::new(until, Some(start), start);
+            watched.note_probe(asked);
+            assert!(!watched.is_quiet(at(4_999)) && watched.accepts(at(4_999)));
+            assert!(!watched.accepts(until));
+        }
+    }
+
+    #[test]
+    fn who_has_not_asked_for_a_minute_is_not_waited_for() {
+        let start = Instant::now();
+        let begun = start + Duration::from_mins(1);
+        let drain = Drain::new(begun + Duration::from_mins(5), Some(start), begun);
+        assert!(!drain.is_watched(begun));
+        assert!(drain.is_watched(start + Duration::from_secs(59)));
     }
 }

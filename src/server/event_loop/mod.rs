@@ -133,6 +133,8 @@ pub(crate) struct Frontend {
     /// Clients that have more to do than one turn allowed.
     unfinished: Vec<u32>,
     drain: Option<Drain>,
+    /// When somebody last asked for the health.
+    last_probe: Option<Instant>,
     /// The last wait was short: the next event is expected in a moment.
     brisk: bool,
     /// When the history's next sample is due.
@@ -199,6 +201,7 @@ impl Frontend {
             workers: config.workers,
             unfinished: Vec::new(),
             drain: None,
+            last_probe: None,
             brisk: false,
             sample_due: now,
             date: DateCache::default(),
