@@ -328,14 +328,16 @@ fn a_client_that_ends_while_it_waits_for_a_worker_is_not_served() {
     held.shutdown(std::net::Shutdown::Write).unwrap();
     let waiting: Vec<_> = (0..5).map(|_| send(address, "/")).collect();
     await_that("they wait", || server.health().snapshot().queue == 5);
+    let waited = Instant::now() + Duration::from_millis(50);
+    await_that("they wait for long", || Instant::now() > waited);
     for client in &waiting {
         client.shutdown(std::net::Shutdown::Write).unwrap();
     }
+    drop(release);
+    assert!(reply(held).ends_with("served"));
     await_that("they have left", || {
         server.health().snapshot().totals.skipped == 5
     });
-    drop(release);
-    assert!(reply(held).ends_with("served"));
     for client in waiting {
         assert_eq!(reply(client), "");
     }

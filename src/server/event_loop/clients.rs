@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mio::Token;
 use mio::net::TcpStream;
@@ -71,6 +72,14 @@ impl Client {
         self.connection.is_idle() || (self.door == Door::Agent && self.connection.is_lingering())
     }
 
+    /// Whether it has left while its request waits for a worker. An end that comes with the request, or just behind it,
+    /// only says that nothing more will be sent: while the wait is short, such a client gets its answer.
+    pub(crate) fn has_left(&self, now: Instant) -> bool {
+        let waits = self.ticket.and(self.exchange.as_ref());
+        let waited = waits.map(|exchange| now.saturating_duration_since(exchange.admitted));
+        self.ending && waited > Some(SHORT_WAIT)
+    }
+
     /// Whether a worker writes its reply, or has written it and has yet to say so.
     pub(crate) fn is_written_to(&self) -> bool {
         let is_written = |exchange: &Arc<Exchange>| {
@@ -79,6 +88,9 @@ impl Client {
         self.parked.is_none() && self.exchange.as_ref().is_some_and(is_written)
     }
 }
+
+/// See [`Client::has_left`].
+const SHORT_WAIT: Duration = Duration::from_millis(10);
 
 const NONE: u32 = u32::MAX;
 

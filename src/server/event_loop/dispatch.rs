@@ -129,9 +129,9 @@ impl Frontend {
             if let Job::Handle { exchange, .. } = &job
                 && let Some(client) = self.clients.by_key(exchange.origin.client)
             {
+                let left = client.has_left(now);
                 client.ticket = None;
-                if client.ending {
-                    // It has waited, and its client has left meanwhile.
+                if left {
                     let slot = exchange.origin.client.slot;
                     client.connection.close(CloseReason::Client);
                     bump(&self.shared.health.counts.skipped);

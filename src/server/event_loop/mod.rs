@@ -340,8 +340,7 @@ impl Frontend {
                 };
                 client.readable |= event.is_readable() || event.is_read_closed();
                 client.ending |= event.is_read_closed();
-                if client.ending && client.ticket.is_some() {
-                    // Who leaves while it waits for a worker is not served.
+                if client.has_left(now) {
                     client.connection.close(CloseReason::Client);
                 }
                 // Readiness may be spurious: the socket itself knows.
