@@ -106,6 +106,14 @@ impl Body {
         })
     }
 
+    /// Bytes of data that are sure to come before anything else: the rest of the body, or of the chunk at hand.
+    pub(crate) fn missing(&self) -> u64 {
+        match self.state {
+            State::Identity(missing) | State::Data(missing) => missing,
+            _ => 0,
+        }
+    }
+
     /// Decodes from `input`, appending the data to `out`; returns how many bytes it used, never one past the body's
     /// end, and whether the body is complete. All of `input` is used unless the body is complete.
     ///

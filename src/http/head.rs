@@ -19,6 +19,8 @@ use super::refusal::Refusal;
 const MAX_FIELDS: usize = 100;
 /// Empty lines skipped before a request line. RFC 9112 2.2 asks for at least one; old clients send one after a body.
 const MAX_EMPTY_LINES: usize = 2;
+/// The bytes of so many.
+pub(crate) const MAX_EMPTY_BYTES: usize = 2 * MAX_EMPTY_LINES;
 /// Room for what the canonical form may add to a usual head: a space after each colon.
 const CANONICAL_SLACK: usize = 32;
 

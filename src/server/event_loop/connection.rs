@@ -255,6 +255,22 @@ impl Connection {
             )
     }
 
+    /// How many bytes to read at most: what the body at hand lacks, else a head's worth. So no more than that of later
+    /// requests is ever kept.
+    pub(crate) fn read_limit(&self) -> usize {
+        match &self.state {
+            State::Body(parts) => {
+                let missing = usize::try_from(parts.1.missing()).unwrap_or(usize::MAX);
+                missing.max(self.limits.max_head)
+            }
+            State::Lingering { .. } => LINGER_BYTES,
+            _ => {
+                let most = self.limits.max_head + head::MAX_EMPTY_BYTES;
+                most.saturating_sub(self.input.len()).max(1)
+            }
+        }
+    }
+
     /// Answers the request or refusal that [`poll_event`](Self::poll_event) gave: `pieces` are still to be sent,
     /// and may be none when somebody else has sent it all.
     pub(crate) fn answer(

@@ -2,7 +2,8 @@
 //!
 //! A client's deadline moves several times a request, and nearly always later. So each slot has one entry in a heap,
 //! which may be early: when it comes up, the driver asks the client for its real deadline and arms that. A later
-//! deadline costs nothing; the heap holds a few entries a slot at most, however many clients come and go in it.
+//! deadline costs nothing. An earlier one leaves a stale entry behind; the heap is rid of those before it holds more than
+//! two entries a slot, however far away they are.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -32,6 +33,12 @@ impl Deadlines {
         }
         if self.armed[index].is_none_or(|armed| at < armed) {
             self.armed[index] = Some(at);
+            // Each entry that is dropped here was pushed once since the last time, so this costs nothing to speak of.
+            if self.heap.len() >= 2 * self.armed.len() {
+                let armed = &self.armed;
+                self.heap
+                    .retain(|Reverse((at, slot))| armed[*slot as usize] == Some(*at));
+            }
             self.heap.push(Reverse((at, slot)));
         }
     }
@@ -78,6 +85,22 @@ mod tests {
         assert_eq!(deadlines.pop(at(15)), None);
         assert_eq!(deadlines.pop(at(100)), Some(1));
         assert_eq!(deadlines.pop(at(100)), None, "the entry at 60 s is stale");
+    }
+
+    /// With a long idle timeout every request left its stale entry behind for as long.
+    #[test]
+    fn stale_entries_far_away_do_not_pile_up() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        let mut now = start;
+        for step in 0..10_000 {
+            let slot = step % 3;
+            deadlines.arm(slot, now + Duration::from_hours(24));
+            deadlines.arm(slot, now + Duration::from_secs(1));
+            now += Duration::from_secs(1);
+            assert_eq!(deadlines.pop(now), Some(slot));
+            assert!(deadlines.heap.len() <= 6, "{}", deadlines.heap.len());
+        }
     }
 
     #[test]

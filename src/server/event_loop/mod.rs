@@ -539,6 +539,8 @@ fn flush(client: &mut Client, now: Instant) {
 
 /// Reads once from a client's socket.
 fn read(client: &mut Client, buffer: &mut [u8], now: Instant) {
+    let limit = client.connection.read_limit().min(buffer.len());
+    let buffer = &mut buffer[..limit];
     match (&*client.socket).read(buffer) {
         Ok(0) => {
             client.readable = false;

@@ -981,3 +981,45 @@ proptest! {
         invariants::calls(&script);
     }
 }
+
+/// A client that sends ahead without end had 64 KiB of it kept.
+#[test]
+fn of_later_requests_no_more_than_a_head_is_read_and_kept() {
+    for request in [GET, POST, CHUNKED] {
+        let body = match request {
+            GET => &b""[..],
+            POST => b"abcd",
+            _ => b"4\r\nabcd\r\n0\r\n\r\n",
+        };
+        let endless = [request, body].concat().repeat(1_000);
+        let now = Instant::now();
+        let mut connection = Connection::new(Arc::new(LIMITS), now);
+        let mut rest = &endless[..];
+        for _ in 0..500 {
+            while connection.wants_input() {
+                let (came, later) = rest.split_at(connection.read_limit().min(READ));
+                assert!(!came.is_empty());
+                connection.handle_input(came, now);
+                rest = later;
+            }
+            assert!(connection.input.len() <= MAX_HEAD + head::MAX_EMPTY_BYTES);
+            assert!(matches!(connection.poll_event(), Some(Event::Request(_))));
+            connection.answer([], After::Keep, now);
+        }
+    }
+}
+
+#[test]
+fn of_a_body_as_much_is_read_as_it_lacks() {
+    let now = Instant::now();
+    let limits = Limits {
+        max_body: 1 << 20,
+        ..LIMITS
+    };
+    let mut connection = Connection::new(Arc::new(limits), now);
+    connection.handle_input(
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc",
+        now,
+    );
+    assert_eq!(connection.read_limit(), 999_997);
+}
