@@ -3,6 +3,7 @@
 //! There is no HTTP in them: they work with any blocking client and any error type. Their decisions take the time as
 //! an argument, so they can be tested without a sleep; the convenience methods read the clock once.
 
+mod balance;
 mod breaker;
 mod chance;
 mod deadline;
@@ -10,6 +11,9 @@ mod retry;
 mod throttle;
 mod window;
 
+pub use balance::{
+    Ask, Balance, Balancer, Endpoint, EndpointStatus, Pick, TooManyEndpoints, Unavailable,
+};
 pub use breaker::{
     BreakerBuilder, BreakerError, BreakerOpen, BreakerState, BreakerStatus, CircuitBreaker, Permit,
 };

@@ -1,0 +1,382 @@
+//! The set of endpoints and the choice among them: no lock, no clock.
+
+use super::peak::Peak;
+use super::rendezvous;
+use super::{Ask, Balance, Endpoint, EndpointStatus, MOST_ENDPOINTS, Unavailable};
+use crate::patterns::breaker::Standing;
+use std::collections::HashSet;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a new endpoint, or one that comes back, gets less than its share.
+const SLOW_START: Duration = Duration::from_secs(10);
+
+/// What it begins with of its weight.
+const LEAST_WEIGHT: f64 = 0.1;
+
+/// Latencies below this, in seconds, count as this, so that pending requests count also when all have decayed.
+const LEAST_LATENCY: f64 = 1e-6;
+
+/// What counts as the latency of one that is not known yet, in seconds, while its first request is pending: more than
+/// any that is known.
+const UNKNOWN_LATENCY: f64 = 1e6;
+
+/// What tells an endpoint from all others that there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Id(u64);
+
+#[derive(Debug)]
+pub(super) struct Member<E> {
+    pub(super) id: Id,
+    pub(super) endpoint: Endpoint<E>,
+    hash: u64,
+    peak: Peak,
+    /// When its slow start began.
+    since: Instant,
+    pending: u32,
+    last_choice: bool,
+    /// How far its turn has come, in round-robin.
+    turn: f64,
+    successes: u64,
+    failures: u64,
+}
+
+impl<E> Member<E> {
+    fn new(id: Id, endpoint: Endpoint<E>, now: Instant) -> Self {
+        Self {
+            id,
+            hash: rendezvous::hash(endpoint.name.as_bytes()),
+            endpoint,
+            peak: Peak::default(),
+            since: now,
+            pending: 0,
+            last_choice: false,
+            turn: 0.0,
+            successes: 0,
+            failures: 0,
+        }
+    }
+
+    fn standing(&self, now: Instant) -> Standing {
+        let breaker = self.endpoint.breaker.as_ref();
+        breaker.map_or(Standing::Closed, |breaker| breaker.standing_at(now))
+    }
+
+    fn is_full(&self) -> bool {
+        self.endpoint.max.is_some_and(|max| self.pending >= max)
+    }
+
+    /// Whether only a request can tell what it is like, and none is on its way to do so.
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.pending == 0 && self.peak.read(true, now).is_none()
+            || self.standing(now) == Standing::TrialDue
+    }
+
+    /// Its weight, less while it starts.
+    fn weight(&self, now: Instant) -> f64 {
+        let age = now.saturating_duration_since(self.since);
+        let grown = age.as_secs_f64() / SLOW_START.as_secs_f64();
+        f64::from(self.endpoint.weight) * grown.clamp(LEAST_WEIGHT, 1.0)
+    }
+
+    /// What another request would cost here: latency × (pending + 1) / weight.
+    fn cost(&self, now: Instant) -> f64 {
+        let latency = self.peak.read(self.pending == 0, now);
+        latency.unwrap_or(UNKNOWN_LATENCY).max(LEAST_LATENCY) * f64::from(self.pending + 1)
+            / self.weight(now)
+    }
+
+    fn status(&self, now: Instant) -> EndpointStatus<E> {
+        let breaker = self.endpoint.breaker.as_ref();
+        EndpointStatus {
+            name: Arc::clone(&self.endpoint.name),
+            data: Arc::clone(&self.endpoint.data),
+            breaker: breaker.map(|breaker| breaker.status_at(now)),
+            weight: self.endpoint.weight,
+            pending: self.pending,
+            latency: self
+                .peak
+                .read(self.pending == 0, now)
+                .and_then(|latency| Duration::try_from_secs_f64(latency).ok()),
+            last_choice: self.last_choice,
+            successes: self.successes,
+            failures: self.failures,
+        }
+    }
+}
+
+/// How a request to an endpoint went.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report {
+    /// Whether the endpoint did its work.
+    pub success: bool,
+    /// The time it took; for a failure, the time that it could have taken if that is longer.
+    pub seconds: f64,
+    /// Whether it was a trial of the breaker: what was known before says nothing about one that comes back.
+    pub trial: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Members<E> {
+    way: Balance,
+    list: Vec<Member<E>>,
+    ids: u64,
+    /// Indexes that a choice is between; kept for its memory.
+    candidates: Vec<usize>,
+    /// How many threads wait for one that is not full.
+    pub waiting: usize,
+}
+
+impl<E> Members<E> {
+    pub(super) fn new(way: Balance) -> Self {
+        Self {
+            way,
+            list: Vec::new(),
+            ids: 0,
+            candidates: Vec::new(),
+            waiting: 0,
+        }
+    }
+
+    /// Replaces the set. Returns the endpoints that left and what was not needed, and the names of those beyond the
+    /// most there may be.
+    pub(super) fn replace(
+        &mut self,
+        endpoints: Vec<Endpoint<E>>,
+        now: Instant,
+    ) -> (Vec<Endpoint<E>>, Vec<String>) {
+        let mut old = mem::take(&mut self.list);
+        let mut names = HashSet::new();
+        let mut dropped = Vec::new();
+        let mut refused = Vec::new();
+        for endpoint in endpoints {
+            if !names.insert(Arc::clone(&endpoint.name)) {
+                dropped.push(endpoint);
+            } else if self.list.len() == MOST_ENDPOINTS {
+                refused.push(endpoint.name.to_string());
+                dropped.push(endpoint);
+            } else if let Some(at) = old
+                .iter()
+                .position(|member| member.endpoint.name == endpoint.name)
+            {
+                let mut kept = old.swap_remove(at);
+                kept.endpoint.weight = endpoint.weight;
+                kept.endpoint.max = endpoint.max;
+                kept.endpoint.priority = endpoint.priority;
+                dropped.push(endpoint);
+                self.list.push(kept);
+            } else {
+                self.ids += 1;
+                self.list.push(Member::new(Id(self.ids), endpoint, now));
+            }
+        }
+        let only = self.list.len() == 1;
+        for breaker in self
+            .list
+            .iter()
+            .filter_map(|member| member.endpoint.breaker.as_ref())
+        {
+            breaker.set_only_at(only, now);
+        }
+        dropped.extend(old.into_iter().map(|member| member.endpoint));
+        (dropped, refused)
+    }
+
+    /// Chooses an endpoint for a request and counts it as pending there.
+    ///
+    /// `refused` are those whose breaker changed its mind since it was asked; `random` are numbers in [0, 1).
+    pub(super) fn choose(
+        &mut self,
+        ask: &Ask<'_>,
+        refused: &[Id],
+        random: [f64; 2],
+        now: Instant,
+    ) -> Result<&Member<E>, Unavailable> {
+        self.gather(ask, refused, now)?;
+        let chosen = match self.way {
+            Balance::Latency => self.quickest(random, now),
+            Balance::RoundRobin => self.next(now),
+            Balance::Hash => self.highest(ask.key, random),
+        };
+        let member = &mut self.list[chosen];
+        member.pending += 1;
+        Ok(member)
+    }
+
+    /// Chooses an endpoint whose breaker is due for a trial, and counts a request as pending there.
+    pub(super) fn choose_trial(&mut self, refused: &[Id], now: Instant) -> Option<&Member<E>> {
+        let member = self.list.iter_mut().find(|member| {
+            !refused.contains(&member.id) && member.standing(now) == Standing::TrialDue
+        })?;
+        member.pending += 1;
+        Some(member)
+    }
+
+    /// Lists the endpoints that can take the request, of those the best class only: not the last choice, not tried
+    /// before by this request, of the lowest priority number.
+    fn gather(&mut self, ask: &Ask<'_>, refused: &[Id], now: Instant) -> Result<(), Unavailable> {
+        self.candidates.clear();
+        let mut best = None;
+        let mut full = false;
+        let mut soonest: Option<Duration> = None;
+        for (index, member) in self.list.iter().enumerate() {
+            let standing = member.standing(now);
+            if let Standing::Refusing(open) = standing {
+                soonest = Some(soonest.map_or(open.remaining, |other| other.min(open.remaining)));
+                continue;
+            }
+            if refused.contains(&member.id) {
+                soonest = Some(Duration::ZERO);
+                continue;
+            }
+            if member.is_full() {
+                full = true;
+                continue;
+            }
+            let endpoint = &member.endpoint;
+            let tried = ask.avoid.contains(&endpoint.name);
+            let class = (member.last_choice, tried, endpoint.priority);
+            if best.is_none_or(|best| class < best) {
+                best = Some(class);
+                self.candidates.clear();
+            }
+            if best == Some(class) {
+                self.candidates.push(index);
+            }
+        }
+        match soonest {
+            _ if best.is_some() => Ok(()),
+            _ if full => Err(Unavailable::Full),
+            Some(remaining) => Err(Unavailable::Open { remaining }),
+            None => Err(Unavailable::Empty),
+        }
+    }
+
+    /// One that has to be tried, else the better of two random ones.
+    fn quickest(&self, [first, second]: [f64; 2], now: Instant) -> usize {
+        // From a random one on, so that several balancers do not try the same first.
+        let (before, after) = self
+            .candidates
+            .split_at(position(first, self.candidates.len()));
+        let mut all = after.iter().chain(before);
+        if let Some(fresh) = all.find(|index| self.list[**index].is_fresh(now)) {
+            return *fresh;
+        }
+        let Some(one) = self.draw(first, None) else {
+            return self.candidates[0];
+        };
+        match self.draw(second, Some(one)) {
+            Some(other) if self.list[other].cost(now) < self.list[one].cost(now) => other,
+            _ => one,
+        }
+    }
+
+    /// A random candidate by weight, other than `not`.
+    ///
+    /// If each were drawn as often as another, a large one among many small ones could never have its share.
+    fn draw(&self, random: f64, not: Option<usize>) -> Option<usize> {
+        let others = || self.candidates.iter().filter(|index| Some(**index) != not);
+        let weight = |index: usize| f64::from(self.list[index].endpoint.weight);
+        let total: f64 = others().map(|index| weight(*index)).sum();
+        let mut left = random * total;
+        let mut drawn = None;
+        for &index in others() {
+            drawn = Some(index);
+            left -= weight(index);
+            if left < 0.0 {
+                break;
+            }
+        }
+        drawn
+    }
+
+    /// Smooth weighted round-robin, as
+    /// [nginx](https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1) does it: each gains its
+    /// weight, who has most is chosen and pays for all.
+    fn next(&mut self, now: Instant) -> usize {
+        let mut total = 0.0;
+        let mut chosen = self.candidates[0];
+        for &index in &self.candidates {
+            let weight = self.list[index].weight(now);
+            total += weight;
+            self.list[index].turn += weight;
+            if self.list[index].turn > self.list[chosen].turn {
+                chosen = index;
+            }
+        }
+        self.list[chosen].turn -= total;
+        chosen
+    }
+
+    /// The key's own endpoint of those that can be had; without a key, a random one by weight.
+    ///
+    /// There is no slow start: it would move keys a second time.
+    fn highest(&self, key: Option<&[u8]>, [random, _]: [f64; 2]) -> usize {
+        let key = key.map_or_else(
+            || random.to_bits().wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            rendezvous::hash,
+        );
+        let score = |index: usize| {
+            let member = &self.list[index];
+            rendezvous::score(key, member.hash, f64::from(member.endpoint.weight))
+        };
+        let mut chosen = self.candidates[0];
+        for &index in &self.candidates[1..] {
+            if score(index) > score(chosen) {
+                chosen = index;
+            }
+        }
+        chosen
+    }
+
+    /// Takes the report of a request; nothing if the endpoint has left.
+    pub(super) fn report(&mut self, id: Id, report: Report, now: Instant) {
+        let Some(member) = self.list.iter_mut().find(|member| member.id == id) else {
+            return;
+        };
+        if report.success {
+            member.successes += 1;
+        } else {
+            member.failures += 1;
+        }
+        if report.success && report.trial {
+            member.peak.restart(report.seconds, now);
+            member.since = now;
+        } else {
+            member.peak.observe(report.seconds, now);
+        }
+    }
+
+    /// A request is over.
+    pub(super) fn end(&mut self, id: Id) {
+        if let Some(member) = self.list.iter_mut().find(|member| member.id == id) {
+            member.pending -= 1;
+        }
+    }
+
+    pub(super) fn set_last_choice(&mut self, name: &str, last_choice: bool) {
+        if let Some(member) = self
+            .list
+            .iter_mut()
+            .find(|member| *member.endpoint.name == *name)
+        {
+            member.last_choice = last_choice;
+        }
+    }
+
+    pub(super) fn statuses(&self, now: Instant) -> Vec<EndpointStatus<E>> {
+        self.list.iter().map(|member| member.status(now)).collect()
+    }
+}
+
+/// A random number in [0, 1) as one of `count` positions.
+fn position(random: f64, count: usize) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 0 to the count"
+    )]
+    let position = (random * count as f64) as usize;
+    position.min(count - 1)
+}
