@@ -1,5 +1,6 @@
 //! The clients by slot, and which of them has been idle the longest.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,7 +78,15 @@ impl Client {
     pub(crate) fn has_left(&self, now: Instant) -> bool {
         let waits = self.ticket.and(self.exchange.as_ref());
         let waited = waits.map(|exchange| now.saturating_duration_since(exchange.admitted));
-        self.ending && waited > Some(SHORT_WAIT)
+        waited > Some(SHORT_WAIT) && (self.ending || self.has_ended())
+    }
+
+    /// Whether the socket has come to its end, or has failed, though no event has said so yet.
+    fn has_ended(&self) -> bool {
+        match self.socket.peek(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
     }
 
     /// Whether a worker writes its reply, or has written it and has yet to say so.

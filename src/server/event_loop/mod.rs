@@ -340,7 +340,7 @@ impl Frontend {
                 };
                 client.readable |= event.is_readable() || event.is_read_closed();
                 client.ending |= event.is_read_closed();
-                if client.has_left(now) {
+                if client.ending && client.has_left(now) {
                     client.connection.close(CloseReason::Client);
                 }
                 // Readiness may be spurious: the socket itself knows.
