@@ -185,20 +185,25 @@ fn postgres() {
         &mut postgres,
         &format!("postgres://salted:{ENCODED}@HOST/postgres"),
     );
-    for user in ["plain", "hashed", "salted"] {
+    refuses(
+        &postgres,
+        &format!("postgres://plain:{ENCODED}@HOST/postgres"),
+        "the URL's option cleartext",
+    );
+    for (user, option) in [("plain", "?cleartext"), ("hashed", ""), ("salted", "")] {
         serves(
             &postgres,
-            &format!("postgresql://{user}:{ENCODED}@HOST/postgres"),
+            &format!("postgresql://{user}:{ENCODED}@HOST/postgres{option}"),
         );
         // It is up, and asks who is there.
         serves(&postgres, &format!("postgres://{user}@HOST/postgres"));
-        let url = format!("postgres://{user}:wrong@HOST/postgres");
+        let url = format!("postgres://{user}:wrong@HOST/postgres{option}");
         refuses(
             &postgres,
             &url,
             "FATAL 28P01: password authentication failed",
         );
-        let url = format!("postgres://{user}:{ENCODED}@HOST/nowhere");
+        let url = format!("postgres://{user}:{ENCODED}@HOST/nowhere{option}");
         refuses(
             &postgres,
             &url,

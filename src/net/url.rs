@@ -147,6 +147,8 @@ pub(crate) struct Account {
     pub(crate) user: String,
     pub(crate) password: Option<Secret>,
     pub(crate) database: Option<String>,
+    /// Whether whoever answers there may have the password itself.
+    pub(crate) cleartext: bool,
 }
 
 /// The first cut: what is before the first colon, and the rest.
@@ -331,9 +333,17 @@ impl Url {
         Err(StoreUrlError::new(UrlPart::Path, expected, "one"))
     }
 
-    /// For schemes that log in to a database, and know no options; `port` is the scheme's own.
+    /// For schemes that log in to a database; `port` is the scheme's own. A bad option is not shown: clients of databases
+    /// take passwords there.
     pub(crate) fn account(&self, port: u16) -> Result<Account, StoreUrlError> {
-        self.refuse_options()?;
+        let cleartext = match self.query.as_deref() {
+            None => false,
+            Some("cleartext") => true,
+            Some(_) => {
+                let expected = "cleartext or none";
+                return Err(StoreUrlError::new(UrlPart::Option, expected, "another"));
+            }
+        };
         let Some(user) = self.user.clone() else {
             let expected = "one before the host and an @";
             return Err(StoreUrlError::new(UrlPart::User, expected, "none"));
@@ -343,6 +353,7 @@ impl Url {
             user,
             password: self.password.clone(),
             database: self.database()?,
+            cleartext,
         })
     }
 

@@ -20,7 +20,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use super::{Check, CheckError};
-use crate::net::url::{Scheme, Url};
+use crate::net::url::{Account, Scheme, Url};
 pub use crate::net::url::{StoreUrlError, UrlPart};
 use file::{Files, Kind};
 use http::Http;
@@ -39,8 +39,8 @@ use tcp::Tcp;
 /// | `http://host[:port][/path]` | it answers GET with a status from 200 to 399 |
 /// | `redis://[[user]:password@]host[:port][/database]` | it takes AUTH and SELECT, where the URL asks for them, and answers PING |
 /// | `memcached://host[:port]` | it tells its version |
-/// | `postgres://user[:password]@host[:port][/database]`, also `postgresql://` | it takes the login and answers `SELECT 1`; without a password in the URL, it suffices that it asks for one |
-/// | `mysql://user[:password]@host[:port][/database]` | it takes the login and answers COM_PING |
+/// | `postgres://user[:password]@host[:port][/database][?cleartext]`, also `postgresql://` | it takes the login and answers `SELECT 1`; without a password in the URL, it suffices that it asks for one |
+/// | `mysql://user[:password]@host[:port][/database][?cleartext]` | it takes the login and answers COM_PING |
 /// | `file:path` | the file or directory can be read |
 /// | `sqlite:path` | the file can be read, and is empty or has the header of an SQLite database |
 ///
@@ -49,7 +49,8 @@ use tcp::Tcp;
 /// without a slash at its start is relative to the process's directory.
 ///
 /// An IPv6 address is in brackets. What is not a letter, a digit or one of `-._~` is percent-encoded in a user's name, a
-/// password and a path. What is shown of a store (by `Display` and `Debug`) has `***` in the password's place, and no
+/// password and a path. Nobody gets a password of PostgreSQL or MySQL in clear, or encrypted with a key of his own, unless
+/// the URL says `?cleartext`. What is shown of a store (by `Display` and `Debug`) has `***` in the password's place, and no
 /// error holds it. Nothing here speaks TLS.
 ///
 /// A run is over by its deadline, whatever the other side does. Only a file system that hangs makes it late.
@@ -154,5 +155,15 @@ impl fmt::Debug for Store {
 
 #[cfg(test)]
 mod fake;
+/// Lets a server have the password itself only where the URL says so: whoever listens there may ask for it.
+fn allow_cleartext(account: &Account) -> Result<(), CheckError> {
+    if account.cleartext || account.password.is_none() {
+        return Ok(());
+    }
+    let expected =
+        "a server that does not ask for the password itself, or the URL's option cleartext";
+    Err(CheckError::new(format!("login: expected {expected}")))
+}
+
 #[cfg(test)]
 mod tests;

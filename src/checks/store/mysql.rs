@@ -3,8 +3,8 @@
 //!
 //! It logs in for real, since a server counts connections that end before that, and locks a host out that makes many of
 //! them. Passwords go out hashed (`mysql_native_password`, `caching_sha2_password`) or encrypted (the latter, when the
-//! server does not have the user's hash in its cache). As with any such login without TLS, who can pose as the server can
-//! have the password encrypted for himself.
+//! server does not have the user's hash in its cache). Without TLS, who can pose as the server can have the password
+//! encrypted for himself: that is done only where the URL has the option `cleartext`.
 
 mod login;
 mod packet;
@@ -15,6 +15,7 @@ use std::time::Instant;
 use self::login::{Greeting, NONCE, Plugin};
 use self::packet::Fields;
 use self::rsa::PublicKey;
+use super::allow_cleartext;
 use super::wire::Wire;
 use super::words::clean;
 use crate::checks::CheckError;
@@ -110,8 +111,9 @@ impl Session<'_> {
         Err(unexpected("an end of the login"))
     }
 
-    /// Sends the password for the server's eyes only.
+    /// Sends the password encrypted with a key that comes from the server, and so may be that of anybody.
     fn send_encrypted(&mut self, password: &str, nonce: &[u8; NONCE]) -> Result<(), CheckError> {
+        allow_cleartext(self.account)?;
         self.send(KEY_WANTED)?;
         let answer = self.receive()?;
         let key = answer.strip_prefix(&[MORE]).and_then(PublicKey::from_pem);

@@ -17,6 +17,7 @@ use postgres_protocol::message::backend::{self, ErrorResponseBody, Message};
 use postgres_protocol::message::frontend;
 
 use self::scram::SCRAM_SHA_256;
+use super::allow_cleartext;
 use super::wire::Wire;
 use super::words::clean;
 use crate::checks::CheckError;
@@ -89,6 +90,7 @@ impl Session<'_> {
             match message {
                 Message::AuthenticationOk => return Ok(Login::Done),
                 Message::AuthenticationCleartextPassword => {
+                    allow_cleartext(account)?;
                     self.send(|buffer| frontend::password_message(password, buffer))?;
                 }
                 Message::AuthenticationMd5Password(body) => {

@@ -10,6 +10,7 @@ use super::login::NONCE;
 use super::*;
 
 const URL: &str = "mysql://user:hunter2@HOST/db";
+const CLEARTEXT_URL: &str = "mysql://user:hunter2@HOST/db?cleartext";
 
 /// A nonce of the tests.
 const BYTES: [u8; NONCE] = *b"abcdefghijklmnopqrst";
@@ -193,7 +194,7 @@ fn a_server_that_has_forgotten_the_password_gets_it_encrypted() {
             .expect("an answer");
         wait_for_the_end(stream);
     });
-    fake.check(URL).expect("it serves");
+    fake.check(CLEARTEXT_URL).expect("it serves");
     // What is encrypted, by the documentation: the password and its NUL, each byte mixed with one of the nonce.
     assert_eq!(
         login::hide("hunter2", &BYTES),
@@ -201,6 +202,29 @@ fn a_server_that_has_forgotten_the_password_gets_it_encrypted() {
     );
     let long = login::hide(&"x".repeat(40), &BYTES);
     assert_eq!((long.len(), long[20], long[40]), (41, b'x' ^ b'a', b'a'));
+}
+
+#[test]
+fn a_server_gets_the_password_by_its_own_key_only_where_the_url_says_so() {
+    let (sender, sent) = crossbeam_channel::bounded(1);
+    let fake = Fake::start(move |stream| {
+        let first = packet::packet(0, &greeting("caching_sha2_password"));
+        stream.write_all(&first).expect("a greeting");
+        read_packet(stream);
+        let demand = packet::packet(2, b"\x01\x04");
+        stream.write_all(&demand).expect("a demand");
+        let mut rest = Vec::new();
+        // It may be cut as well as ended.
+        let _ = stream.read_to_end(&mut rest);
+        sender.send(rest).expect("the test waits");
+    });
+    let error = fake.failure(URL);
+    assert!(error.ends_with("the URL's option cleartext"), "{error}");
+    assert_eq!(
+        sent.recv(),
+        Ok(Vec::new()),
+        "nothing is sent after it asked"
+    );
 }
 
 #[test]
@@ -214,10 +238,10 @@ fn a_key_that_is_none_or_too_small_is_told() {
         ])
     };
     for key in [&b""[..], b"-----BEGIN PUBLIC KEY-----", &[0xff; 5000]] {
-        let error = forgotten(key).failure(URL);
+        let error = forgotten(key).failure(CLEARTEXT_URL);
         assert_eq!(error, "expected a public key of RSA, found another packet");
     }
-    let url = format!("mysql://user:{}@HOST", "hunter2".repeat(20));
+    let url = format!("mysql://user:{}@HOST?cleartext", "hunter2".repeat(20));
     let error = forgotten(KEY.as_bytes()).failure(&url);
     assert_eq!(
         error,

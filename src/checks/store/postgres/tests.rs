@@ -5,6 +5,7 @@ use super::super::fake::{Fake, wait_for_the_end};
 use super::super::{Store, UrlPart};
 
 const URL: &str = "postgres://user:hunter2@HOST/db";
+const CLEARTEXT_URL: &str = "postgres://user:hunter2@HOST/db?cleartext";
 
 /// A message of the server: its tag, its length and this.
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -58,6 +59,11 @@ fn parts_that_make_no_sense_are_refused() {
         ("postgres://u@h/a/hunter2", UrlPart::Path),
         ("postgres://u@h/%00", UrlPart::Path),
         ("postgres://u@h/db?password=hunter2", UrlPart::Option),
+        (
+            "postgres://u@h/db?cleartext&password=hunter2",
+            UrlPart::Option,
+        ),
+        ("postgres://u@h/db?", UrlPart::Option),
         ("postgresql://u@h:0/db", UrlPart::Port),
     ] {
         let error = url.parse::<Store>().expect_err(url);
@@ -129,12 +135,33 @@ fn passwords_are_sent_as_the_server_asks_for_them() {
             wait_for_the_end(stream);
         });
         let url = if password == "hunter2" {
-            URL
+            CLEARTEXT_URL
         } else {
             "postgres://md5_user:password@HOST/db"
         };
         assert_eq!(fake.failure(url), "FATAL 28P01: no");
     }
+}
+
+#[test]
+fn a_password_is_not_given_to_a_server_that_asks_for_it_in_clear() {
+    let (sender, sent) = crossbeam_channel::bounded(1);
+    let fake = Fake::start(move |stream| {
+        read_message(stream, false);
+        let demand = authentication(3, b"");
+        stream.write_all(&demand).expect("a demand");
+        let mut rest = Vec::new();
+        // It may be cut as well as ended.
+        let _ = stream.read_to_end(&mut rest);
+        sender.send(rest).expect("the test waits");
+    });
+    let error = fake.failure(URL);
+    assert!(error.ends_with("the URL's option cleartext"), "{error}");
+    assert_eq!(
+        sent.recv(),
+        Ok(Vec::new()),
+        "nothing is sent after it asked"
+    );
 }
 
 #[test]
