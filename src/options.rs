@@ -111,6 +111,8 @@ enum Field {
     /// Repeatable; the variable holds a comma-separated list.
     Checks(fn(&mut Options) -> &mut Vec<WatchedStore>),
     Details(fn(&mut Options) -> &mut Details),
+    /// Repeatable; the variable holds a comma-separated list.
+    Names(fn(&mut Options) -> &mut Vec<String>),
     Count(fn(&mut Options) -> &mut usize),
     Age(fn(&mut Options) -> &mut u32),
     Size(fn(&mut Options) -> &mut usize),
@@ -150,6 +152,13 @@ static KNOBS: &[Knob] = &[
         field: Field::Details(|options| &mut options.config.details),
         computed_default: None,
         help: "who sees details: local, always or never",
+    },
+    Knob {
+        flag: "details-host",
+        environment: "PLIMSOLL_DETAILS_HOST",
+        field: Field::Names(|options| &mut options.config.details_hosts),
+        computed_default: Some("none"),
+        help: "a name that local clients may ask for details by; repeatable",
     },
     Knob {
         flag: "workers",
@@ -348,7 +357,7 @@ pub(crate) fn parse(
         let value = value.to_string_lossy();
         knob.field.clear(&mut options);
         match knob.field {
-            Field::Addresses(_) => value
+            Field::Addresses(_) | Field::Names(_) => value
                 .split(',')
                 .try_for_each(|part| set(&mut options, knob, knob.environment, part.trim()))?,
             Field::Checks(_) => checks::split_list(&value)
@@ -384,7 +393,7 @@ impl Field {
     /// Reads `text` into the field, or adds it to a list; `None` when it cannot be read.
     fn set(&self, options: &mut Options, text: &str) -> Option<()> {
         match self {
-            Field::Addresses(list) => list(options).push(text.to_owned()),
+            Field::Addresses(list) | Field::Names(list) => list(options).push(text.to_owned()),
             Field::Address(field) => *field(options) = Some(text.to_owned()),
             Field::Checks(list) => list(options).push(checks::parse(text).ok()?),
             Field::Details(field) => *field(options) = text.parse().ok()?,
@@ -415,7 +424,7 @@ impl Field {
     /// Empties a list, so that what is given replaces the default.
     fn clear(&self, options: &mut Options) {
         match self {
-            Field::Addresses(list) => list(options).clear(),
+            Field::Addresses(list) | Field::Names(list) => list(options).clear(),
             Field::Checks(list) => list(options).clear(),
             _ => {}
         }
@@ -424,7 +433,7 @@ impl Field {
     /// The value as it would be written on the command line.
     fn show(&self, options: &mut Options) -> String {
         match self {
-            Field::Addresses(list) => list(options).join(","),
+            Field::Addresses(list) | Field::Names(list) => list(options).join(","),
             Field::Address(field) => field(options).clone().unwrap_or_default(),
             Field::Checks(list) => {
                 let shown: Vec<_> = list(options).iter().map(checks::show).collect();
@@ -450,6 +459,7 @@ impl Field {
             Field::Addresses(_) | Field::Address(_) => " ADDR",
             Field::Checks(_) => " NAME=URL",
             Field::Details(_) => " WHO",
+            Field::Names(_) => " NAME",
             Field::Count(_) | Field::Age(_) => " N",
             Field::Size(_) => " SIZE",
             Field::Duration(_) => " DUR",
@@ -467,6 +477,7 @@ impl Field {
             }
             Field::Checks(_) => checks::EXPECTED,
             Field::Details(_) => "local, always or never",
+            Field::Names(_) => "the name of a host, such as status.example",
             Field::Count(_) | Field::Age(_) => "a whole number",
             Field::Size(_) => "a size, such as 16KiB, 1MiB or 4096",
             Field::Duration(_) => "a duration, such as 250ms, 1.5s or 2m",
@@ -617,9 +628,10 @@ fn help() -> String {
     row("-h, --help", "print this and exit");
     row("-V, --version", "print the version and exit");
     text.push_str(
-        "\nA flag beats the environment; PLIMSOLL_LISTEN and PLIMSOLL_CHECKS may be comma-separated\n\
-         lists. Behind the URL of a store may stand ,critical ,interval=10s ,timeout=2s ,fall=3 and\n\
-         ,rise=2 (the defaults, but that no store is critical). A comma in a URL is written %2C.\n\
+        "\nA flag beats the environment; PLIMSOLL_LISTEN, PLIMSOLL_DETAILS_HOST and PLIMSOLL_CHECKS may be\n\
+         comma-separated lists. Behind the URL of a store may stand ,critical ,interval=10s ,timeout=2s\n\
+         ,fall=3 and ,rise=2 (the defaults, but that no store is critical). A comma in a URL is written\n\
+         %2C.\n\
          DUR is 250ms, 1.5s, 2m, 1h, 500us or 0; SIZE is 16KiB, 1MiB, 1GiB or 4096.\n",
     );
     text

@@ -42,6 +42,7 @@ fn help_lists_every_option_with_its_variable_on_standard_output() {
     assert_eq!(lines, [""; 0]);
     for (flag, variable) in [
         ("--listen ADDR", "PLIMSOLL_LISTEN"),
+        ("--details-host NAME", "PLIMSOLL_DETAILS_HOST"),
         ("--workers N", "PLIMSOLL_WORKERS"),
         ("--threshold DUR", "PLIMSOLL_THRESHOLD"),
         ("--cooldown DUR", "PLIMSOLL_COOLDOWN"),

@@ -370,7 +370,7 @@ fn consuls_example_asks_what_the_server_answers() {
     let server = serve(quiet(2));
     // As Consul asks.
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: x\r\nUser-Agent: Consul Health Check\r\nAccept: text/plain, text/*, */*\r\n\
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: Consul Health Check\r\nAccept: text/plain, text/*, */*\r\n\
          Connection: close\r\n\r\n"
     );
     let reply = ask(server.local_addr(), request);

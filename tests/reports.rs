@@ -48,7 +48,7 @@ fn trip(server: &Server) {
 }
 
 fn plain(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/plain, text/*, */*\r\n\r\n")
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain, text/*, */*\r\n\r\n")
 }
 
 #[track_caller]
@@ -66,6 +66,30 @@ fn agent_line(server: &Server) -> String {
 }
 
 // Who sees what.
+
+#[test]
+fn a_web_page_that_points_its_name_at_this_host_reads_no_details() {
+    let server = serve(quiet(2).details_host("status.example"));
+    let address = server.local_addr();
+    let status = |path: &str, host: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        ask(address, request).status
+    };
+    for path in ["/status", "/status.json", "/metrics", "/readyz/gate"] {
+        for host in ["127.0.0.1", "[::1]:80", "localhost:1", "status.example:80"] {
+            assert_eq!(status(path, host), 200, "{path} {host}");
+        }
+        for host in ["attacker.example", "attacker.example:80", "localhost.evil"] {
+            assert_eq!(status(path, host), 404, "{path} {host}");
+        }
+        let absolute = format!("http://attacker.example{path}");
+        assert_eq!(status(&absolute, "localhost"), 404, "{absolute}");
+    }
+    let request = "GET /health HTTP/1.1\r\nHost: attacker.example\r\n\r\n";
+    assert_eq!(ask(address, request).text(), "{\"status\":\"pass\"}\n");
+    let request = "GET /metrics HTTP/1.0\r\n\r\n";
+    assert_eq!(ask(address, request).status, 200, "no browser");
+}
 
 #[test]
 fn the_public_sees_the_status_word_only() {
@@ -87,7 +111,7 @@ fn the_public_sees_the_status_word_only() {
         for method in ["GET", "POST", "OPTIONS"] {
             let reply = ask(
                 address,
-                format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n"),
+                format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             );
             assert_eq!((reply.status, reply.text()), (404, "not found\n"), "{path}");
             assert_eq!(reply.header("Cache-Control"), Some("no-store"), "{path}");
@@ -151,7 +175,7 @@ fn the_admin_listener_sees_everything_also_when_nobody_else_does() {
             assert!(!reply.body.is_empty(), "{method} {path}");
         }
         let mut client = Client::connect(address);
-        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(client.reply_to_head().status, 200, "HEAD {path}");
     }
     assert!(
@@ -165,9 +189,9 @@ fn the_admin_listener_sees_everything_also_when_nobody_else_does() {
 fn the_admin_listener_serves_the_health_paths_alone() {
     let server = serve(watched(2));
     for request in [
-        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET /any?thing HTTP/1.1\r\nHost: x\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
+        "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /any?thing HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc",
     ] {
         let reply = ask(admin(&server), request);
         assert_eq!(
@@ -434,7 +458,7 @@ fn one_part_can_be_asked_for_or_left_out() {
         let reply = get(address, path);
         assert_eq!((reply.status, reply.text()), (status, text), "{path}");
         let mut client = Client::connect(address);
-        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(client.reply_to_head().status, status, "HEAD {path}");
         let options = ask(address, format!("OPTIONS {path} HTTP/1.0\r\n\r\n"));
         assert_eq!(options.status, status, "OPTIONS {path}");
@@ -442,7 +466,7 @@ fn one_part_can_be_asked_for_or_left_out() {
     for path in ["/health/consul", "/readyz/gate", "/livez/workers"] {
         let reply = ask(
             address,
-            format!("DELETE {path} HTTP/1.1\r\nHost: x\r\n\r\n"),
+            format!("DELETE {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         );
         assert_eq!(reply.status, 405, "{path}");
     }

@@ -62,11 +62,11 @@ fn head_options_and_other_methods_are_answered_as_on_the_other_health_paths() {
     let address = server.local_addr();
     for path in ["/status", "/status.json"] {
         let mut client = Client::connect(address);
-        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(client.reply_to_head().status, 200);
         let options = ask(address, format!("OPTIONS {path} HTTP/1.0\r\n\r\n"));
         assert_eq!(options.header("Allow"), Some("GET, HEAD, OPTIONS"));
-        let post = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let post = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(ask(address, post).status, 405);
     }
 }
@@ -78,7 +78,7 @@ fn who_may_not_see_details_finds_nothing_there() {
     for path in ["/status", "/status.json", "/status.json?since=0"] {
         for method in ["GET", "POST", "OPTIONS"] {
             let request =
-                format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+                format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
             let reply = ask(address, request);
             assert_eq!((reply.status, reply.text()), (404, "not found\n"));
             assert_eq!(reply.header("Cache-Control"), Some("no-store"));

@@ -98,7 +98,8 @@ impl Watching {
         let (code, report) = self.report();
         assert_eq!(code, expected.health.0, "{report}");
         assert_eq!(report["status"], expected.health.1, "{report}");
-        let line = "GET /health HTTP/1.1\r\nHost: x\r\nAccept: text/plain, text/*, */*\r\n\r\n";
+        let line =
+            "GET /health HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain, text/*, */*\r\n\r\n";
         assert_eq!(ask(self.address, line).text(), expected.health.2);
         let consul = get(self.address, "/health/consul");
         assert_eq!(consul.text(), expected.health.2);

@@ -24,6 +24,14 @@ pub(crate) fn is_authority(value: &[u8]) -> bool {
     !host.is_empty() && is_reg_name(host) && is_optional_port(port)
 }
 
+/// The host in such a value, without its port and brackets.
+pub(crate) fn host(authority: &str) -> &str {
+    match authority.strip_prefix('[') {
+        Some(literal) => literal.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    }
+}
+
 fn is_optional_port(value: &[u8]) -> bool {
     match value.split_first() {
         None => true,

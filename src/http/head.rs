@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use httparse::Status;
 
-use super::authority::is_authority;
+use super::authority::{self, is_authority};
 use super::refusal::Refusal;
 
 /// Most fields in a head; what Apache allows. `httparse` needs an array of fixed size.
@@ -167,6 +167,14 @@ impl Head {
     /// The value of the first Accept; none if it isn't ASCII.
     pub(crate) fn accept(&self) -> Option<&str> {
         self.accept.as_ref().map(|range| self.text(range))
+    }
+
+    /// The host that was asked, without its port and brackets; `None` if the request names none.
+    pub(crate) fn host(&self) -> Option<&str> {
+        let mut fields = self.fields();
+        let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case("host"))?;
+        let host = authority::host(str::from_utf8(value).ok()?);
+        (!host.is_empty()).then_some(host)
     }
 
     /// The method as the client wrote it.

@@ -30,6 +30,7 @@ fn samples(field: &Field) -> (&'static str, &'static str) {
         Field::Addresses(_) | Field::Address(_) => ("[::1]:9", "nowhere"),
         Field::Checks(_) => ("a=tcp://b:1,critical,rise=1", "a"),
         Field::Details(_) => ("never", "sometimes"),
+        Field::Names(_) => ("status.example", "status.example:80"),
         Field::Count(_) | Field::Age(_) => ("7", "many"),
         Field::Size(_) => ("300", "16KB"),
         Field::Duration(_) => ("70ms", "soon"),
@@ -486,8 +487,13 @@ fn help_shows_every_option_with_its_variable_and_default() {
 
 #[test]
 fn a_shown_default_reads_back_as_the_default() {
-    // An address or a check that is not given shows as nothing, which is none.
-    let unset = |knob: &&Knob| matches!(knob.field, Field::Address(_) | Field::Checks(_));
+    // An address, a name or a check that is not given shows as nothing, which is none.
+    let unset = |knob: &&Knob| {
+        matches!(
+            knob.field,
+            Field::Address(_) | Field::Names(_) | Field::Checks(_)
+        )
+    };
     for knob in KNOBS.iter().filter(|knob| !unset(knob)) {
         let mut options = Options::default();
         let shown = knob.field.show(&mut options);

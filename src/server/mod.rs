@@ -129,6 +129,12 @@ impl Builder {
         self
     }
 
+    /// Adds a name by which clients on this host may ask for the details, beside `localhost` and addresses.
+    pub fn details_host(mut self, name: impl Into<String>) -> Self {
+        self.config.details_hosts.push(name.into());
+        self
+    }
+
     settings! {
         /// Who sees more of the health reports than the status word.
         details: Details,

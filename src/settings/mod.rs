@@ -32,6 +32,8 @@ const LONGEST: Duration = Duration::from_hours(24);
 
 /// Bounds of the number of addresses in [`Config::listen`].
 const LISTENERS: RangeInclusive<usize> = 1..=64;
+/// Bounds of the number of names in [`Config::details_hosts`].
+const DETAILS_HOSTS: RangeInclusive<usize> = 0..=64;
 /// Bounds of [`Config::workers`]. Each is a thread with a stack of its own.
 const WORKERS: RangeInclusive<usize> = 1..=1024;
 /// Bounds of [`Config::ewma_age`]. At the upper bound a sample moves the average by two parts in a
@@ -103,8 +105,8 @@ impl FromStr for GateMode {
 /// Who sees more of the health reports than the status word: numbers, data stores, metrics, the status page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Details {
-    /// Clients on this host, and those of the admin listener. A proxy on this host makes all of its clients look
-    /// local.
+    /// Clients on this host that ask for an address, `localhost` or one of [`Config::details_hosts`], and those of the
+    /// admin listener. A proxy on this host makes all of its clients look local.
     #[default]
     Local,
     /// Everybody.
@@ -160,6 +162,10 @@ pub struct Config {
     pub agent: Option<String>,
     /// Who sees more of the health reports than the status word. Default [`Details::Local`].
     pub details: Details,
+    /// Names by which clients on this host may ask for the details, beside `localhost` and addresses, under
+    /// [`Details::Local`]. A name that somebody else can point at this host lets web pages read them. Default none; at
+    /// most 64.
+    pub details_hosts: Vec<String>,
     /// Threads that run the handler. Default twice the cores, at least 4; 1 to 1024.
     pub workers: usize,
     /// Average service time at which the service is unhealthy. Default 1 s; above 0.
@@ -211,6 +217,7 @@ impl Default for Config {
             admin: None,
             agent: None,
             details: Details::Local,
+            details_hosts: Vec::new(),
             workers: default_workers(thread::available_parallelism().map_or(1, usize::from)),
             threshold: Duration::from_secs(1),
             cooldown: Duration::from_secs(1),
@@ -249,6 +256,9 @@ impl Config {
                 address(option, text)?;
             }
         }
+        let hosts = self.details_hosts.len();
+        number("details-host", "a number of names", hosts, &DETAILS_HOSTS)?;
+        self.details_hosts.iter().try_for_each(|name| host(name))?;
         number("workers", "a whole number", self.workers, &WORKERS)?;
         above_zero("threshold", self.threshold)?;
         above_zero("cooldown", self.cooldown)?;
@@ -348,13 +358,28 @@ fn at_most_longest(
     })
 }
 
+/// Checks that it is the name of a host, without a port.
+fn host(name: &str) -> Result<(), ConfigError> {
+    if is_host_name(name) {
+        return Ok(());
+    }
+    Err(ConfigError {
+        option: "details-host",
+        expected: "the name of a host, such as status.example".to_owned(),
+        found: format!("{name:?}"),
+    })
+}
+
+fn is_host_name(name: &str) -> bool {
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !name.is_empty() && name.bytes().all(in_name)
+}
+
 /// Checks the shape only: whether a host name resolves is known when it is bound.
 fn address(option: &'static str, text: &str) -> Result<(), ConfigError> {
     let is_name_and_port = || {
         text.rsplit_once(':').is_some_and(|(host, port)| {
-            let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-            !host.is_empty()
-                && host.bytes().all(in_name)
+            is_host_name(host)
                 && port.bytes().all(|byte| byte.is_ascii_digit())
                 && port.parse::<u16>().is_ok()
         })

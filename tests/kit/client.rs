@@ -45,7 +45,7 @@ impl Client {
     /// Sends a GET for that target, to be kept alive.
     #[track_caller]
     pub(crate) fn get(&mut self, target: &str) -> &mut Self {
-        self.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"))
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     }
 
     /// Closes this end: the server sees the end of input, and can still reply.

@@ -151,6 +151,9 @@ fn config(fields: &mut Object, config: &Config) {
         }
     }
     fields.text("details", config.details.as_str());
+    if !config.details_hosts.is_empty() {
+        fields.text("details-host", &config.details_hosts.join(", "));
+    }
     fields.text("gate", config.gate.as_str());
     fields.text("fair", if config.fair { "true" } else { "false" });
     let age = usize::try_from(config.ewma_age).unwrap_or(usize::MAX);

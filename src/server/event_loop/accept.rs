@@ -88,9 +88,8 @@ impl Frontend {
         if door == Door::Public {
             bump(&self.shared.health.counts.accepted);
         }
-        let details = door.shows_details(self.details, peer.ip());
         self.clients
-            .insert(Client::new(socket, peer, door, details, connection));
+            .insert(Client::new(socket, peer, door, connection));
         self.drive(slot, now);
     }
 

@@ -16,17 +16,11 @@ use crate::server::response::Stream;
 
 /// One client: its socket, its conversation, and its request in flight.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact about the socket or the reply by itself"
-)]
 pub(crate) struct Client {
     pub(crate) socket: Arc<TcpStream>,
     pub(crate) peer: SocketAddr,
     /// What it came through.
     pub(crate) door: Door,
-    /// It sees more of the health reports than the status word.
-    pub(crate) details: bool,
     pub(crate) connection: Connection,
     /// The request that is being answered.
     pub(crate) exchange: Option<Arc<Exchange>>,
@@ -49,14 +43,12 @@ impl Client {
         socket: TcpStream,
         peer: SocketAddr,
         door: Door,
-        details: bool,
         connection: Connection,
     ) -> Self {
         Self {
             socket: Arc::new(socket),
             peer,
             door,
-            details,
             connection,
             exchange: None,
             parked: None,
@@ -327,7 +319,7 @@ mod tests {
         let socket = TcpStream::connect(peer).unwrap();
         let limits = Arc::new(crate::internals::invariants::LIMITS);
         let connection = Connection::new(limits, std::time::Instant::now());
-        Client::new(socket, peer, Door::Admin, true, connection)
+        Client::new(socket, peer, Door::Admin, connection)
     }
 
     /// An event that told nothing new made a monitor the latest to be idle, and another one went in its stead.

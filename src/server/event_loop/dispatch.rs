@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::admission::Shed;
 use super::connection::{After, CloseReason, Event, Incoming};
-use super::doors::Door;
+use super::doors::{Asks, Door};
 use super::{Frontend, Registrar};
 use crate::health::{Outcome, bump};
 use crate::http::head::{Method, Version};
@@ -71,11 +71,16 @@ impl Frontend {
             socket: client.socket.clone(),
             rules: client.rules,
         };
-        let (door, details) = (client.door, client.details);
+        let door = client.door;
         let idle = self.dispatcher.has_idle_worker();
         let health = self.shared.health.clone();
         if let Some(page) = self.paths.find(head.path()) {
             self.note_probe(now);
+            let asks = Asks {
+                peer: origin.peer.ip(),
+                host: head.host(),
+            };
+            let details = door.shows_details(self.details, &self.details_hosts, asks);
             health.observe(idle, now);
             self.publish(now);
             let answer = self.recent.answer(page, head, details, now, &health);

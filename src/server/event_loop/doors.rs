@@ -26,13 +26,37 @@ pub(crate) enum Door {
 impl Door {
     pub(crate) const ALL: [Self; 3] = [Self::Public, Self::Admin, Self::Agent];
 
-    /// Whether somebody who came in here from `peer` sees more of the health reports than the status word.
-    pub(crate) fn shows_details(self, details: Details, peer: IpAddr) -> bool {
+    /// Whether somebody who came in here sees more of the health reports than the status word; `hosts` are names of this
+    /// host.
+    pub(crate) fn shows_details(self, details: Details, hosts: &[String], asks: Asks<'_>) -> bool {
         match (self, details) {
             (Self::Admin, _) | (_, Details::Always) => true,
-            (_, Details::Local) => peer.to_canonical().is_loopback(),
+            (_, Details::Local) => {
+                asks.peer.to_canonical().is_loopback() && asks.by_a_name_of_ours(hosts)
+            }
             (_, Details::Never) => false,
         }
+    }
+}
+
+/// Who asks for a health report, and at which host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asks<'a> {
+    pub(crate) peer: IpAddr,
+    /// What the request's Host names; browsers always send one.
+    pub(crate) host: Option<&'a str>,
+}
+
+impl Asks<'_> {
+    /// A web page can have its own name resolved to this host, and so read from a browser here what this host's clients
+    /// may see (DNS rebinding). An address or `localhost` resolves to nothing else.
+    fn by_a_name_of_ours(self, hosts: &[String]) -> bool {
+        self.host.is_none_or(|host| {
+            let is_ours = |name: &str| host.eq_ignore_ascii_case(name);
+            host.parse::<IpAddr>().is_ok()
+                || is_ours("localhost")
+                || hosts.iter().any(|name| is_ours(name))
+        })
     }
 }
 
@@ -80,6 +104,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn details_of_this_host_are_not_for_names_that_anybody_can_point_at_it() {
+        let hosts = ["status.example".to_owned()];
+        for (host, shown) in [
+            (None, true),
+            (Some("127.0.0.1"), true),
+            (Some("192.0.2.7"), true),
+            (Some("::1"), true),
+            (Some("LocalHost"), true),
+            (Some("Status.Example"), true),
+            (Some("attacker.example"), false),
+            (Some("127.0.0.1.attacker.example"), false),
+            (Some("localhost.attacker.example"), false),
+            (Some("status.example.attacker.example"), false),
+            (Some("2130706433"), false),
+        ] {
+            let asks = Asks {
+                peer: IpAddr::from([127, 0, 0, 1]),
+                host,
+            };
+            for (details, expected) in [
+                (Details::Local, shown),
+                (Details::Always, true),
+                (Details::Never, false),
+            ] {
+                let shown = Door::Public.shows_details(details, &hosts, asks);
+                assert_eq!(shown, expected, "{details} {host:?}");
+            }
+        }
+    }
+
+    #[test]
     fn details_are_for_this_host_unless_told_otherwise_and_always_behind_the_admin_door() {
         let near = ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"];
         let far = [
@@ -97,9 +152,13 @@ mod tests {
                 (Details::Always, true),
                 (Details::Never, false),
             ] {
-                let shown = Door::Public.shows_details(details, address);
+                let asks = Asks {
+                    peer: address,
+                    host: None,
+                };
+                let shown = Door::Public.shows_details(details, &[], asks);
                 assert_eq!(shown, public, "{details} {peer}");
-                assert!(Door::Admin.shows_details(details, address));
+                assert!(Door::Admin.shows_details(details, &[], asks));
             }
         }
     }

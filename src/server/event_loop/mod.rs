@@ -129,6 +129,8 @@ pub(crate) struct Frontend {
     recent: Recent,
     /// Who sees more of the health reports than the status word.
     details: Details,
+    /// Names of this host that its own clients may ask for those by.
+    details_hosts: Vec<String>,
     workers: usize,
     /// Clients that have more to do than one turn allowed.
     unfinished: Vec<u32>,
@@ -198,6 +200,7 @@ impl Frontend {
             paths,
             recent: Recent::default(),
             details: config.details,
+            details_hosts: config.details_hosts.clone(),
             workers: config.workers,
             unfinished: Vec::new(),
             drain: None,
