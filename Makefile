@@ -3,6 +3,10 @@ CARGO ?= cargo
 TARGET ?= $(shell uname -m)-unknown-linux-musl
 PREFIX ?= /usr/local
 STATIC := target/static/plimsoll
+# What lints, tests and documentation are built with: all that the crate has, but for the allocator of the static binary.
+FEATURES := internals,r2d2
+# Most tests wait more than they compute.
+export RUST_TEST_THREADS ?= $(shell expr 4 \* $$(getconf _NPROCESSORS_ONLN))
 
 .PHONY: help run test test-slow bench static test-static fuzz install
 
@@ -14,13 +18,13 @@ run: need-cargo ## builds and serves on 127.0.0.1:8080 (ARGS="--work 20ms" passe
 
 test: need-cargo ## everything: format, lints, unit, integration, property and doc tests
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets --features internals,r2d2 -- -D warnings
-	$(CARGO) test --locked --features internals,r2d2
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet --features internals,r2d2
+	$(CARGO) clippy --locked --all-targets --features $(FEATURES) -- -D warnings
+	$(CARGO) test --locked --features $(FEATURES)
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet --features $(FEATURES)
 	.ci/no-async-runtime
 
 test-slow: need-cargo ## the tests that take longer than ten seconds
-	$(CARGO) test --locked --release -- --ignored
+	$(CARGO) test --locked --release --test plimsoll -- --ignored
 
 bench: static ## measures the parts and the whole beside peers, into target/bench (QUICK=1 in under a minute)
 	@rm -f target/bench/*.figures

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kit::{Client, Latch, PATIENCE, ask, get, pattern, quiet, wait_until};
+use crate::kit::{Client, Latch, PATIENCE, ask, get, quiet, wait_until};
 use plimsoll::{Builder, GateMode, Request, Response, Server, Totals};
 
 /// A timeout that is to be waited for: short, yet longer than a busy machine holds up a client between connecting and
@@ -609,7 +609,7 @@ fn a_reply_that_makes_no_progress_is_cut() {
     let server = quiet(1)
         .write_timeout(SHORT)
         .handler(|request: &mut Request| match request.path() {
-            "/large" => Response::new(200, pattern(SIZE)),
+            "/large" => Response::new(200, vec![b'x'; SIZE]),
             _ => Response::text(200, "served\n"),
         })
         .start()

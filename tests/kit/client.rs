@@ -137,10 +137,15 @@ pub(crate) fn time_to_get(address: SocketAddr, target: &str) -> Duration {
 
 /// Bytes that differ from place to place, so that a piece lost, doubled or moved shows.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    /// A prime: no buffer is a multiple of it.
+    const PERIOD: usize = 65_521;
     let mut state = 1_u32;
     let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state.to_be_bytes()[0]
     };
-    std::iter::repeat_with(next).take(length).collect()
+    let period: Vec<u8> = std::iter::repeat_with(next).take(PERIOD).collect();
+    let mut bytes = period.repeat(length.div_ceil(PERIOD));
+    bytes.truncate(length);
+    bytes
 }
