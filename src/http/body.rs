@@ -3,8 +3,7 @@
 //! [`Body`] does no I/O: it is given what has arrived, in pieces of any size, and the result does not depend on how it
 //! was split. Each byte is looked at once, so a body of one-byte chunks costs time linear in its length.
 
-use super::head::{Framing, is_token_byte};
-use super::refusal::Refusal;
+use super::fields::is_token_byte;
 
 /// Most bytes of chunk extensions on one chunk's line. Signatures, the extensions met in practice, take about 85.
 const MAX_EXTENSIONS_PER_CHUNK: usize = 1024;
@@ -13,19 +12,39 @@ const MAX_EXTENSIONS: usize = 64 * 1024;
 /// Hexadecimal digits that always fit a `u64`.
 const MAX_SIZE_DIGITS: u8 = 16;
 
-const BAD_SIZE: Refusal =
-    Refusal::Malformed("Write each chunk's size as 1 to 16 hexadecimal digits, then CR LF.\n");
-const BAD_EXTENSION: Refusal = Refusal::Malformed(
-    "Write chunk extensions as ;name or ;name=value, then CR LF, or leave them out.\n",
-);
-const LONG_EXTENSION: Refusal =
-    Refusal::Malformed("The chunk extensions are too long: leave them out.\n");
-const BAD_CHUNK_END: Refusal =
-    Refusal::Malformed("End each chunk's data with CR LF, after as many bytes as its size says.\n");
-const BAD_TRAILER: Refusal =
-    Refusal::Malformed("Write each trailer as name:value on one line, ended by CR LF.\n");
+/// How the end of a body is found (RFC 9112 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is no body.
+    None,
+    /// The body has this many bytes.
+    Length(u64),
+    /// The body is chunked.
+    Chunked,
+    /// The body is all that comes until the connection closes; responses only.
+    UntilClose,
+}
 
-/// Decodes one request's body.
+/// Why a body cannot be read on. What follows it on the connection cannot be told any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// A chunk's size is not 1 to 16 hexadecimal digits and CR LF.
+    ChunkSize,
+    /// A chunk's extension is not `;name` or `;name=value`.
+    ChunkExtension,
+    /// The extensions of a chunk, or of all of them, are too long.
+    LongExtension,
+    /// A chunk's data is not followed by CR LF.
+    ChunkEnd,
+    /// A trailer field is not `name:value` and CR LF.
+    Trailer,
+    /// The trailer section is too long.
+    LongTrailers,
+    /// There is more data than is allowed.
+    TooLarge,
+}
+
+/// Decodes the body of one message.
 #[derive(Debug)]
 pub(crate) struct Body {
     state: State,
@@ -37,6 +56,8 @@ pub(crate) struct Body {
     chunk_extensions_left: usize,
     /// Bytes the extensions of all remaining chunks may still have.
     extensions_left: usize,
+    /// The trailer section as it came, where it is asked for.
+    trailers: Option<Vec<u8>>,
 }
 
 /// What the next byte belongs to.
@@ -44,6 +65,8 @@ pub(crate) struct Body {
 enum State {
     /// The data of a body with a Content-Length, of which this many bytes are missing.
     Identity(u64),
+    /// The data of a body that ends with the connection.
+    UntilClose,
     Size {
         size: u64,
         digits: u8,
@@ -84,18 +107,19 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// `BodyTooLarge` when the Content-Length already says so.
+    /// `TooLarge` when the Content-Length already says so.
     pub(crate) fn new(
         framing: Framing,
         max_body: usize,
         max_trailers: usize,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, BodyError> {
         let max_body = u64::try_from(max_body).unwrap_or(u64::MAX);
         let state = match framing {
             Framing::None | Framing::Length(0) => State::Complete,
-            Framing::Length(length) if length > max_body => return Err(Refusal::BodyTooLarge),
+            Framing::Length(length) if length > max_body => return Err(BodyError::TooLarge),
             Framing::Length(length) => State::Identity(length),
             Framing::Chunked => State::Size { size: 0, digits: 0 },
+            Framing::UntilClose => State::UntilClose,
         };
         Ok(Self {
             state,
@@ -103,6 +127,7 @@ impl Body {
             trailers_left: max_trailers,
             chunk_extensions_left: MAX_EXTENSIONS_PER_CHUNK,
             extensions_left: MAX_EXTENSIONS,
+            trailers: None,
         })
     }
 
@@ -112,6 +137,72 @@ impl Body {
             State::Identity(missing) | State::Data(missing) => missing,
             _ => 0,
         }
+    }
+
+    /// The same, and keeps the trailer section.
+    pub(crate) fn keeping_trailers(mut self) -> Self {
+        self.trailers = Some(Vec::new());
+        self
+    }
+
+    /// The trailer section so far: fields as they came, each ended by CR LF. Empty unless it is kept.
+    pub(crate) fn trailers(&self) -> &[u8] {
+        self.trailers.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the body has ended by its own framing.
+    pub(crate) fn is_complete(&self) -> bool {
+        matches!(self.state, State::Complete)
+    }
+
+    /// Whether the body is whole now that the connection has closed.
+    pub(crate) fn is_whole_at_close(&self) -> bool {
+        matches!(self.state, State::Complete | State::UntilClose)
+    }
+
+    /// Takes the framing at the start of `input`, then data: the bytes used of `input`, of which the data is the end.
+    ///
+    /// The data is empty only when all of `input` was framing, or the body is complete; what is behind its end is never
+    /// used.
+    ///
+    /// # Errors
+    ///
+    /// Why the body is refused. The decoder must not be used again.
+    pub(crate) fn next<'a>(&mut self, input: &'a [u8]) -> Result<(usize, &'a [u8]), BodyError> {
+        let mut rest = input;
+        while let Some((&byte, after)) = rest.split_first() {
+            let data = match &mut self.state {
+                State::Complete => break,
+                State::UntilClose => {
+                    self.data_left = self
+                        .data_left
+                        .checked_sub(rest.len() as u64)
+                        .ok_or(BodyError::TooLarge)?;
+                    rest
+                }
+                State::Identity(missing) => {
+                    let data = take(missing, rest);
+                    if *missing == 0 {
+                        self.state = State::Complete;
+                    }
+                    data
+                }
+                State::Data(missing) => {
+                    let data = take(missing, rest);
+                    if *missing == 0 {
+                        self.state = State::DataCarriageReturn;
+                    }
+                    data
+                }
+                &mut state => {
+                    self.state = self.step(state, byte)?;
+                    rest = after;
+                    continue;
+                }
+            };
+            return Ok((input.len() - rest.len() + data.len(), data));
+        }
+        Ok((input.len() - rest.len(), &[]))
     }
 
     /// Decodes from `input`, appending the data to `out`; returns how many bytes it used, never one past the body's
@@ -126,57 +217,51 @@ impl Body {
         &mut self,
         input: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<(usize, bool), Refusal> {
-        let mut rest = input;
-        while let Some((&byte, after)) = rest.split_first() {
-            match self.state {
-                State::Complete => break,
-                State::Identity(missing) => {
-                    let missing = take(missing, missing, &mut rest, out);
-                    self.state = if missing == 0 {
-                        State::Complete
-                    } else {
-                        State::Identity(missing)
-                    };
-                }
-                State::Data(missing) => {
-                    let most = missing + self.data_left;
-                    let missing = take(missing, most, &mut rest, out);
-                    self.state = if missing == 0 {
-                        State::DataCarriageReturn
-                    } else {
-                        State::Data(missing)
-                    };
-                }
-                state => {
-                    self.state = self.step(state, byte)?;
-                    rest = after;
-                }
+    ) -> Result<(usize, bool), BodyError> {
+        let mut used = 0;
+        loop {
+            let (count, data) = self.next(&input[used..])?;
+            used += count;
+            if data.is_empty() {
+                return Ok((used, self.is_complete()));
             }
+            if out.capacity() - out.len() < data.len() {
+                // The capacity, like the length, stays within `max_body`.
+                let most = usize::try_from(self.most_missing()).unwrap_or(usize::MAX);
+                let most = most.saturating_add(data.len());
+                out.reserve_exact(data.len().max(out.len().min(most)));
+            }
+            out.extend_from_slice(data);
         }
-        Ok((
-            input.len() - rest.len(),
-            matches!(self.state, State::Complete),
-        ))
+    }
+
+    /// The most data that may still come.
+    fn most_missing(&self) -> u64 {
+        match self.state {
+            State::Complete => 0,
+            State::Identity(missing) => missing,
+            State::Data(missing) => missing + self.data_left,
+            _ => self.data_left,
+        }
     }
 
     /// The state after one byte of a chunked body's framing.
-    fn step(&mut self, state: State, byte: u8) -> Result<State, Refusal> {
+    fn step(&mut self, state: State, byte: u8) -> Result<State, BodyError> {
         match (state, byte) {
             (State::Size { size, digits }, _) => self.size(size, digits, byte),
             (State::Extension { size, part }, _) => self.extension(size, part, byte),
             (State::SizeLineFeed(0), b'\n') => Ok(State::TrailerStart),
             (State::SizeLineFeed(size), b'\n') => Ok(State::Data(size)),
-            (State::SizeLineFeed(_), _) => Err(BAD_SIZE),
+            (State::SizeLineFeed(_), _) => Err(BodyError::ChunkSize),
             (State::DataCarriageReturn, b'\r') => Ok(State::DataLineFeed),
             (State::DataLineFeed, b'\n') => {
                 self.chunk_extensions_left = MAX_EXTENSIONS_PER_CHUNK;
                 Ok(State::Size { size: 0, digits: 0 })
             }
-            (State::DataCarriageReturn | State::DataLineFeed, _) => Err(BAD_CHUNK_END),
+            (State::DataCarriageReturn | State::DataLineFeed, _) => Err(BodyError::ChunkEnd),
             (State::TrailerStart, b'\r') => Ok(State::FinalLineFeed),
             (State::FinalLineFeed, b'\n') => Ok(State::Complete),
-            (State::FinalLineFeed, _) => Err(BAD_TRAILER),
+            (State::FinalLineFeed, _) => Err(BodyError::Trailer),
             (
                 State::TrailerStart
                 | State::TrailerName
@@ -184,12 +269,14 @@ impl Body {
                 | State::TrailerLineFeed,
                 _,
             ) => self.trailer(state, byte),
-            // `decode` handles these in bulk.
-            (State::Identity(_) | State::Data(_) | State::Complete, _) => Ok(state),
+            // `next` handles these in bulk.
+            (State::Identity(_) | State::UntilClose | State::Data(_) | State::Complete, _) => {
+                Ok(state)
+            }
         }
     }
 
-    fn size(&mut self, size: u64, digits: u8, byte: u8) -> Result<State, Refusal> {
+    fn size(&mut self, size: u64, digits: u8, byte: u8) -> Result<State, BodyError> {
         if let Some(digit) = char::from(byte).to_digit(16) {
             return if digits < MAX_SIZE_DIGITS {
                 Ok(State::Size {
@@ -197,17 +284,17 @@ impl Body {
                     digits: digits + 1,
                 })
             } else {
-                Err(BAD_SIZE)
+                Err(BodyError::ChunkSize)
             };
         }
         if digits == 0 || !matches!(byte, b'\r' | b';' | b' ' | b'\t') {
-            return Err(BAD_SIZE);
+            return Err(BodyError::ChunkSize);
         }
         // Only now is the size whole: a digit too many is malformed, not merely too large.
         self.data_left = self
             .data_left
             .checked_sub(size)
-            .ok_or(Refusal::BodyTooLarge)?;
+            .ok_or(BodyError::TooLarge)?;
         if byte == b'\r' {
             Ok(State::SizeLineFeed(size))
         } else {
@@ -215,7 +302,7 @@ impl Body {
         }
     }
 
-    fn extension(&mut self, size: u64, part: Extension, byte: u8) -> Result<State, Refusal> {
+    fn extension(&mut self, size: u64, part: Extension, byte: u8) -> Result<State, BodyError> {
         use Extension as E;
         let part = match (part, byte) {
             (E::Name | E::Value | E::AfterQuoted, b'\r') => return Ok(State::SizeLineFeed(size)),
@@ -235,21 +322,27 @@ impl Body {
             (E::BeforeValue, b'"') => E::Quoted,
             (E::BeforeName | E::Name, _) if is_token_byte(byte) => E::Name,
             (E::BeforeValue | E::Value, _) if is_token_byte(byte) => E::Value,
-            _ => return Err(BAD_EXTENSION),
+            _ => return Err(BodyError::ChunkExtension),
         };
         self.chunk_extensions_left = self
             .chunk_extensions_left
             .checked_sub(1)
-            .ok_or(LONG_EXTENSION)?;
-        self.extensions_left = self.extensions_left.checked_sub(1).ok_or(LONG_EXTENSION)?;
+            .ok_or(BodyError::LongExtension)?;
+        self.extensions_left = self
+            .extensions_left
+            .checked_sub(1)
+            .ok_or(BodyError::LongExtension)?;
         Ok(State::Extension { size, part })
     }
 
-    fn trailer(&mut self, state: State, byte: u8) -> Result<State, Refusal> {
+    fn trailer(&mut self, state: State, byte: u8) -> Result<State, BodyError> {
         self.trailers_left = self
             .trailers_left
             .checked_sub(1)
-            .ok_or(Refusal::HeadTooLarge)?;
+            .ok_or(BodyError::LongTrailers)?;
+        if let Some(trailers) = &mut self.trailers {
+            trailers.push(byte);
+        }
         match (state, byte) {
             (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
                 Ok(State::TrailerName)
@@ -258,26 +351,18 @@ impl Body {
             (State::TrailerValue, b'\r') => Ok(State::TrailerLineFeed),
             (State::TrailerValue, _) if is_field_byte(byte) => Ok(State::TrailerValue),
             (State::TrailerLineFeed, b'\n') => Ok(State::TrailerStart),
-            _ => Err(BAD_TRAILER),
+            _ => Err(BodyError::Trailer),
         }
     }
 }
 
-/// Moves up to `missing` bytes from `rest` to `out`; returns how many are still missing.
-///
-/// `out` makes room for no more than `most` bytes: its capacity, like its length, stays within `max_body`.
-fn take(missing: u64, most: u64, rest: &mut &[u8], out: &mut Vec<u8>) -> u64 {
-    let available = usize::try_from(missing)
+/// The start of `input` that is at most `missing` bytes, which it is made less by.
+fn take<'a>(missing: &mut u64, input: &'a [u8]) -> &'a [u8] {
+    let count = usize::try_from(*missing)
         .unwrap_or(usize::MAX)
-        .min(rest.len());
-    let (data, after) = rest.split_at(available);
-    if out.capacity() - out.len() < data.len() {
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        out.reserve_exact(data.len().max(out.len().min(most)));
-    }
-    out.extend_from_slice(data);
-    *rest = after;
-    missing - data.len() as u64
+        .min(input.len());
+    *missing -= count as u64;
+    &input[..count]
 }
 
 /// Whether a field value or a quoted string may hold this byte (RFC 9110 5.5, 5.6.4).

@@ -13,10 +13,11 @@ use std::ops::Range;
 use httparse::Status;
 
 use super::authority::{self, is_authority};
+pub(crate) use super::body::Framing;
+pub(crate) use super::fields::Progress;
+use super::fields::{self, Coding, LineEnds, MAX_FIELDS};
 use super::refusal::Refusal;
 
-/// Most fields in a head; what Apache allows. `httparse` needs an array of fixed size.
-const MAX_FIELDS: usize = 100;
 /// Empty lines skipped before a request line. RFC 9112 2.2 asks for at least one; old clients send one after a body.
 const MAX_EMPTY_LINES: usize = 2;
 /// The bytes of so many.
@@ -70,58 +71,6 @@ pub(crate) enum Version {
     Http10,
     /// HTTP/1.1
     Http11,
-}
-
-/// How the end of the body is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// There is no body.
-    None,
-    /// The body has this many bytes.
-    Length(u64),
-    /// The body is chunked.
-    Chunked,
-}
-
-/// How far an unfinished head has been looked at, so that one that drips in is not parsed anew for each byte.
-///
-/// Belongs to one head: start with a new one, and pass it along with a growing `input` until `parse` gives a result.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// Bytes whose line ends have been checked.
-    scanned: usize,
-    /// Length at which the unfinished head is parsed again for errors. It doubles, so that all parses together look at
-    /// no more than about twice the bytes of the head.
-    parse_at: usize,
-}
-
-impl Progress {
-    /// Looks at the new bytes of `window`: is it worth parsing it?
-    fn advance(&mut self, window: &[u8]) -> Result<bool, Refusal> {
-        let mut due = window.len() >= self.parse_at;
-        let (old, new) = window.split_at(self.scanned.min(window.len()));
-        let mut previous = old.last().copied();
-        for (index, &byte) in new.iter().enumerate() {
-            if (byte == b'\n') != (previous == Some(b'\r')) {
-                return Err(BAD_LINE_END);
-            }
-            previous = Some(byte);
-            if byte == b'\n'
-                && window
-                    .split_at(old.len() + index + 1)
-                    .0
-                    .ends_with(b"\r\n\r\n")
-            {
-                due = true;
-                break;
-            }
-        }
-        self.scanned = window.len();
-        if due {
-            self.parse_at = window.len().saturating_mul(2);
-        }
-        Ok(due)
-    }
 }
 
 /// An acceptable head.
@@ -184,13 +133,7 @@ impl Head {
 
     /// The fields in the client's order: name and value.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let lines = self.canonical.get(self.fields..).unwrap_or_default();
-        lines.split(|&byte| byte == b'\r').filter_map(|line| {
-            let line = line.strip_prefix(b"\n").unwrap_or(line);
-            let colon = line.iter().position(|&byte| byte == b':')?;
-            let name = str::from_utf8(&line[..colon]).ok()?;
-            Some((name, line.get(colon + 2..).unwrap_or_default()))
-        })
+        fields::iterate(self.canonical.get(self.fields..).unwrap_or_default())
     }
 
     /// The whole head as it is kept: `METHOD SP target SP HTTP/1.1 CRLF`, then the fields, each ended by CRLF.
@@ -231,8 +174,8 @@ pub(crate) fn parse(
     let full = rest.len() >= max_head;
     let window = rest.get(..max_head).unwrap_or(rest);
 
-    let is_first = progress.scanned == 0;
-    if !is_first && !progress.advance(window)? && !full {
+    let is_first = progress.is_fresh();
+    if !is_first && !advance(progress, window)? && !full {
         return Ok(None);
     }
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -253,7 +196,7 @@ pub(crate) fn parse(
         Err(error) => return Err(refused(error)),
     }
     if is_first {
-        progress.advance(window)?;
+        advance(progress, window)?;
     }
     if !full {
         Ok(None)
@@ -262,6 +205,10 @@ pub(crate) fn parse(
     } else {
         Err(Refusal::TargetTooLong)
     }
+}
+
+fn advance(progress: &mut Progress, window: &[u8]) -> Result<bool, Refusal> {
+    progress.advance(window, LineEnds::CrLf).ok_or(BAD_LINE_END)
 }
 
 /// Bytes of the empty lines before a request line that are skipped. While `input` holds nothing else, no request has
@@ -291,11 +238,6 @@ pub(crate) fn percent_decode(value: &str) -> Vec<u8> {
         }
     }
     decoded
-}
-
-/// Whether a token may hold this byte (RFC 9110 5.6.2).
-pub(crate) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn refused(error: httparse::Error) -> Refusal {
@@ -332,38 +274,6 @@ fn refused_version(window: &[u8]) -> Option<Refusal> {
         (true, None) => None,
         (true, Some(_)) if version.len() == form.len() => Some(Refusal::Version),
         (false, _) | (true, Some(_)) => Some(BAD_VERSION),
-    }
-}
-
-/// What the Transfer-Encoding fields say, read together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Coding {
-    #[default]
-    Absent,
-    /// There are fields, but they name no coding.
-    Empty,
-    /// `chunked` and nothing else.
-    Chunked,
-    /// Codings other than `chunked`, first.
-    Unknown,
-    /// `chunked` twice, or something applied after it.
-    Unframed,
-}
-
-impl Coding {
-    fn and(self, value: &[u8]) -> Self {
-        let start = if self == Self::Absent {
-            Self::Empty
-        } else {
-            self
-        };
-        list(value).fold(start, |coding, name| {
-            match (coding, name.eq_ignore_ascii_case(b"chunked")) {
-                (Self::Absent | Self::Empty, true) => Self::Chunked,
-                (Self::Absent | Self::Empty, false) | (Self::Unknown, _) => Self::Unknown,
-                (Self::Chunked | Self::Unframed, _) => Self::Unframed,
-            }
-        })
     }
 }
 
@@ -440,11 +350,13 @@ fn accept(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
         let (name, value) = (field.name, field.value);
         let known = Known::of(name);
         facts.note(known, value)?;
-        check_value(value)?;
+        if fields::has_control(value) {
+            return Err(BAD_FIELD_VALUE);
+        }
         // RFC 9112 3.2.2: the target's authority replaces Host.
         let replaced = target.authority.filter(|_| known == Known::Host);
         let value = replaced.map_or(value, str::as_bytes);
-        push_field(&mut canonical, name, value);
+        fields::push(&mut canonical, name, value);
         if known == Known::Accept && accept.is_none() && value.is_ascii() {
             let end = canonical.len() - b"\r\n".len();
             accept = Some(end - value.len()..end);
@@ -455,7 +367,7 @@ fn accept(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
             return Err(BAD_HOST_COUNT);
         }
         if let Some(authority) = target.authority {
-            push_field(&mut canonical, "Host", authority.as_bytes());
+            fields::push(&mut canonical, "Host", authority.as_bytes());
         }
     }
     Ok(Head {
@@ -502,14 +414,14 @@ impl Facts {
                 self.has_host = true;
             }
             Known::ContentLength => {
-                let length = parse_length(value).ok_or(BAD_LENGTH)?;
+                let length = fields::parse_length(value).ok_or(BAD_LENGTH)?;
                 if self.length.replace(length).is_some() {
                     return Err(BAD_LENGTH);
                 }
             }
             Known::TransferEncoding => self.coding = self.coding.and(value),
             Known::Connection => {
-                for option in list(value) {
+                for option in fields::list(value) {
                     if option.eq_ignore_ascii_case(b"close") {
                         self.keep_alive = Some(false);
                     } else if option.eq_ignore_ascii_case(b"keep-alive") {
@@ -518,7 +430,7 @@ impl Facts {
                 }
             }
             Known::Expect => {
-                for expectation in list(value) {
+                for expectation in fields::list(value) {
                     if !expectation.eq_ignore_ascii_case(b"100-continue") {
                         return Err(Refusal::ExpectationFailed);
                     }
@@ -590,22 +502,6 @@ impl Known {
     }
 }
 
-/// Refuses a value that holds control characters (RFC 9110 5.5).
-fn check_value(value: &[u8]) -> Result<(), Refusal> {
-    // No early exit, so that it can be vectorised.
-    let is_bad = value.iter().fold(false, |bad, &byte| {
-        bad | (byte.is_ascii_control() && byte != b'\t')
-    });
-    if is_bad { Err(BAD_FIELD_VALUE) } else { Ok(()) }
-}
-
-fn push_field(canonical: &mut Vec<u8>, name: &str, value: &[u8]) {
-    canonical.extend_from_slice(name.as_bytes());
-    canonical.extend_from_slice(b": ");
-    canonical.extend_from_slice(value);
-    canonical.extend_from_slice(b"\r\n");
-}
-
 fn push_target(canonical: &mut Vec<u8>, origin: &str) -> Result<(), Refusal> {
     if origin != "*" && !origin.starts_with('/') {
         canonical.push(b'/');
@@ -630,25 +526,6 @@ fn hex_digit(byte: u8) -> Option<u8> {
     char::from(byte)
         .to_digit(16)
         .and_then(|digit| u8::try_from(digit).ok())
-}
-
-/// The elements of a comma-separated list (RFC 9110 5.6.1), empty ones left out.
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty())
-}
-
-/// `Content-Length = 1*DIGIT` (RFC 9110 8.6).
-fn parse_length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() {
-        return None;
-    }
-    value.iter().try_fold(0_u64, |length, &byte| {
-        let digit = char::from(byte).to_digit(10)?;
-        length.checked_mul(10)?.checked_add(digit.into())
-    })
 }
 
 #[cfg(test)]

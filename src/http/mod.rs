@@ -2,5 +2,7 @@
 
 mod authority;
 pub(crate) mod body;
+pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod refusal;
+pub(crate) mod response;

@@ -1,5 +1,7 @@
 //! What the frontend refuses, and what it says when it does.
 
+use super::body::BodyError;
+
 /// Why the frontend answers a request itself instead of handing it to the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -29,6 +31,30 @@ pub(crate) enum Refusal {
     HandlerTooSlow,
     /// The request is in a version of HTTP other than 1.0 and 1.1.
     Version,
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::ChunkSize => Self::Malformed(
+                "Write each chunk's size as 1 to 16 hexadecimal digits, then CR LF.\n",
+            ),
+            BodyError::ChunkExtension => Self::Malformed(
+                "Write chunk extensions as ;name or ;name=value, then CR LF, or leave them out.\n",
+            ),
+            BodyError::LongExtension => {
+                Self::Malformed("The chunk extensions are too long: leave them out.\n")
+            }
+            BodyError::ChunkEnd => Self::Malformed(
+                "End each chunk's data with CR LF, after as many bytes as its size says.\n",
+            ),
+            BodyError::Trailer => {
+                Self::Malformed("Write each trailer as name:value on one line, ended by CR LF.\n")
+            }
+            BodyError::LongTrailers => Self::HeadTooLarge,
+            BodyError::TooLarge => Self::BodyTooLarge,
+        }
+    }
 }
 
 impl Refusal {

@@ -4,9 +4,10 @@ use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::http::body::Body;
+use crate::http::body::{Body, BodyError};
+use crate::http::fields;
 use crate::http::head::{self, Framing, Head, Progress};
-use crate::http::refusal::Refusal;
+use crate::http::response::{Asked, ResponseError, ResponseHead, ResponseParser};
 use crate::server::event_loop::connection::{After, CloseReason, Connection, Event, Limits, Piece};
 
 const MAX_HEAD: usize = 2048;
@@ -66,7 +67,7 @@ fn decode<'a>(
     framing: Framing,
     max_body: usize,
     pieces: impl Iterator<Item = &'a [u8]>,
-) -> (Result<(usize, bool), Refusal>, Vec<u8>) {
+) -> (Result<(usize, bool), BodyError>, Vec<u8>) {
     let mut out = Vec::new();
     let mut body = match Body::new(framing, max_body, MAX_TRAILERS) {
         Ok(body) => body,
@@ -90,10 +91,78 @@ fn decode<'a>(
     (Ok((total, complete)), out)
 }
 
+/// Any bytes as a response: a byte chooses what was asked, the rest is what comes.
+///
+/// # Panics
+///
+/// When an invariant of the response parser doesn't hold.
+pub fn response(data: &[u8]) {
+    let &[asked, ref input @ ..] = data else {
+        return;
+    };
+    let asked = Asked {
+        head: asked & 1 == 1,
+        upgrade: asked & 2 == 2,
+    };
+    let whole = read_response(asked, input, input.len().max(1));
+    let dripped = read_response(asked, input, 1);
+    match (whole, dripped) {
+        // An error in an unfinished head may be found later when it drips in.
+        (Err(_), Err(_) | Ok(None)) => {}
+        (whole, dripped) => assert_eq!(whole, dripped),
+    }
+}
+
+/// A response that comes in pieces of that size: its head, its body, and the bytes that it was in.
+fn read_response(
+    asked: Asked,
+    input: &[u8],
+    piece: usize,
+) -> Result<Option<(ResponseHead, Vec<u8>, usize)>, ResponseError> {
+    let mut parser = ResponseParser::new(asked);
+    let (mut start, mut end) = (0, 0);
+    let head = loop {
+        match parser.parse(&input[start..end])? {
+            Some((used, head)) => {
+                assert!((1..=end - start).contains(&used));
+                start += used;
+                if !head.is_interim() {
+                    break head;
+                }
+            }
+            None if end == input.len() => return Ok(None),
+            None => end = (end + piece).min(input.len()),
+        }
+    };
+    check_response_head(&head);
+    let mut decoder = Body::new(head.framing, input.len(), MAX_TRAILERS)?;
+    let mut body = Vec::new();
+    loop {
+        let (used, complete) = decoder.decode(&input[start..end], &mut body)?;
+        assert!(used == end - start || complete);
+        start += used;
+        if complete || end == input.len() {
+            return Ok(Some((head, body, start)));
+        }
+        end = (end + piece).min(input.len());
+    }
+}
+
+/// Reads a response's head as a proxy will.
+fn check_response_head(head: &ResponseHead) {
+    assert!((100..1000).contains(&head.status) && !head.is_interim());
+    assert!(head.framing != Framing::UntilClose || !head.keep_alive);
+    assert!(!fields::has_control(head.reason()));
+    for (name, value) in head.fields() {
+        assert!(!name.is_empty() && name.bytes().all(fields::is_token_byte));
+        assert!(!fields::has_control(value) && value.trim_ascii() == value);
+    }
+}
+
 /// Reads a canonical head as a handler will.
 fn check_canonical(head: &Head) {
     assert!(!head.method_text().is_empty());
-    assert!(head.method_text().bytes().all(head::is_token_byte));
+    assert!(head.method_text().bytes().all(fields::is_token_byte));
     let target = head.target();
     assert!(target.starts_with('/') || target == "*");
     assert!(
@@ -105,7 +174,7 @@ fn check_canonical(head: &Head) {
     let mut whole = format!("{} {target} HTTP/1.1\r\n", head.method_text()).into_bytes();
     for (name, value) in head.fields() {
         assert!(
-            !name.is_empty() && name.bytes().all(head::is_token_byte),
+            !name.is_empty() && name.bytes().all(fields::is_token_byte),
             "{name}"
         );
         assert!(

@@ -3,6 +3,7 @@
 //! The system's resolver takes no deadline and may take half a minute. So it runs in a thread of its own, and who asked
 //! stops waiting in time; the thread ends when the resolver does. How many such threads there can be is bounded.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,6 @@ use std::time::Instant;
 use crossbeam_channel::RecvTimeoutError;
 
 use super::url::{Endpoint, Host};
-use crate::checks::CheckError;
 
 /// Most addresses of a name that are tried.
 const MOST_ADDRESSES: usize = 16;
@@ -22,6 +22,18 @@ const MOST_LOOKUPS: usize = 16;
 
 /// Lookups that have not ended.
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+/// Why a name has no address. It names the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ResolveError(String);
+
+impl fmt::Display for ResolveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ResolveError {}
 
 /// A lookup's place among the few; given back when the lookup ends.
 struct Place(&'static AtomicUsize);
@@ -45,7 +57,7 @@ impl Drop for Place {
 pub(crate) fn resolve(
     endpoint: &Endpoint,
     deadline: Instant,
-) -> Result<Vec<SocketAddr>, CheckError> {
+) -> Result<Vec<SocketAddr>, ResolveError> {
     match &endpoint.host {
         Host::Address(address) => Ok(vec![SocketAddr::new(*address, endpoint.port)]),
         Host::Name(name) => {
@@ -63,7 +75,7 @@ fn by_deadline(
     deadline: Instant,
     count: &'static AtomicUsize,
     lookup: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
-) -> Result<Vec<SocketAddr>, CheckError> {
+) -> Result<Vec<SocketAddr>, ResolveError> {
     let place = Place::take(count)
         .ok_or_else(|| failed(name, &"too many other names are being resolved"))?;
     // The thread's end is awaited, and not a message of addresses: a channel of those would be 10 KB more of code.
@@ -88,8 +100,8 @@ fn by_deadline(
     }
 }
 
-fn failed(name: &str, why: &dyn std::fmt::Display) -> CheckError {
-    CheckError::new(format!("cannot resolve {name}: {why}"))
+fn failed(name: &str, why: &dyn fmt::Display) -> ResolveError {
+    ResolveError(format!("cannot resolve {name}: {why}"))
 }
 
 #[cfg(test)]

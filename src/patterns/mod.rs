@@ -11,6 +11,7 @@ mod retry;
 mod throttle;
 mod window;
 
+pub use crate::net::stream::{Address, DeadlineStream};
 pub use balance::{
     Ask, Balance, Balancer, Endpoint, EndpointStatus, Pick, TooManyEndpoints, Unavailable,
 };

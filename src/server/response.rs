@@ -5,7 +5,8 @@ use std::fmt;
 use std::io::{self, Read};
 use std::time::SystemTime;
 
-use crate::http::head::is_token_byte;
+use crate::http::body::Framing;
+use crate::http::fields::is_token_byte;
 use crate::server::exchange::ReplyRules;
 
 /// A reply: status, headers, and a body in memory or behind a [`Read`].
@@ -284,15 +285,6 @@ impl Stream {
         }
         Ok(Progress::More)
     }
-}
-
-/// How the end of a reply's body is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
-    None,
-    Length(u64),
-    Chunked,
-    UntilClose,
 }
 
 /// Headers that only the server may set.

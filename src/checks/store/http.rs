@@ -3,16 +3,13 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::wire::Wire;
+use super::wire;
 use super::words::clean;
 use crate::checks::CheckError;
+use crate::net::client::{self, ClientError, Reply, Request};
+use crate::net::pool::Reuse;
 use crate::net::url::{Endpoint, StoreUrlError, Url};
-
-/// Longest line of a head; the status line counts, and cookies are long.
-const MOST_LINE: usize = 16 * 1024;
-
-/// Most bytes of a reply's head, interim replies included.
-const MOST_HEAD: usize = 64 * 1024;
+use crate::patterns::Deadline;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Http {
@@ -51,65 +48,45 @@ impl Http {
     }
 
     pub(super) fn check(&self, deadline: Instant) -> Result<(), CheckError> {
-        let statuses = 200..400;
-        self.ask(deadline, &statuses, |_| Ok(())).map(|_| ())
+        self.ask(deadline, &(200..400)).map(drop)
     }
 
-    /// Asks, and reads the reply's head: gives the status, which is one of `statuses`, and the wire, on which the body
-    /// follows. Each header goes to `take_header`.
+    /// Asks, and waits for the reply's head, whose status is one of `statuses`.
     pub(super) fn ask(
         &self,
         deadline: Instant,
         statuses: &Range<u16>,
-        mut take_header: impl FnMut(&[u8]) -> Result<(), CheckError>,
-    ) -> Result<(u16, Wire), CheckError> {
-        let mut wire = Wire::connect(&self.endpoint, deadline)?;
-        wire.send(self.request.as_bytes())?;
-        let mut left = MOST_HEAD;
-        loop {
-            let status_line = wire.line(MOST_LINE)?;
-            let refuse = || {
-                let found = clean(&status_line, None);
-                let (first, last) = (statuses.start, statuses.end - 1);
-                let expected = format!("a reply of HTTP/1.1 with a status from {first} to {last}");
-                CheckError::new(format!("GET: expected {expected}, found {found:?}"))
-            };
-            // Those below 200 are interim replies; the status proper follows.
-            let may_be = |status: &u16| (100..200).contains(status) || statuses.contains(status);
-            let status = status(&status_line).filter(may_be).ok_or_else(refuse)?;
-            loop {
-                let line = wire.line(MOST_LINE)?;
-                if line.is_empty() {
-                    break;
-                }
-                left = left.checked_sub(line.len()).ok_or_else(|| {
-                    CheckError::new(format!(
-                        "GET: expected a head of at most {MOST_HEAD} bytes, found more"
-                    ))
-                })?;
-                if status >= 200 {
-                    take_header(&line)?;
-                }
+    ) -> Result<Reply, CheckError> {
+        let refuse = |line: &[u8]| {
+            let found = clean(line, None);
+            let (first, last) = (statuses.start, statuses.end - 1);
+            let expected = format!("a reply of HTTP/1.1 with a status from {first} to {last}");
+            CheckError::new(format!("GET: expected {expected}, found {found:?}"))
+        };
+        let socket = wire::connect(&self.endpoint, deadline)?;
+        let request = Request {
+            method: "GET",
+            head: self.request.as_bytes(),
+            body: &[],
+            upgrade: false,
+            reuse: Reuse::Never,
+        };
+        let reply = match client::send_once(socket, &request, Deadline::at(deadline)) {
+            Ok(reply) => reply,
+            Err(ClientError::StatusLine(found)) => return Err(refuse(&found)),
+            Err(error @ ClientError::Response(_)) => {
+                return Err(CheckError::new(format!("GET: {error}")));
             }
-            if status >= 200 {
-                return Ok((status, wire));
-            }
-            left = left.checked_sub(status_line.len()).ok_or_else(refuse)?;
+            Err(error) => return Err(CheckError::new(error.to_string())),
+        };
+        let head = &reply.head;
+        if !statuses.contains(&head.status) {
+            let version = u8::from(head.http11);
+            let start = format!("HTTP/1.{version} {} ", head.status);
+            return Err(refuse(&[start.as_bytes(), head.reason()].concat()));
         }
+        Ok(reply)
     }
-}
-
-/// The status of a status line of HTTP/1.x.
-fn status(line: &[u8]) -> Option<u16> {
-    let rest = line.strip_prefix(b"HTTP/1.")?;
-    let [b'0'..=b'9', b' ', digits @ ..] = rest else {
-        return None;
-    };
-    let (digits, after) = digits.split_at_checked(3)?;
-    let whole = matches!(after.first(), None | Some(b' '));
-    let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits)?;
-    let status = str::from_utf8(digits).ok()?.parse().ok()?;
-    whole.then_some(status)
 }
 
 #[cfg(test)]
@@ -172,30 +149,6 @@ mod tests {
     }
 
     #[test]
-    fn a_status_line_is_read_to_the_letter() {
-        for (line, expected) in [
-            (&b"HTTP/1.1 200 OK"[..], Some(200)),
-            (b"HTTP/1.0 399", Some(399)),
-            (b"HTTP/1.1 503 ", Some(503)),
-            (b"HTTP/2 200", None),
-            (b"HTTP/1.1  200 OK", None),
-            (b"HTTP/1.1 2000 OK", None),
-            (b"HTTP/1.1 +20 OK", None),
-            (b"HTTP/1.1 20", None),
-            (b"HTTP/1.x 200 OK", None),
-            (b"+PONG", None),
-            (b"", None),
-        ] {
-            assert_eq!(
-                status(line),
-                expected,
-                "{:?}",
-                String::from_utf8_lossy(line)
-            );
-        }
-    }
-
-    #[test]
     fn good_statuses_pass_and_others_are_told() {
         for answer in [
             &b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"[..],
@@ -250,7 +203,10 @@ mod tests {
         Fake::dripping(b"HTTP/1.1 200 OK\r\n").expect_timeout(URL);
         for start in [&b"HTTP/1.1 200 OK"[..], b"HTTP/1.1 200 OK\r\nx: "] {
             let error = Fake::flooding(start).failure(URL);
-            assert_eq!(error, "expected a line of at most 16384 bytes, found more");
+            assert_eq!(
+                error,
+                "GET: expected a head of at most 65536 bytes, found more"
+            );
         }
         let headers = Fake::start(|stream| {
             let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\n");
@@ -260,7 +216,7 @@ mod tests {
         });
         assert_eq!(
             headers.failure(URL),
-            "GET: expected a head of at most 65536 bytes, found more"
+            "GET: expected at most 100 fields, found more"
         );
         let interim = Fake::start(|stream| {
             let mut sent = Ok(());
@@ -268,10 +224,9 @@ mod tests {
                 sent = stream.write_all("HTTP/1.1 100 Continue\r\n\r\n".repeat(100).as_bytes());
             }
         });
-        assert!(
-            interim
-                .failure(URL)
-                .ends_with("found \"HTTP/1.1 100 Continue\"")
+        assert_eq!(
+            interim.failure(URL),
+            "GET: expected at most 16 interim replies, found more"
         );
         assert_eq!(
             Fake::closing().failure(URL),

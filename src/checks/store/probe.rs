@@ -1,21 +1,18 @@
 //! Asks a health endpoint how its service is, as a container's health check does: one GET, by one absolute deadline.
 
 use std::fmt;
+use std::io::Read;
 use std::str::FromStr;
 use std::time::Instant;
 
 use super::http::Http;
-use super::wire::Wire;
 use super::words::clean;
 use crate::checks::CheckError;
 use crate::health::Status;
 use crate::net::url::{Scheme, StoreUrlError, Url, UrlPart};
 
 /// Most of a body that is read: a status is in its beginning.
-const MOST_BODY: usize = 64 * 1024;
-
-/// Longest line of a chunk's size, extensions included.
-const MOST_SIZE: usize = 1024;
+const MOST_BODY: u64 = 64 * 1024;
 
 /// A health endpoint to ask.
 ///
@@ -81,109 +78,23 @@ impl Probe {
     /// # Errors
     /// Why there is no answer: it can't be reached, takes too long, or speaks something else than HTTP/1.
     pub fn ask(&self, deadline: Instant) -> Result<Probed, CheckError> {
-        let mut head = Head {
-            framing: Framing::UntilClosed,
-            is_health_json: false,
-        };
-        let (code, mut wire) = self.0.ask(deadline, &(100..1000), |header| {
-            head.take(&String::from_utf8_lossy(header))
-        })?;
-        if matches!(code, 204 | 304) {
-            head.framing = Framing::Length(0);
-        }
-        let body = head.body(&mut wire)?;
+        let mut reply = self.0.ask(deadline, &(100..1000))?;
+        let mut body = Vec::new();
+        let read = reply.body.by_ref().take(MOST_BODY).read_to_end(&mut body);
+        read.map_err(|error| CheckError::new(error.to_string()))?;
+        let content_type = reply.head.field("content-type").unwrap_or_default();
+        let media_type = content_type.split(|&byte| byte == b';').next();
+        let is_health_json = media_type.is_some_and(|media_type| {
+            media_type
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"application/health+json")
+        });
         Ok(Probed {
-            status: verdict(code, head.is_health_json, &body),
-            code,
+            status: verdict(reply.head.status, is_health_json, &body),
+            code: reply.head.status,
             line: clean(&body, None),
         })
     }
-}
-
-/// The end of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Framing {
-    Length(usize),
-    Chunked,
-    UntilClosed,
-}
-
-/// What its headers say of a body.
-#[derive(Debug)]
-struct Head {
-    framing: Framing,
-    /// It is in `application/health+json`.
-    is_health_json: bool,
-}
-
-impl Head {
-    fn take(&mut self, line: &str) -> Result<(), CheckError> {
-        let Some((name, value)) = line.split_once(':') else {
-            return Ok(());
-        };
-        let value = value.trim().to_ascii_lowercase();
-        if name.eq_ignore_ascii_case("transfer-encoding") {
-            self.framing = Framing::Chunked;
-        } else if name.eq_ignore_ascii_case("content-length") && self.framing != Framing::Chunked {
-            let length = value.parse().map_err(|_| {
-                let found = clean(value.as_bytes(), None);
-                CheckError::new(format!("expected a Content-Length, found {found:?}"))
-            })?;
-            self.framing = Framing::Length(length);
-        } else if name.eq_ignore_ascii_case("content-type") {
-            let media_type = value.split(';').next().unwrap_or_default().trim();
-            self.is_health_json = media_type == "application/health+json";
-        }
-        Ok(())
-    }
-
-    /// The body, or its beginning.
-    fn body(&self, wire: &mut Wire) -> Result<Vec<u8>, CheckError> {
-        match self.framing {
-            Framing::UntilClosed => wire.up_to(MOST_BODY),
-            Framing::Length(length) => {
-                let wanted = length.min(MOST_BODY);
-                let body = wire.up_to(wanted)?;
-                whole(body, wanted)
-            }
-            Framing::Chunked => {
-                let mut body = Vec::new();
-                while body.len() < MOST_BODY {
-                    let size = chunk_size(&wire.line(MOST_SIZE)?)?;
-                    if size == 0 {
-                        break;
-                    }
-                    let wanted = size.min(MOST_BODY - body.len());
-                    body.extend(whole(wire.up_to(wanted)?, wanted)?);
-                    if wanted == size {
-                        // The line's end behind the chunk.
-                        wire.line(2)?;
-                    }
-                }
-                Ok(body)
-            }
-        }
-    }
-}
-
-fn whole(bytes: Vec<u8>, wanted: usize) -> Result<Vec<u8>, CheckError> {
-    if bytes.len() < wanted {
-        let message = "the connection was closed in the middle of the answer";
-        return Err(CheckError::new(message));
-    }
-    Ok(bytes)
-}
-
-fn chunk_size(line: &[u8]) -> Result<usize, CheckError> {
-    let text = str::from_utf8(line).unwrap_or_default();
-    let digits = text.split(';').next().unwrap_or_default().trim();
-    // The parser would take a sign.
-    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let size = usize::from_str_radix(digits, 16).ok();
-    size.filter(|_| is_hex).ok_or_else(|| {
-        let found = clean(line, None);
-        CheckError::new(format!("expected the size of a chunk, found {found:?}"))
-    })
 }
 
 fn verdict(code: u16, is_health_json: bool, body: &[u8]) -> Status {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::wire::Wire;
+use super::wire;
 use crate::checks::CheckError;
 use crate::net::url::{Endpoint, StoreUrlError, Url};
 
@@ -18,6 +18,6 @@ impl Tcp {
     }
 
     pub(super) fn check(&self, deadline: Instant) -> Result<(), CheckError> {
-        Wire::connect(&self.0, deadline).map(drop)
+        wire::connect(&self.0, deadline).map(drop)
     }
 }

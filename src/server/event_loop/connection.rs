@@ -446,8 +446,8 @@ impl Connection {
                                 self.request_is_whole(head, body, now);
                             }
                         }
-                        Err(refusal) => {
-                            self.refuse(refusal, now);
+                        Err(error) => {
+                            self.refuse(error.into(), now);
                             return data.len();
                         }
                     }
@@ -473,7 +473,7 @@ impl Connection {
                 self.deadline = Some(now + self.limits.body_timeout);
                 self.state = State::Body(Box::new((head, decoder, Vec::new())));
             }
-            Err(refusal) => self.refuse(refusal, now),
+            Err(error) => self.refuse(error.into(), now),
         }
     }
 

@@ -7,10 +7,11 @@ use super::Frontend;
 use super::admission::Shed;
 use super::connection::{After, CloseReason, Piece};
 use crate::health::bump;
+use crate::http::body::Framing;
 use crate::http::refusal::Refusal;
 use crate::report::Answer;
 use crate::server::exchange::ReplyRules;
-use crate::server::response::{Framing, write_head};
+use crate::server::response::write_head;
 use crate::server::workers::write_some;
 
 impl Frontend {

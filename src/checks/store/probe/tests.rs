@@ -119,14 +119,14 @@ fn the_answer_is_shown_in_one_clean_line() {
     let body = format!("un\x1b[31mwell\nsecond {}\n", "x".repeat(9000));
     let answer = answer(&reply("503 Service Unavailable", "text/plain", &body));
     assert_eq!(answer.to_string(), "503 un?[31mwell");
-    let endless = "x".repeat(MOST_BODY * 2);
+    let endless = "x".repeat(128 * 1024);
     let answer = self::answer(&reply("200 OK", "text/plain", &endless));
     assert!(answer.line.len() < 200, "{}", answer.line.len());
 }
 
 #[test]
 fn a_body_ends_by_its_length_its_chunks_or_the_connection_s_end() {
-    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n\
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
                    5;x=y\r\nwarni\r\n3\r\nng\n\r\n0\r\n\r\n";
     assert_eq!(answer(chunked).status, Status::Warn);
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n\
@@ -168,15 +168,15 @@ fn what_is_no_reply_of_http_is_a_failure_that_says_so() {
         ),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
-            "expected a Content-Length, found \"-1\"",
+            "GET: expected at most one Content-Length of digits, found another",
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+5\r\n",
-            "expected the size of a chunk, found \"+5\"",
+            "expected a chunk's size of 1 to 16 hexadecimal digits, found another",
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
-            "expected the size of a chunk, found \"ffffffffffffffffff\"",
+            "expected a chunk's size of 1 to 16 hexadecimal digits, found another",
         ),
         ("", "the connection was closed before the answer"),
     ] {
@@ -190,7 +190,7 @@ fn a_head_or_a_chunk_s_size_without_end_is_a_failure() {
     assert!(failure(&many).contains("found more"));
     let size = format!(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;{}\r\n",
-        "x".repeat(MOST_SIZE)
+        "x".repeat(2000)
     );
     assert!(failure(&size).contains("found more"));
 }
@@ -214,7 +214,7 @@ fn a_body_that_is_cut_is_no_answer() {
 #[test]
 fn the_deadline_is_of_the_whole_whatever_drips() {
     let dripping: [&'static [u8]; 5] = [
-        b"",
+        b"HTTP/1.1 200 O",
         b"HTTP/1.1 200 OK\r\nX: ",
         b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n",
