@@ -1,10 +1,12 @@
 //! Patterns for programs that call other services: blocking types, each usable by itself.
 //!
-//! There is no HTTP in them: they work with any blocking client and any error type. Their decisions take the time as
-//! an argument, so they can be tested without a sleep; the convenience methods read the clock once.
+//! There is no HTTP in them, but for the cache: they work with any blocking client and any error type. Their decisions
+//! take the time as an argument, so they can be tested without a sleep; the convenience methods read the clock once.
 
 mod balance;
 mod breaker;
+#[cfg(feature = "cache")]
+mod cache;
 mod chance;
 mod deadline;
 mod retry;
@@ -17,6 +19,11 @@ pub use balance::{
 };
 pub use breaker::{
     BreakerBuilder, BreakerError, BreakerOpen, BreakerState, BreakerStatus, CircuitBreaker, Permit,
+};
+#[cfg(feature = "cache")]
+pub use cache::{
+    Cache, CacheRequest, CacheStats, CacheTime, CachedReply, Fetch, Fetched, Fields, Filling,
+    Lookup, Wait,
 };
 pub use deadline::{Deadline, DeadlineExceeded};
 pub use retry::{Backoff, Clock, Failed, Retry, RetryBudget};

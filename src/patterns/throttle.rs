@@ -31,8 +31,8 @@ const MAX_BURST: u32 = 1_000_000;
 ///
 /// At most 65,536 keys are known, 36 bytes each, whatever comes. When another one comes, one that has caught up is
 /// forgotten, since that changes nothing; if the eight longest unused have not, the longest unused of all. So a key
-/// that keeps asking stays limited while a flood of others comes. Keys are known by a hash with a random seed: nobody can
-/// choose keys that collide.
+/// that keeps asking stays limited while a flood of others comes. Keys are known by a hash with a random seed: nobody
+/// can choose keys that collide.
 ///
 /// A check takes one uncontended lock and no allocation once the table is full size. Share it behind an
 /// [`Arc`](std::sync::Arc) or a reference.

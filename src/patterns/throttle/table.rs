@@ -4,7 +4,8 @@
 //! for none, so slot `n` is `slots[n - 1]`; then a table of zeros is an empty one, which the system gives without
 //! making it resident.
 
-/// How many of the longest unused keys are looked at for one that has caught up, before the longest unused is forgotten.
+/// How many of the longest unused keys are looked at for one that has caught up, before the longest unused is
+/// forgotten.
 const LOOK_AT: usize = 8;
 
 pub(super) struct Table {

@@ -1,0 +1,253 @@
+//! What becomes of a request.
+
+use std::sync::{Arc, MutexGuard};
+
+use super::conditional::{has_validator, is_conditional, is_for_origin, validate};
+use super::control::Directives;
+use super::fetch::{Fetch, Purpose, Ticket};
+use super::fields::Fields;
+use super::flight::{Joined, Outcome, Place};
+use super::freshness::CacheTime;
+use super::key::Key;
+use super::reply::CachedReply;
+use super::reuse::{Reuse, may_stand_for_error};
+use super::status::Forward;
+use super::store::Entry;
+use super::wait::Wait;
+use super::{Lookup, Shared, State};
+
+/// After so many waits in vain a request makes its own fetch.
+const MOST_WAITS: u8 = 2;
+
+/// A request as it is looked up, perhaps again.
+pub(super) struct Question<'a> {
+    pub(super) key: &'a Key,
+    pub(super) method: &'a str,
+    pub(super) fields: &'a Fields,
+    /// How often it has waited for others.
+    pub(super) waits: u8,
+    /// How the last of these fetches ended.
+    pub(super) outcome: Option<Outcome>,
+}
+
+impl Question<'_> {
+    fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
+    /// Nobody is to wait for it, nor it for others.
+    fn is_alone(&self) -> bool {
+        let had_enough = self.waits >= MOST_WAITS;
+        let outcome = self.outcome;
+        had_enough
+            || matches!(outcome, Some(Outcome::NotShared | Outcome::Failed))
+            || self.is_head()
+            || self.fields.contains("Range")
+    }
+
+    fn owned(&self) -> OwnedRequest {
+        OwnedRequest {
+            method: self.method.to_owned(),
+            fields: self.fields.clone(),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn lookup(
+        self: &Arc<Self>,
+        question: &Question<'_>,
+        has_body: bool,
+        now: CacheTime,
+    ) -> Lookup {
+        let directives = Directives::of(question.fields);
+        let mut state = self.state();
+        let bypass = if !matches!(question.method, "GET" | "HEAD") {
+            Some(Forward::Method)
+        } else if has_body || is_for_origin(question.fields) || directives.no_store {
+            Some(Forward::Bypass)
+        } else {
+            None
+        };
+        if let Some(forward) = bypass {
+            state.counts.bypassed += 1;
+            let place = state.fetches.alone(question.key);
+            drop(state);
+            return Lookup::Fetch(self.fetch(question, place, None, Purpose::Past, forward, now));
+        }
+        match state.store.find(question.key, question.fields) {
+            Some(kept) => self.found(state, question, kept, &directives, now),
+            None if directives.only_if_cached => Lookup::Reply(CachedReply::not_cached()),
+            None => {
+                let known = state.store.vary(question.key).is_some();
+                let forward = if known {
+                    Forward::VaryMiss
+                } else {
+                    Forward::UriMiss
+                };
+                let is_alone = is_conditional(question.fields);
+                self.ask(state, question, None, is_alone, forward, now)
+            }
+        }
+    }
+
+    fn found(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        question: &Question<'_>,
+        kept: Arc<Entry>,
+        directives: &Directives,
+        now: CacheTime,
+    ) -> Lookup {
+        let reuse = Reuse::of(&kept, directives, now.monotonic);
+        let give = |kept: &Entry| {
+            CachedReply::hit(kept, question.fields, question.is_head(), now.monotonic)
+        };
+        match reuse {
+            Reuse::Give => {
+                match kept.freshness.left(now.monotonic) {
+                    Some(_) => state.counts.hits += 1,
+                    None => state.counts.stale += 1,
+                }
+                drop(state);
+                Lookup::Reply(give(&kept))
+            }
+            Reuse::GiveAndRefresh => {
+                state.counts.stale += 1;
+                let reply = give(&kept);
+                // A HEAD or a range refreshes nothing.
+                if question.is_alone() || state.fetches.is_flying(question.key, &kept.signature) {
+                    return Lookup::Reply(reply);
+                }
+                match self.ask(state, question, Some(kept), false, Forward::Stale, now) {
+                    Lookup::Fetch(fetch) => Lookup::ReplyAndRefresh(reply, fetch),
+                    _ => Lookup::Reply(reply),
+                }
+            }
+            Reuse::Validate | Reuse::ValidateForRequest => {
+                if directives.only_if_cached {
+                    return Lookup::Reply(CachedReply::not_cached());
+                }
+                let failed = question.outcome == Some(Outcome::Failed);
+                if failed && may_stand_for_error(&kept, directives, now.monotonic) {
+                    state.counts.stale += 1;
+                    drop(state);
+                    return Lookup::Reply(give(&kept));
+                }
+                let for_request = reuse == Reuse::ValidateForRequest;
+                let forward = if for_request {
+                    Forward::Request
+                } else {
+                    Forward::Stale
+                };
+                let is_alone =
+                    for_request || !has_validator(&kept.fields) && is_conditional(question.fields);
+                self.ask(state, question, Some(kept), is_alone, forward, now)
+            }
+        }
+    }
+
+    /// Asks the origin, or waits for another who does.
+    fn ask(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        question: &Question<'_>,
+        kept: Option<Arc<Entry>>,
+        is_alone: bool,
+        forward: Forward,
+        now: CacheTime,
+    ) -> Lookup {
+        let joined = if is_alone || question.is_alone() {
+            Joined::Leads(state.fetches.alone(question.key))
+        } else {
+            let vary = state.store.vary(question.key).cloned().unwrap_or_default();
+            let signature = vary.signature(question.fields);
+            state.fetches.join(question.key, signature, now.monotonic)
+        };
+        match &joined {
+            Joined::Leads(_) => state.counts.misses += 1,
+            Joined::Waits(_) => state.counts.waits += 1,
+        }
+        drop(state);
+        match joined {
+            Joined::Leads(place) => {
+                let purpose = if question.is_head() {
+                    Purpose::Describe
+                } else {
+                    Purpose::Keep
+                };
+                Lookup::Fetch(self.fetch(question, place, kept, purpose, forward, now))
+            }
+            Joined::Waits(flight) => Lookup::Wait(Wait {
+                shared: Arc::clone(self),
+                key: question.key.clone(),
+                request: question.owned(),
+                flight,
+                waits: question.waits,
+            }),
+        }
+    }
+
+    fn fetch(
+        self: &Arc<Self>,
+        question: &Question<'_>,
+        place: Place,
+        kept: Option<Arc<Entry>>,
+        purpose: Purpose,
+        forward: Forward,
+        now: CacheTime,
+    ) -> Fetch {
+        let mut sent = question.fields.clone();
+        let mut validates = false;
+        if !matches!(purpose, Purpose::Past) {
+            sent.retain(|name| !is_override(name));
+        }
+        if matches!(purpose, Purpose::Keep)
+            && let Some(kept) = &kept
+            && has_validator(&kept.fields)
+        {
+            validate(&mut sent, &kept.fields);
+            validates = true;
+        }
+        Fetch {
+            ticket: Ticket {
+                shared: Arc::clone(self),
+                place,
+            },
+            purpose,
+            request: question.owned(),
+            sent,
+            kept,
+            validates,
+            asked: now,
+            forward,
+            collapsed: question.waits > 0,
+        }
+    }
+}
+
+/// What a [`Fetch`] and a [`Wait`] remember of a request.
+#[derive(Debug, Clone)]
+pub(super) struct OwnedRequest {
+    pub(super) method: String,
+    pub(super) fields: Fields,
+}
+
+impl OwnedRequest {
+    pub(super) fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+}
+
+/// Fields by which frameworks let a client choose another host, path or method than those under which its reply would
+/// be kept. `_` and `-` are the same for those who read fields as variables of the environment.
+fn is_override(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    let names = [
+        "x-host",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-method-override",
+    ];
+    names.contains(&name.as_str()) || name.starts_with("x-http-method")
+}

@@ -1,0 +1,142 @@
+//! A reply made from a kept one.
+
+use std::io::{Cursor, Read};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::conditional::{is_not_modified, may_have_part};
+use super::fields::Fields;
+use super::range::Part;
+use super::status::push_hit;
+use super::store::Entry;
+
+/// What a client is to be given, without asking the origin or instead of what it said.
+#[derive(Debug, Clone)]
+pub struct CachedReply {
+    status: u16,
+    pub(super) fields: Fields,
+    body: Arc<Vec<u8>>,
+    range: Range<usize>,
+    is_head: bool,
+}
+
+impl CachedReply {
+    /// The kept reply for this request: whole, a part, or only that the client's copy is still valid (RFC 9111 section
+    /// 4.3.2).
+    pub(super) fn new(entry: &Entry, request: &Fields, is_head: bool, now: Instant) -> Self {
+        let mut reply = Self {
+            status: entry.status,
+            fields: entry.fields.clone(),
+            range: 0..entry.body.len(),
+            body: Arc::clone(&entry.body),
+            is_head,
+        };
+        let age = entry.freshness.age(now).as_secs();
+        reply.fields.push("Age", age.to_string());
+        if entry.status == 200 && is_not_modified(request, &entry.fields, entry.freshness.date) {
+            reply.status = 304;
+            reply.range = 0..0;
+            // What describes a body is of no use without one (RFC 9110 section 15.4.5).
+            reply.fields.retain(|name| {
+                ![
+                    "Content-Type",
+                    "Content-Encoding",
+                    "Content-Language",
+                    "Content-Range",
+                ]
+                .iter()
+                .any(|listed| listed.eq_ignore_ascii_case(name))
+            });
+        } else if let Some(range) = request.first("Range")
+            && entry.status == 200
+            && !is_head
+            && may_have_part(request, &entry.fields)
+        {
+            reply.take_part(range);
+        }
+        reply
+    }
+
+    /// The kept reply, given without asking the origin.
+    pub(super) fn hit(entry: &Entry, request: &Fields, is_head: bool, now: Instant) -> Self {
+        let mut reply = Self::new(entry, request, is_head, now);
+        push_hit(&mut reply.fields, &entry.freshness, now);
+        reply
+    }
+
+    fn take_part(&mut self, range: &[u8]) {
+        let length = self.body.len();
+        match Part::of(range, length) {
+            Part::Whole => {}
+            Part::Bytes(range) => {
+                self.status = 206;
+                let last = range.end - 1;
+                let content_range = format!("bytes {}-{last}/{length}", range.start);
+                self.fields.push("Content-Range", content_range);
+                self.range = range;
+            }
+            Part::Unsatisfiable => {
+                self.status = 416;
+                self.fields
+                    .push("Content-Range", format!("bytes */{length}"));
+                self.range = 0..0;
+            }
+        }
+    }
+
+    /// The answer to `only-if-cached` when nothing suitable is kept (RFC 9111 section 5.2.1.7).
+    pub(super) fn not_cached() -> Self {
+        Self {
+            status: 504,
+            fields: Fields::new(),
+            body: Arc::default(),
+            range: 0..0,
+            is_head: false,
+        }
+    }
+
+    /// The status code.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The fields, with Age and Cache-Status, but without those that frame the body.
+    #[must_use]
+    pub fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    /// The value of a Content-Length: bytes of the body, or of what GET would have got in answer to HEAD. None where a
+    /// reply has neither.
+    #[must_use]
+    pub fn content_length(&self) -> Option<usize> {
+        (!matches!(self.status, 204 | 304)).then_some(self.range.len())
+    }
+
+    /// The body; empty in answer to HEAD.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        let range = if self.is_head {
+            0..0
+        } else {
+            self.range.clone()
+        };
+        &self.body[range]
+    }
+
+    /// The body as a reader that shares the kept bytes, and keeps them while it is read.
+    #[must_use]
+    pub fn into_reader(self) -> impl Read + Send + 'static {
+        Cursor::new(Body(self))
+    }
+}
+
+struct Body(CachedReply);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        self.0.body()
+    }
+}

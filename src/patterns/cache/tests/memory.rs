@@ -1,0 +1,151 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(target: &str, fields: &Fields) -> CacheTarget {
+    CacheTarget(target.to_owned(), fields.clone())
+}
+
+/// A request that owns its target.
+struct CacheTarget(String, Fields);
+
+impl CacheTarget {
+    fn request(&self) -> CacheRequest<'_> {
+        CacheRequest {
+            target: &self.0,
+            ..get(&self.1)
+        }
+    }
+}
+
+const FRESH: Pairs<'static> = &[("Cache-Control", "max-age=3600")];
+
+#[test]
+fn the_longest_unused_goes_first() {
+    let scene = Scene::with(Cache::new(64 << 10));
+    let none = Fields::new();
+    let body = "x".repeat(7000);
+    let ask =
+        |target: &str, status| scene.ask(1, &at(target, &none).request(), (status, FRESH, &body));
+    for target in ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h"] {
+        ask(target, 200);
+    }
+    assert!(ask("/a", 500).is_hit(), "used again");
+    ask("/i", 200);
+    assert!(ask("/a", 500).is_hit() && ask("/c", 500).is_hit());
+    assert!(!ask("/b", 500).is_hit());
+}
+
+#[test]
+fn one_reply_takes_at_most_an_eighth() {
+    let capacity = 64 << 10;
+    for (length, kept) in [(capacity / 8 - 1000, true), (capacity / 8 + 1, false)] {
+        for announced in [true, false] {
+            let scene = Scene::with(Cache::new(capacity));
+            let body = "x".repeat(length);
+            let length = length.to_string();
+            let announce = [("Content-Length", length.as_str()), FRESH[0]];
+            let answer = if announced { &announce[..] } else { FRESH };
+            assert_eq!(scene.get(0, (200, answer, &body)).body.len(), body.len());
+            assert_eq!(scene.is_kept(1), kept, "{length}");
+            assert_eq!(scene.cache.stats().bytes > 0, kept);
+        }
+    }
+}
+
+#[test]
+fn replies_that_are_coming_take_at_most_half() {
+    let scene = Scene::with(Cache::new(64 << 10));
+    let none = Fields::new();
+    let mut fillings = Vec::new();
+    for number in 0..20 {
+        let target = format!("/{number}");
+        let Lookup::Fetch(fetch) = scene
+            .cache
+            .lookup(&at(&target, &none).request(), scene.at(0))
+        else {
+            panic!()
+        };
+        let Fetched::Relay { filling, .. } = fetch.respond(200, &fields(FRESH), scene.at(0)) else {
+            panic!()
+        };
+        let mut filling = filling.expect("may be kept");
+        for _ in 0..7 {
+            filling.write(&[b'x'; 1000]);
+        }
+        fillings.push(filling);
+        assert!(scene.cache.stats().bytes <= 32 << 10);
+    }
+    for filling in fillings {
+        filling.finish(scene.at(0));
+    }
+    let stats = scene.cache.stats();
+    assert!(stats.entries == 4 && stats.bytes <= 32 << 10, "{stats:?}");
+}
+
+#[test]
+fn variants_of_one_key_are_bounded() {
+    let scene = Scene::new();
+    let answer = &[("Cache-Control", "max-age=100"), ("Vary", "Foo")][..];
+    for value in 0..1000 {
+        scene.get_with(0, &[("Foo", &value.to_string())], (200, answer, "x"));
+    }
+    assert_eq!(scene.cache.stats().entries, 32);
+    assert!(
+        scene
+            .get_with(0, &[("Foo", "999")], (500, &[], ""))
+            .is_hit()
+    );
+}
+
+#[test]
+fn keys_that_nobody_waits_for_are_bounded() {
+    let scene = Scene::new();
+    let none = Fields::new();
+    for number in 0..10_000 {
+        scene.ask(
+            0,
+            &at(&format!("/{number}"), &none).request(),
+            (200, &[], "x"),
+        );
+    }
+    let state = scene.cache.shared.state();
+    assert!(state.fetches.not_collapsed() <= 4096);
+    assert_eq!(state.fetches.under_way(), 0);
+}
+
+proptest! {
+    #[test]
+    fn what_is_counted_never_exceeds_the_capacity_and_returns_to_nothing(
+        steps in proptest::collection::vec((0_u8..4, 0_u32..40, 0_usize..9000, 0_u8..3), 1..200),
+    ) {
+        let capacity = 64 << 10;
+        let scene = Scene::with(Cache::new(capacity));
+        let mut time = 0;
+        for (what, key, length, variant) in steps {
+            time += 1;
+            let target = format!("/{key}");
+            let variant = fields(&[("Foo", &variant.to_string())]);
+            let target = at(&target, &variant);
+            let body = "x".repeat(length);
+            let answer = &[("Cache-Control", "max-age=5"), ("Vary", "Foo"), ("ETag", "\"a\"")][..];
+            match what {
+                0 | 1 => {
+                    let got = scene.ask(time, &target.request(), (200, answer, &body));
+                    prop_assert!(!got.is_hit() || got.status == 200);
+                }
+                2 => {
+                    let post = CacheRequest { method: "POST", has_body: true, ..target.request() };
+                    scene.ask(time, &post, (200, &[], ""));
+                }
+                _ => _ = scene.cache.purge(false, "h", &target.0),
+            }
+            prop_assert!(scene.cache.stats().bytes <= capacity);
+        }
+        for key in 0..40 {
+            scene.cache.purge(false, "h", &format!("/{key}"));
+        }
+        let stats = scene.cache.stats();
+        prop_assert_eq!((stats.bytes, stats.entries), (0, 0));
+    }
+}
