@@ -14,9 +14,6 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::url::{Endpoint, Host};
 
-/// Most addresses of a name that are tried.
-const MOST_ADDRESSES: usize = 16;
-
 /// Most names that are being resolved at the same time, in the whole process.
 const MOST_LOOKUPS: usize = 16;
 
@@ -53,9 +50,10 @@ impl Drop for Place {
     }
 }
 
-/// The addresses of a host; at least one, at most [`MOST_ADDRESSES`].
+/// The addresses of a host; at least one, at most `most`.
 pub(crate) fn resolve(
     endpoint: &Endpoint,
+    most: usize,
     deadline: Instant,
 ) -> Result<Vec<SocketAddr>, ResolveError> {
     match &endpoint.host {
@@ -64,7 +62,7 @@ pub(crate) fn resolve(
             let (lookup, port) = (name.clone(), endpoint.port);
             by_deadline(name, deadline, &LOOKUPS, move || {
                 let addresses = (lookup.as_str(), port).to_socket_addrs()?;
-                Ok(addresses.take(MOST_ADDRESSES).collect())
+                Ok(addresses.take(most).collect())
             })
         }
     }
@@ -169,7 +167,7 @@ mod tests {
             host: Host::Name("localhost".to_owned()),
             port: 80,
         };
-        let addresses = resolve(&endpoint, Instant::now() + PATIENCE).unwrap();
+        let addresses = resolve(&endpoint, 16, Instant::now() + PATIENCE).unwrap();
         assert!(addresses.iter().all(|address| address.ip().is_loopback()));
     }
 }

@@ -9,6 +9,7 @@ mod breaker;
 mod cache;
 mod chance;
 mod deadline;
+mod discovery;
 mod retry;
 mod throttle;
 mod window;
@@ -26,5 +27,6 @@ pub use cache::{
     Lookup, Wait,
 };
 pub use deadline::{Deadline, DeadlineExceeded};
+pub use discovery::{Discovered, Discovery, SourceError, SourceStatus};
 pub use retry::{Backoff, Clock, Failed, Retry, RetryBudget};
 pub use throttle::{Quota, Rate, RateError, Throttle, ThrottleKey, Throttled};

@@ -14,10 +14,13 @@ use crate::patterns::{Deadline, DeadlineStream};
 /// How much is asked of the socket at a time; answers of health checks are smaller.
 const PIECE: usize = 4096;
 
+/// Most addresses of a name that are tried.
+const MOST_ADDRESSES: usize = 16;
+
 /// Connects to the first of the endpoint's addresses that accepts.
 pub(super) fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Socket, CheckError> {
-    let addresses =
-        resolve(endpoint, deadline).map_err(|error| CheckError::new(error.to_string()))?;
+    let addresses = resolve(endpoint, MOST_ADDRESSES, deadline)
+        .map_err(|error| CheckError::new(error.to_string()))?;
     let connected = Socket::connect_to_first(&addresses, Deadline::at(deadline));
     connected.map_err(|(address, error)| match address {
         Some(address) => CheckError::new(format!("cannot connect to {address}: {error}")),

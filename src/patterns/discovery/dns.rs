@@ -1,0 +1,261 @@
+//! Questions to a name server, and what is believed of its answers: SRV (RFC 2782) and addresses.
+//!
+//! Pure: messages in and out are bytes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use simple_dns::rdata::{OPT, RData};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
+
+/// Largest answer over UDP that is asked for: what passes every usual path in one piece (DNS flag day 2020).
+pub(super) const UDP_SIZE: u16 = 1232;
+
+/// Most records in an answer: each of 256 endpoints may have one of its own and some addresses.
+const MOST_RECORDS: u32 = 2048;
+
+/// Fewest bytes of a record: a name of one byte, type, class, TTL and length.
+const LEAST_RECORD: usize = 11;
+
+/// Bytes of a message's header.
+const HEADER: usize = 12;
+
+/// Most aliases between the name that was asked for and the one that has records.
+const MOST_ALIASES: usize = 8;
+
+/// Longest that an answer is believed, and shortest.
+const LONGEST_TTL: Duration = Duration::from_mins(1);
+const SHORTEST_TTL: Duration = Duration::from_secs(1);
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Srv,
+    V4,
+    V6,
+}
+
+impl Kind {
+    fn qtype(self) -> QTYPE {
+        QTYPE::TYPE(match self {
+            Self::Srv => TYPE::SRV,
+            Self::V4 => TYPE::A,
+            Self::V6 => TYPE::AAAA,
+        })
+    }
+}
+
+/// Why an answer is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DnsError {
+    /// It is no message of DNS.
+    Malformed,
+    /// It has too many records.
+    TooManyRecords,
+    /// It answers another question.
+    OtherQuestion,
+    /// It was cut to fit a datagram: it has to be asked for over TCP.
+    Truncated,
+    /// There is no such name.
+    NoSuchName,
+    /// The server does not answer, with this code.
+    Refused(u8),
+    /// Its aliases do not end.
+    EndlessAlias,
+    /// The name cannot be asked for.
+    BadName,
+}
+
+impl fmt::Display for DnsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "the name server's answer is malformed",
+            Self::TooManyRecords => "the name server's answer has too many records",
+            Self::OtherQuestion => "the name server answers another question",
+            Self::Truncated => "the name server's answer is cut",
+            Self::NoSuchName => "there is no such name",
+            Self::Refused(code) => return write!(f, "the name server refuses with code {code}"),
+            Self::EndlessAlias => "the name's aliases do not end",
+            Self::BadName => "the name cannot be asked for",
+        })
+    }
+}
+
+/// Where a service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Srv {
+    pub(super) priority: u16,
+    pub(super) weight: u16,
+    pub(super) port: u16,
+    /// In lower case, without a dot at its end. Empty: the service is not there (RFC 2782).
+    pub(super) target: String,
+    /// The addresses of the target that came along.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// What a name server says about a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// For a question for SRV.
+    pub(super) services: Vec<Srv>,
+    /// For a question for addresses.
+    pub(super) addresses: Vec<IpAddr>,
+    /// How long it may be believed, between 1 s and 60 s.
+    pub(super) ttl: Duration,
+}
+
+/// A question, as it goes over the wire.
+pub(super) fn question(id: u16, name: &str, kind: Kind) -> Result<Vec<u8>, DnsError> {
+    let name = Name::new(name).map_err(|_| DnsError::BadName)?;
+    let mut packet = Packet::new_query(id);
+    packet.set_flags(PacketFlag::RECURSION_DESIRED);
+    let class = QCLASS::CLASS(CLASS::IN);
+    packet
+        .questions
+        .push(Question::new(name, kind.qtype(), class, false));
+    *packet.opt_mut() = Some(OPT {
+        opt_codes: Vec::new(),
+        udp_packet_size: UDP_SIZE,
+        version: 0,
+    });
+    packet.build_bytes_vec().map_err(|_| DnsError::BadName)
+}
+
+/// Reads the answer to that question.
+pub(super) fn answer(message: &[u8], id: u16, name: &str, kind: Kind) -> Result<Answer, DnsError> {
+    check_counts(message)?;
+    let packet = Packet::parse(message).map_err(|_| DnsError::Malformed)?;
+    if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) {
+        return Err(DnsError::OtherQuestion);
+    }
+    // Some servers leave the question out when they refuse.
+    let asked = |question: &Question<'_>| {
+        text(&question.qname) == name.to_ascii_lowercase() && question.qtype == kind.qtype()
+    };
+    if !packet.questions.iter().all(asked) || packet.questions.len() > 1 {
+        return Err(DnsError::OtherQuestion);
+    }
+    match packet.rcode() {
+        RCODE::NoError if packet.questions.is_empty() => return Err(DnsError::OtherQuestion),
+        RCODE::NoError => {}
+        RCODE::NameError => return Err(DnsError::NoSuchName),
+        code => {
+            return Err(DnsError::Refused(
+                u8::try_from(code as u16).unwrap_or(u8::MAX),
+            ));
+        }
+    }
+    if packet.has_flags(PacketFlag::TRUNCATION) {
+        return Err(DnsError::Truncated);
+    }
+    let owner = owner(&packet, name)?;
+    let known = addresses(&packet);
+    let mut answer = Answer {
+        services: Vec::new(),
+        addresses: Vec::new(),
+        ttl: LONGEST_TTL,
+    };
+    for record in packet
+        .answers
+        .iter()
+        .filter(|record| text(&record.name) == owner)
+    {
+        match (&record.rdata, kind) {
+            (RData::SRV(srv), Kind::Srv) => {
+                let target = text(&srv.target);
+                if !is_host_name(&target) {
+                    return Err(DnsError::Malformed);
+                }
+                let addresses = known.get(&target).cloned().unwrap_or_default();
+                answer.services.push(Srv {
+                    priority: srv.priority,
+                    weight: srv.weight,
+                    port: srv.port,
+                    target,
+                    addresses,
+                });
+            }
+            (rdata, Kind::V4 | Kind::V6) => answer.addresses.extend(address(rdata)),
+            _ => continue,
+        }
+        let ttl = Duration::from_secs(record.ttl.into());
+        answer.ttl = answer.ttl.min(ttl).max(SHORTEST_TTL);
+    }
+    Ok(answer)
+}
+
+/// The counts of the header say how much the parser makes room for: they have to fit the message.
+fn check_counts(message: &[u8]) -> Result<(), DnsError> {
+    let (header, rest) = message
+        .split_at_checked(HEADER)
+        .ok_or(DnsError::Malformed)?;
+    let count = |at: usize| u32::from(u16::from_be_bytes([header[at], header[at + 1]]));
+    let records = count(6) + count(8) + count(10);
+    if count(4) > 1 {
+        return Err(DnsError::OtherQuestion);
+    }
+    if records as usize > rest.len() / LEAST_RECORD {
+        return Err(DnsError::Malformed);
+    }
+    if records > MOST_RECORDS {
+        return Err(DnsError::TooManyRecords);
+    }
+    Ok(())
+}
+
+/// The name that has the records: the end of the aliases from `name` on.
+fn owner(packet: &Packet<'_>, name: &str) -> Result<String, DnsError> {
+    let mut owner = name.to_ascii_lowercase();
+    for _ in 0..=MOST_ALIASES {
+        let alias = packet
+            .answers
+            .iter()
+            .find_map(|record| match &record.rdata {
+                RData::CNAME(alias) if text(&record.name) == owner => Some(text(&alias.0)),
+                _ => None,
+            });
+        match alias {
+            Some(alias) => owner = alias,
+            None => return Ok(owner),
+        }
+    }
+    Err(DnsError::EndlessAlias)
+}
+
+/// The addresses of all names in the answer.
+fn addresses(packet: &Packet<'_>) -> HashMap<String, Vec<IpAddr>> {
+    let mut addresses: HashMap<_, Vec<_>> = HashMap::new();
+    for record in packet.additional_records.iter().chain(&packet.answers) {
+        if let Some(address) = address(&record.rdata) {
+            addresses
+                .entry(text(&record.name))
+                .or_default()
+                .push(address);
+        }
+    }
+    addresses
+}
+
+/// Whether a name can stand in a Host field: a label may hold any byte in DNS.
+fn is_host_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    name.bytes().all(allowed)
+}
+
+fn address(rdata: &RData<'_>) -> Option<IpAddr> {
+    match rdata {
+        RData::A(a) => Some(Ipv4Addr::from(a.address).into()),
+        RData::AAAA(aaaa) => Some(Ipv6Addr::from(aaaa.address).into()),
+        _ => None,
+    }
+}
+
+/// A name in lower case, without a dot at its end. Bytes that a host's name cannot hold stay, and match nothing.
+fn text(name: &Name<'_>) -> String {
+    name.to_string().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests;
