@@ -277,7 +277,7 @@ static KNOBS: &[Knob] = &[
         environment: "PLIMSOLL_DRAIN",
         field: Field::Duration(|options| &mut options.config.drain),
         computed_default: None,
-        help: "on SIGTERM: not ready at once; serves this long, or until quiet if unwatched",
+        help: "on SIGTERM: not ready, serves this long, or until quiet if unwatched",
     },
     Knob {
         flag: "check",

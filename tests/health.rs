@@ -389,7 +389,7 @@ fn answers(address: SocketAddr, expected: [(&str, u16); 5]) {
         assert!(!reply.body.is_empty(), "{path}");
 
         let mut client = Client::connect(address);
-        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let head = client.reply_to_head();
         assert_eq!(head.status, status, "HEAD {path}");
         assert_eq!(
@@ -418,7 +418,8 @@ fn answers(address: SocketAddr, expected: [(&str, u16); 5]) {
 /// Wants every health path's text to say that.
 #[track_caller]
 fn says(address: SocketAddr, word: &str, ready: &str) {
-    let plain = "GET /health HTTP/1.1\r\nHost: x\r\nAccept: text/plain, text/*, */*\r\n\r\n";
+    let plain =
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain, text/*, */*\r\n\r\n";
     assert_eq!(ask(address, plain).text(), format!("{word}\n"));
     assert_eq!(get(address, "/readyz").text(), format!("{ready}\n"));
     let report = health_json(&get(address, "/health"));
@@ -545,7 +546,7 @@ fn the_report_is_in_the_form_that_is_asked_for() {
     let server = serve(quiet(2));
     let address = server.local_addr();
     let kind = |accept: &str| {
-        let request = format!("GET /health HTTP/1.1\r\nHost: x\r\n{accept}\r\n");
+        let request = format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{accept}\r\n");
         let reply = ask(address, request);
         assert_eq!(reply.status, 200);
         reply.header("Content-Type").expect("a type").to_owned()
@@ -695,7 +696,8 @@ fn the_metrics_are_well_formed_and_count() {
 fn other_methods_are_not_allowed_on_the_health_paths() {
     let server = serve(quiet(2));
     for path in ["/health", "/livez", "/readyz", "/metrics"] {
-        let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx");
+        let request =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx");
         let reply = ask(server.local_addr(), request);
         assert_eq!(reply.status, 405, "{path}");
         assert_eq!(reply.header("Allow"), Some("GET, HEAD, OPTIONS"));
