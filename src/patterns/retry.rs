@@ -307,7 +307,7 @@ impl Clock for SystemClock {
 ///
 /// impl Clock for Pauses {
 ///     fn now(&self) -> Instant {
-///         self.0 + self.1.lock().unwrap().iter().sum()
+///         self.0 + self.1.lock().unwrap().iter().sum::<Duration>()
 ///     }
 ///     fn sleep(&self, pause: Duration) {
 ///         self.1.lock().unwrap().push(pause);
