@@ -297,7 +297,12 @@ impl Snapshot {
     /// Whether the process can do its job: not every worker is stuck, and requests reach them.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        !self.are_all_stuck() && self.intake_down < Some(self.request_timeout)
+        !self.are_all_stuck() && !self.is_intake_lost()
+    }
+
+    /// Whether requests have had no way to the workers for as long as a request may take.
+    pub(crate) fn is_intake_lost(&self) -> bool {
+        self.intake_down >= Some(self.request_timeout)
     }
 
     /// Whether every worker has been busy with one request for longer than the request timeout.

@@ -82,10 +82,9 @@ pub(super) fn ready(now: &Snapshot) -> Vec<Part<'_>> {
 
 /// What liveness is made of; never a data store.
 pub(super) fn live(now: &Snapshot) -> Vec<Part<'_>> {
-    let reached = now.is_live() || now.are_all_stuck();
     vec![
         Part::own("workers", !now.are_all_stuck()),
-        Part::own("intake", reached),
+        Part::own("intake", !now.is_intake_lost()),
     ]
 }
 
