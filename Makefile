@@ -26,9 +26,9 @@ test: need-cargo ## everything: format, lints, unit, integration, property and d
 test-slow: need-cargo ## the tests that take longer than ten seconds
 	$(CARGO) test --locked --release --test plimsoll -- --ignored
 
-bench: static ## measures the parts and the whole beside peers, into target/bench (QUICK=1 in under a minute)
+bench: static ## measures the parts and the whole beside peers, into target/bench, in ten minutes (QUICK=1: in one); the first builds for some minutes
 	@rm -f target/bench/*.figures
-	$(CARGO) bench --locked --features internals --bench '*'
+	$(CARGO) bench --locked --features internals --bench plimsoll
 
 static: need-cargo ## the static binary, stripped: target/static/plimsoll (TARGET=aarch64-unknown-linux-musl crosses)
 	.ci/static $(TARGET)

@@ -1,29 +1,20 @@
 //! What the server takes before and beside its work: size, time to start, and memory. `QUICK=1` shortens it.
 
-#[path = "common/closed.rs"]
-mod closed;
-mod common;
-#[path = "common/load.rs"]
-mod load;
-
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
-use closed::Load;
-use common::peers::{
+use crate::common::closed::{self, Load};
+use crate::common::peers::{
     build_pool, plimsoll_binary, start_go, start_nginx, start_plimsoll, start_pool, which_binary,
 };
-use common::plot::{Line, Panel, Picture, number};
-use common::{Child, Report, median};
+use crate::common::plot::{Line, Panel, Picture, number};
+use crate::common::{self, Child, Report, median};
 
 /// How a server is started.
 type Start = Box<dyn Fn() -> io::Result<Child>>;
 
-fn main() -> io::Result<()> {
-    if !common::wanted() {
-        return Ok(());
-    }
+pub(crate) fn run() -> io::Result<()> {
     let mut report = Report::new("Footprint");
     report.line(&common::machine());
     report.line(&format!(

@@ -3,11 +3,6 @@
 //! This program runs itself under callgrind with two numbers of repetitions; the difference is that of the
 //! repetitions alone, without what starting costs. The parts repeat to an instruction or so. The whole server has
 //! threads that meet by chance, so its count varies by some parts in a thousand: the median of some runs is told.
-//! Run it with `cargo bench --bench instructions --features internals`.
-
-mod common;
-#[path = "common/inputs.rs"]
-mod inputs;
 
 use std::ffi::{OsStr, OsString};
 use std::hint::black_box;
@@ -18,15 +13,14 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 use std::{env, fs};
 
-use common::peers::plimsoll_command;
-use common::{Child, Report, median};
-use inputs::{BROWSER, GET, POST, POST_BODY, REPLY};
+use crate::common::inputs::{BROWSER, GET, POST, POST_BODY, REPLY};
+use crate::common::peers::plimsoll_command;
+use crate::common::{self, Child, Report, median};
 use plimsoll::Ewma;
 use plimsoll::internals::{Conversation, decode_chunked, parse_head};
 
 /// Tells this program which part to run, and how often.
-const PART: &str = "INSTRUCTIONS_PART";
-const TIMES: &str = "INSTRUCTIONS_TIMES";
+pub(crate) const REPEAT: &str = "repeat";
 
 const PARTS: [&str; 8] = [
     "a head judged and rewritten: GET",
@@ -39,13 +33,7 @@ const PARTS: [&str; 8] = [
     "a sample added to the average",
 ];
 
-fn main() -> io::Result<()> {
-    if let (Ok(part), Ok(times)) = (env::var(PART), env::var(TIMES)) {
-        return repeat(&part, times.parse().map_err(io::Error::other)?);
-    }
-    if !common::wanted() {
-        return Ok(());
-    }
+pub(crate) fn run() -> io::Result<()> {
     let mut report = Report::new("Instructions");
     report.line(&common::machine());
     if common::is_installed("valgrind", "--version") {
@@ -106,8 +94,7 @@ fn difference(times: [u32; 2], count: impl Fn(u32) -> io::Result<f64>) -> io::Re
 /// This program under callgrind.
 fn count_part(part: &str, times: u32) -> io::Result<f64> {
     let status = callgrind(env::current_exe()?)
-        .env(PART, part)
-        .env(TIMES, times.to_string())
+        .args([REPEAT, part, &times.to_string()])
         .status()?;
     collected(status)
 }
@@ -164,7 +151,7 @@ fn collected(status: ExitStatus) -> io::Result<f64> {
 }
 
 /// One of the parts, over and over.
-fn repeat(part: &str, times: u32) -> io::Result<()> {
+pub(crate) fn repeat(part: &str, times: u32) -> io::Result<()> {
     let post = [POST, POST_BODY].concat();
     let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
     let chunked = chunk.repeat(16) + "0\r\n\r\n";

@@ -1,21 +1,24 @@
 //! Times the parts: the average, the judging of heads, a client's conversation, and the patterns.
-//!
-//! Run with `cargo bench --bench parts --features internals`.
-
-mod common;
-#[path = "common/inputs.rs"]
-mod inputs;
 
 use std::hint::black_box;
 use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use inputs::{BROWSER, GET, POST, POST_BODY, REPLY};
+use criterion::{Criterion, Throughput};
+
+use crate::common;
+use crate::common::inputs::{BROWSER, GET, POST, POST_BODY, REPLY};
 use plimsoll::Ewma;
 use plimsoll::internals::{Conversation, decode_chunked, parse_head};
 use plimsoll::patterns::{Throttle, ThrottleKey};
+
+pub(crate) fn run() {
+    let mut criterion = settings();
+    for part in [average, heads, bodies, connections, throttle] {
+        part(&mut criterion);
+    }
+}
 
 /// How long `threads` threads take for `each` additions each, all at once.
 fn contended(threads: usize, each: u64, add: impl Fn(f64) + Sync) -> Duration {
@@ -138,10 +141,3 @@ fn settings() -> Criterion {
         .warm_up_time(Duration::from_millis(20))
         .measurement_time(Duration::from_millis(60))
 }
-
-criterion_group!(
-    name = parts;
-    config = settings();
-    targets = average, heads, bodies, connections, throttle
-);
-criterion_main!(parts);

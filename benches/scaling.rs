@@ -3,26 +3,20 @@
 //! The cost is the server's processor time for a request, from `/proc`: what a slow spell of the machine, or a load
 //! generator that is slow itself, changes least. `QUICK=1` takes fewer points and shorter runs.
 
-#[path = "common/closed.rs"]
-mod closed;
-mod common;
-#[path = "common/load.rs"]
-mod load;
-
 use std::env;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use closed::Load;
-use common::peers::{start_plimsoll, which_binary};
-use common::plot::{Line, Panel, Picture, number, size};
-use common::{Child, Report};
+use crate::common::closed::{self, Load};
+use crate::common::peers::{start_plimsoll, which_binary};
+use crate::common::plot::{Line, Panel, Picture, number, size};
+use crate::common::{self, Child, Report};
 use plimsoll::{Request, Response, Server};
 
-/// Tells this program to be the server whose replies have the size that the path says.
-const SERVE: &str = "SCALING_SERVE";
+/// Tells this program to be the server at an address whose replies have the size that the path says.
+pub(crate) const SERVE: &str = "serve";
 
 /// Sizes of bodies and of replies.
 const SIZES: [usize; 7] = [0, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20];
@@ -33,13 +27,7 @@ const MOST: usize = 10 << 20;
 /// Descriptors beyond those of idle connections, in either process.
 const SPARE: usize = 600;
 
-fn main() -> io::Result<()> {
-    if let Ok(address) = env::var(SERVE) {
-        return serve(&address);
-    }
-    if !common::wanted() {
-        return Ok(());
-    }
+pub(crate) fn run() -> io::Result<()> {
     common::descriptors::raise(10_000 + SPARE);
     let mut report = Report::new("Scaling");
     report.line(&common::machine());
@@ -273,7 +261,7 @@ fn replies(report: &mut Report) -> io::Result<()> {
     let server = Child::start(|address| {
         let program = env::current_exe().unwrap_or_default();
         let mut command = Command::new(program);
-        command.env(SERVE, address.to_string());
+        command.args([SERVE, &address.to_string()]);
         command
     })?;
     let mut curve = Vec::new();
@@ -293,7 +281,7 @@ fn replies(report: &mut Report) -> io::Result<()> {
 }
 
 /// Replies with as many bytes as the path says, from memory that is there already.
-fn serve(address: &str) -> io::Result<()> {
+pub(crate) fn serve(address: &str) -> io::Result<()> {
     static BYTES: [u8; MOST] = [b'x'; MOST];
     let server = Server::builder()
         .listen(address)

@@ -4,22 +4,15 @@
 //! Runs alternate between the servers, so that a slow spell of the machine hits all of them, and the median run of
 //! each counts. `QUICK=1` shortens it.
 
-#[path = "common/closed.rs"]
-mod closed;
-mod common;
-#[path = "common/load.rs"]
-mod load;
-
 use std::io;
 
-use closed::Load;
-use common::peers::{build_pool, start_go, start_nginx, start_plimsoll, start_pool, which_binary};
-use common::{Child, Report, median};
+use crate::common::closed::{self, Load};
+use crate::common::peers::{
+    build_pool, start_go, start_nginx, start_plimsoll, start_pool, which_binary,
+};
+use crate::common::{self, Child, Report, median};
 
-fn main() -> io::Result<()> {
-    if !common::wanted() {
-        return Ok(());
-    }
+pub(crate) fn run() -> io::Result<()> {
     let (runs, length) = if common::quick() { (1, 1) } else { (5, 2) };
     let all: &[usize] = if common::quick() {
         &[64]

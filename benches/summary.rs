@@ -1,16 +1,11 @@
 //! One table of what the other benches found, on the terminal and in `target/bench/summary.md`. It measures nothing.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use common::{FIGURES, Report};
+use crate::common::{self, FIGURES, Report};
 
-fn main() -> io::Result<()> {
-    if !common::wanted() {
-        return Ok(());
-    }
+pub(crate) fn run() -> io::Result<()> {
     let mut report = Report::new("Summary");
     report.line(&common::machine());
     report.line(&common::peers::which_binary());

@@ -1,6 +1,5 @@
 //! Clients over kept-alive connections that each ask again as soon as they have a reply: wrk where it is installed, and
 //! the own generator where it is not.
-#![allow(dead_code)] // Each bench uses a part.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,8 +8,8 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use super::load::{Arrivals, Outcome, generate_of};
 use crate::common;
-use crate::load::{Arrivals, Outcome, generate_of};
 
 static WRK: LazyLock<bool> = LazyLock::new(|| common::is_installed("wrk", "--version"));
 

@@ -6,7 +6,6 @@
 //! request was due, and closes the connection then.
 //!
 //! One thread, with an event loop over non-blocking sockets.
-#![allow(dead_code)] // Each bench uses a part.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};

@@ -1,7 +1,9 @@
-//! What the benches over sockets share: other programs as children, and tables.
-#![allow(dead_code)] // Each bench uses a part.
+//! What the benches share: loads, other programs as children, tables and plots.
 
+pub(crate) mod closed;
 pub(crate) mod descriptors;
+pub(crate) mod inputs;
+pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod plot;
 
@@ -22,15 +24,6 @@ pub(crate) const FIGURES: &str = "figures";
 /// Whether the environment asks for a short run.
 pub(crate) fn quick() -> bool {
     env::var_os("QUICK").is_some_and(|value| !value.is_empty() && value != "0")
-}
-
-/// Whether cargo runs this as a bench: `cargo test --benches` runs it too, and does not want minutes of load.
-pub(crate) fn wanted() -> bool {
-    let wanted = env::args().any(|argument| argument == "--bench");
-    if !wanted {
-        println!("a bench: run it with cargo bench");
-    }
-    wanted
 }
 
 /// The build directory.
