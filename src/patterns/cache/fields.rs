@@ -95,10 +95,10 @@ impl Fields {
         &self.0
     }
 
-    /// Gives back what is allocated beyond need, and tells the bytes that are left.
-    pub(super) fn shrink(&mut self) -> usize {
-        self.0.shrink_to_fit();
-        self.0.capacity()
+    /// Moves to an allocation of its own size, and tells how many bytes that is.
+    pub(super) fn pack(&mut self) -> usize {
+        self.0 = self.0.as_slice().to_vec();
+        self.0.len()
     }
 }
 

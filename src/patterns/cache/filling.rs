@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::blocks::{BLOCK, Growing};
 use super::control::Scope;
 use super::fetch::Ticket;
 use super::flight::Outcome;
@@ -14,7 +15,7 @@ use super::store::Entry;
 pub struct Filling {
     ticket: Ticket,
     entry: Option<Entry>,
-    body: Vec<u8>,
+    body: Growing,
     /// Bytes set apart in the store.
     reserved: usize,
     length: Option<usize>,
@@ -22,49 +23,37 @@ pub struct Filling {
 
 impl Filling {
     pub(super) fn new(ticket: Ticket, entry: Entry, length: Option<usize>) -> Self {
-        let mut filling = Self {
+        Self {
             ticket,
             entry: Some(entry),
-            body: Vec::new(),
+            body: Growing::default(),
             reserved: 0,
             length,
-        };
-        filling.grow(length.unwrap_or(0));
-        filling
+        }
     }
 
     /// The next bytes of the body. What does not fit is not kept; the relaying is not concerned.
-    pub fn write(&mut self, bytes: &[u8]) {
-        let needed = self.body.len() + bytes.len();
-        if self.entry.is_none() || !self.grow(needed) {
-            return;
+    pub fn write(&mut self, mut bytes: &[u8]) {
+        while self.entry.is_some() && !bytes.is_empty() {
+            if self.body.needs_block() && !self.reserve_block() {
+                self.give_up();
+                return;
+            }
+            bytes = self.body.push(bytes);
         }
-        self.body.extend_from_slice(bytes);
     }
 
-    /// Makes room for this many bytes in all, or gives up.
-    fn grow(&mut self, needed: usize) -> bool {
-        if needed <= self.body.capacity() {
-            return true;
-        }
-        let most = self.ticket.shared.most_of_one;
-        let capacity = match self.length {
-            Some(length) => length,
-            None => needed.next_power_of_two().clamp(needed, most.max(needed)),
-        };
-        let more = capacity.saturating_sub(self.reserved);
-        if needed > capacity || capacity > most || !self.ticket.shared.state().store.reserve(more) {
-            self.give_up();
-            return false;
-        }
-        self.reserved += more;
-        self.body.reserve_exact(capacity - self.body.len());
-        true
+    /// Sets bytes apart for one more block; false if that would be too many for one reply, or for all that are coming.
+    fn reserve_block(&mut self) -> bool {
+        let shared = &self.ticket.shared;
+        let fits = self.body.len() < shared.most_of_one && shared.state().store.reserve(BLOCK);
+        self.reserved += if fits { BLOCK } else { 0 };
+        fits
     }
 
     fn give_up(&mut self) {
         self.entry = None;
-        self.body = Vec::new();
+        self.body = Growing::default();
         self.release();
         self.ticket.land(Outcome::NotShared, CacheTime::now());
     }
@@ -82,9 +71,7 @@ impl Filling {
         if self.length.is_some_and(|length| length != self.body.len()) {
             return;
         }
-        let mut body = std::mem::take(&mut self.body);
-        body.shrink_to_fit();
-        entry.body = Arc::new(body);
+        entry.body = Arc::new(std::mem::take(&mut self.body).finish());
         let is_fresh = entry.freshness.left(now.monotonic).is_some()
             && entry.directives.no_cache != Scope::Whole;
         let reserved = std::mem::take(&mut self.reserved);

@@ -6,6 +6,7 @@
 //! [`store`] keeps replies in a bounded amount of memory, and [`flight`] makes one fetch out of many. [`lookup`] brings
 //! these together for a request, [`fetch`] and [`filling`] for what the origin says.
 
+mod blocks;
 mod conditional;
 mod control;
 mod date;
@@ -85,7 +86,7 @@ pub use wait::Wait;
 /// filling.finish(CacheTime::now());
 ///
 /// let Lookup::Reply(reply) = cache.lookup(&request, CacheTime::now()) else { panic!() };
-/// assert_eq!(reply.body(), b"hello");
+/// assert_eq!(reply.body(), &b"hello"[..]);
 /// assert_eq!(reply.fields().first("Age"), Some(&b"0"[..]));
 /// ```
 #[derive(Clone)]

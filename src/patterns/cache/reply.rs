@@ -1,10 +1,12 @@
 //! A reply made from a kept one.
 
-use std::io::{Cursor, Read};
+use std::borrow::Cow;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::blocks::Blocks;
 use super::conditional::{is_not_modified, may_have_part};
 use super::fields::Fields;
 use super::range::Part;
@@ -16,7 +18,7 @@ use super::store::Entry;
 pub struct CachedReply {
     status: u16,
     pub(super) fields: Fields,
-    body: Arc<Vec<u8>>,
+    body: Arc<Blocks>,
     range: Range<usize>,
     is_head: bool,
 }
@@ -115,28 +117,53 @@ impl CachedReply {
         (!matches!(self.status, 204 | 304)).then_some(self.range.len())
     }
 
-    /// The body; empty in answer to HEAD.
+    /// The body, in pieces of at most 4 KiB; none in answer to HEAD.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        self.body.slices(self.sent())
+    }
+
+    /// The body as one; empty in answer to HEAD. One of more than 4 KiB is copied.
     #[must_use]
-    pub fn body(&self) -> &[u8] {
-        let range = if self.is_head {
-            0..0
-        } else {
-            self.range.clone()
-        };
-        &self.body[range]
+    pub fn body(&self) -> Cow<'_, [u8]> {
+        let mut chunks = self.chunks();
+        match (chunks.next(), chunks.next()) {
+            (None, _) => Cow::Borrowed(&[]),
+            (Some(only), None) => Cow::Borrowed(only),
+            _ => Cow::Owned(self.chunks().collect::<Vec<_>>().concat()),
+        }
     }
 
     /// The body as a reader that shares the kept bytes, and keeps them while it is read.
     #[must_use]
     pub fn into_reader(self) -> impl Read + Send + 'static {
-        Cursor::new(Body(self))
+        let left = self.sent();
+        Reader {
+            body: self.body,
+            left,
+        }
+    }
+
+    fn sent(&self) -> Range<usize> {
+        if self.is_head {
+            0..0
+        } else {
+            self.range.clone()
+        }
     }
 }
 
-struct Body(CachedReply);
+struct Reader {
+    body: Arc<Blocks>,
+    left: Range<usize>,
+}
 
-impl AsRef<[u8]> for Body {
-    fn as_ref(&self) -> &[u8] {
-        self.0.body()
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(mut next) = self.body.slices(self.left.clone()).next() else {
+            return Ok(0);
+        };
+        let read = next.read(buffer)?;
+        self.left.start += read;
+        Ok(read)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::blocks::Blocks;
 use super::control::Directives;
 use super::fields::Fields;
 use super::freshness::Freshness;
@@ -10,8 +11,8 @@ use super::key::Key;
 use super::vary::Vary;
 
 /// What a reply takes beyond its key, fields and body: its node, its place in the map and its share of what the
-/// allocator needs for six blocks.
-const OVERHEAD: usize = size_of::<Node>() + size_of::<Entry>() + 6 * 16 + 128;
+/// allocator needs for eight blocks; by what becomes resident when many replies without a body are kept.
+const OVERHEAD: usize = size_of::<Node>() + size_of::<Entry>() + 8 * 16 + 256;
 /// Most replies under one key. A client could otherwise choose the values of a field that a reply varies by, and each
 /// look-up has to compare them all.
 const MOST_VARIANTS: usize = 32;
@@ -21,7 +22,7 @@ const MOST_VARIANTS: usize = 32;
 pub(super) struct Entry {
     pub(super) status: u16,
     pub(super) fields: Fields,
-    pub(super) body: Arc<Vec<u8>>,
+    pub(super) body: Arc<Blocks>,
     pub(super) directives: Directives,
     pub(super) freshness: Freshness,
     pub(super) vary: Vary,
@@ -119,7 +120,7 @@ impl Store {
 
     /// Keeps a reply, in place of those that it replaces.
     pub(super) fn insert(&mut self, key: Key, mut entry: Entry) {
-        let bytes = entry.fields.shrink() + entry.body.capacity() + entry.signature.capacity();
+        let bytes = entry.fields.pack() + entry.body.cost() + entry.signature.capacity();
         let cost = key.len() + bytes + OVERHEAD;
         if cost > self.most_of_one() {
             return;

@@ -62,7 +62,7 @@ impl Got {
     fn of(reply: &CachedReply, asked: Option<Fields>) -> Self {
         Self {
             status: reply.status(),
-            body: String::from_utf8_lossy(reply.body()).into_owned(),
+            body: String::from_utf8_lossy(&reply.body()).into_owned(),
             cache_status: status_of(reply.fields()),
             fields: reply.fields().clone(),
             asked,

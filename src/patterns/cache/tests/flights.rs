@@ -47,7 +47,7 @@ fn five_hundred_who_ask_at_once_make_one_fetch() {
                     loop {
                         match lookup {
                             Lookup::Reply(reply) => {
-                                assert_eq!(reply.body(), b"hello");
+                                assert_eq!(reply.body(), &b"hello"[..]);
                                 return;
                             }
                             Lookup::Fetch(fetch) => {
@@ -80,7 +80,7 @@ fn waiting_blocks_until_the_fetch_has_ended() {
         let waiting = scope.spawn(|| wait.wait(Instant::now() + LONG));
         finish(&scene, 0, fetch, (200, FRESH, "hello"));
         match waiting.join().expect("no panic") {
-            Some(Lookup::Reply(reply)) => assert_eq!(reply.body(), b"hello"),
+            Some(Lookup::Reply(reply)) => assert_eq!(reply.body(), &b"hello"[..]),
             other => panic!("expected a reply, found {other:?}"),
         }
     });
@@ -143,7 +143,7 @@ fn a_failed_fetch_serves_stale_to_those_who_may_have_it() {
         match failure {
             None => assert_eq!(
                 fetch.fail(scene.at(20)).expect("may be given").body(),
-                b"kept"
+                &b"kept"[..]
             ),
             Some(status) => assert_eq!(
                 finish(&scene, 20, fetch, (status, &[], "error")).body,
@@ -151,7 +151,7 @@ fn a_failed_fetch_serves_stale_to_those_who_may_have_it() {
             ),
         }
         match wait.resume(scene.at(20)) {
-            Lookup::Reply(reply) => assert_eq!(reply.body(), b"kept"),
+            Lookup::Reply(reply) => assert_eq!(reply.body(), &b"kept"[..]),
             other => panic!("expected a reply, found {other:?}"),
         }
     }
@@ -226,7 +226,7 @@ fn a_slow_fetch_holds_its_waiters_no_longer_than_their_deadline() {
     let reply = join(&scene, 20)
         .give_up(scene.at(21))
         .expect("may be given");
-    assert_eq!(reply.body(), b"kept");
+    assert_eq!(reply.body(), &b"kept"[..]);
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::io::Read;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -147,5 +149,45 @@ proptest! {
         }
         let stats = scene.cache.stats();
         prop_assert_eq!((stats.bytes, stats.entries), (0, 0));
+    }
+}
+
+#[test]
+fn a_body_is_given_whole_and_in_parts_whatever_its_length_and_the_pieces_it_came_in() {
+    for length in [0, 1, 4095, 4096, 4097, 8192, 10_000] {
+        for piece in [1000, 4096, 9999] {
+            let scene = Scene::new();
+            let body: Vec<u8> = (0..=255).cycle().take(length).collect();
+            let Lookup::Fetch(fetch) = scene.cache.lookup(&get(&Fields::new()), scene.at(0)) else {
+                panic!("nothing is kept");
+            };
+            let answer = fetch.respond(200, &fields(FRESH), scene.at(0));
+            let Fetched::Relay { filling, .. } = answer else {
+                panic!("relayed")
+            };
+            let mut filling = filling.expect("may be kept");
+            body.chunks(piece).for_each(|piece| filling.write(piece));
+            filling.finish(scene.at(0));
+            for (first, last) in [(0, 0), (0, 4095), (4095, 4096), (4096, 8191), (1, 9998)] {
+                let range = fields(&[("Range", &format!("bytes={first}-{last}"))]);
+                for (pairs, expected) in [
+                    (&Fields::new(), &body[..]),
+                    (
+                        &range,
+                        body.get(first..length.min(last + 1)).unwrap_or_default(),
+                    ),
+                ] {
+                    let lookup = scene.cache.lookup(&get(pairs), scene.at(1));
+                    let Lookup::Reply(reply) = lookup else {
+                        panic!("kept")
+                    };
+                    assert_eq!(reply.body(), expected);
+                    assert_eq!(reply.content_length(), Some(expected.len()));
+                    let mut read = Vec::new();
+                    reply.into_reader().read_to_end(&mut read).expect("memory");
+                    assert_eq!(read, expected);
+                }
+            }
+        }
     }
 }

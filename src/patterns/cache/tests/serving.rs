@@ -382,7 +382,7 @@ fn a_stale_reply_is_given_while_it_is_validated() {
     };
     assert_eq!(
         (reply.body(), text(reply.fields().first("Age"))),
-        (&b"old"[..], Some("15"))
+        (b"old".as_slice().into(), Some("15"))
     );
     assert_eq!(status_of(reply.fields()), "plimsoll; hit; ttl=-5");
     assert_eq!(text(fetch.fields().first("If-None-Match")), Some("\"a\""));
