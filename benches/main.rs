@@ -8,6 +8,7 @@ mod footprint;
 mod instructions;
 mod overload;
 mod parts;
+mod patterns;
 mod scaling;
 mod sockets;
 mod summary;
@@ -16,11 +17,12 @@ use std::process::Command;
 use std::{env, io};
 
 /// The last reads what the others have left.
-const BENCHES: [&str; 7] = [
+const BENCHES: [&str; 8] = [
     "footprint",
     "instructions",
     "overload",
     "parts",
+    "patterns",
     "scaling",
     "sockets",
     "summary",
@@ -33,6 +35,10 @@ fn run(bench: &str) -> io::Result<()> {
         "overload" => overload::run(),
         "parts" => {
             parts::run();
+            Ok(())
+        }
+        "patterns" => {
+            patterns::run();
             Ok(())
         }
         "scaling" => scaling::run(),

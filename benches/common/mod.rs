@@ -6,6 +6,7 @@ pub(crate) mod inputs;
 pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod plot;
+pub(crate) mod timing;
 
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};

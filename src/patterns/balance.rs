@@ -240,8 +240,8 @@ pub struct EndpointStatus<E> {
 ///
 /// # Costs
 ///
-/// A short lock for each choice, report and end of a request; a choice looks at each endpoint, some 10 ns. About 200
-/// bytes an endpoint, and 300 for its breaker.
+/// A short lock for each choice, report and end of a request: some 250 ns in all with three endpoints. A choice looks
+/// at each endpoint, so with 256 it takes a few microseconds. About 200 bytes an endpoint, and 300 for its breaker.
 ///
 /// # Example
 ///
@@ -381,6 +381,20 @@ impl<E> Balancer<E> {
         now: Instant,
     ) -> Result<Pick<E>, Unavailable> {
         self.choose(&ask.into(), now, None)
+    }
+
+    /// Whether a try that fails now can go on to an endpoint that is not among those `tried`.
+    ///
+    /// If it can, the next try needs no pause: [`Failed::again_at_once`](super::Failed::again_at_once).
+    #[must_use]
+    pub fn has_another(&self, tried: &[Arc<str>]) -> bool {
+        self.has_another_at(tried, Instant::now())
+    }
+
+    /// [`has_another`](Self::has_another), with the time as an argument.
+    #[must_use]
+    pub fn has_another_at(&self, tried: &[Arc<str>], now: Instant) -> bool {
+        self.shared.members().has_another(tried, now)
     }
 
     /// An endpoint whose breaker is due for a trial, if there is one.

@@ -280,7 +280,7 @@ impl Clock for SystemClock {
 ///
 /// Else the last error is returned as it is. The thread sleeps through the pauses (see [`Backoff`]).
 ///
-/// A call that succeeds at once costs about 60 ns more than the closure, most of it for reading the clock twice.
+/// A call that succeeds at once costs two readings of the clock and two atomic additions: some 75 ns.
 ///
 /// ```
 /// use plimsoll::patterns::{Deadline, Failed, Retry};

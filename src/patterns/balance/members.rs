@@ -213,6 +213,16 @@ impl<E> Members<E> {
         Some(member)
     }
 
+    /// Whether one that is not among those `tried` comes before them and can take a request.
+    pub(super) fn has_another(&self, tried: &[Arc<str>], now: Instant) -> bool {
+        self.list.iter().any(|member| {
+            !member.last_choice
+                && !tried.contains(&member.endpoint.name)
+                && !member.is_full()
+                && !matches!(member.standing(now), Standing::Refusing(_))
+        })
+    }
+
     /// Lists the endpoints that can take the request, of those the best class only: not the last choice, not tried
     /// before by this request, of the lowest priority number.
     fn gather(&mut self, ask: &Ask<'_>, refused: &[Id], now: Instant) -> Result<(), Unavailable> {

@@ -425,6 +425,12 @@ fn what_was_tried_a_higher_priority_number_and_the_last_choice_come_last_in_this
             name
         };
         let mut both = [next(), next()];
+        let has_another = |tried: &[&str]| {
+            let tried: Vec<_> = tried.iter().map(|name| Arc::from(*name)).collect();
+            balancer.has_another_at(&tried, now)
+        };
+        assert!(has_another(&[]) && has_another(&["a"]) && has_another(&["a", "b"]));
+        assert!(!has_another(&["a", "b", "spare"]));
         both.sort();
         assert_eq!(both.map(|name| name.to_string()), ["a", "b"]);
         assert_eq!(*next(), *"spare");
@@ -571,4 +577,29 @@ fn threads_that_pick_and_report_leave_nothing_pending() {
             .iter()
             .all(|status| status.pending == 0)
     );
+}
+
+#[test]
+fn what_is_full_or_open_is_not_another() {
+    let now = Instant::now();
+    let balancer = with_breakers(now);
+    balancer
+        .replace_at(
+            ["a", "b", "c"].map(|name| Endpoint::new(name, ()).max(1)),
+            now,
+        )
+        .unwrap();
+    let mut failed = pick(&balancer, now);
+    failed.failure_at(now);
+    let tried = [Arc::clone(failed.name())];
+    drop(failed);
+    let held = pick(&balancer, now);
+    assert!(balancer.has_another_at(&[Arc::clone(held.name())], now));
+    let last = pick(&balancer, now);
+    assert!(
+        !balancer.has_another_at(&tried, now),
+        "both others are full"
+    );
+    drop(last);
+    assert!(balancer.has_another_at(&tried, now));
 }
