@@ -5,6 +5,8 @@ mod kit;
 
 mod checks;
 mod cli;
+#[cfg(feature = "events")]
+mod events;
 mod faults;
 mod full;
 mod health;

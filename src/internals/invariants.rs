@@ -39,6 +39,16 @@ pub fn head(data: &[u8]) {
     }
 }
 
+/// Any bytes as a segment of the event queue's log.
+///
+/// # Panics
+///
+/// When an invariant of the segment's reader doesn't hold.
+#[cfg(feature = "events")]
+pub fn event_segment(data: &[u8], salt: u64) {
+    crate::patterns::events::invariants::segment(data, salt);
+}
+
 /// Any bytes as a body: two bytes choose framing and limit, the rest is the input.
 ///
 /// # Panics

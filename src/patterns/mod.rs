@@ -12,6 +12,7 @@
 //! | service discovery | [`Discovery`] | endpoints that change while the program runs: names, SRV records, a file | a list that never changes |
 //! | throttling | [`Throttle`] | a limit for each client, so that one does not take all | overload by many: that is what admission is for |
 //! | caching | `Cache` (feature `cache`) | replies that many ask for and that may be a little old | replies that differ for each client without saying so in `Vary` |
+//! | event processing | `EventQueue` (feature `events`) | what must arrive although its consumer is down: it is kept on disk, and delivered at least once | questions that wait for an answer; more hosts than one |
 //!
 //! # Which setting
 //!
@@ -27,6 +28,8 @@
 //! - **Balancer**: [`Latency`](Balance::Latency), unless requests for one thing should meet at one endpoint
 //!   ([`Hash`](Balance::Hash)) or endpoints are known to be equal and cheap to count ([`RoundRobin`](Balance::RoundRobin)).
 //!   [`max`](Endpoint::max) where an endpoint can do just so many at once.
+//! - **EventQueue**: `max_bytes` for the longest outage: about half of it may be events that wait. `delays` as long as
+//!   somebody needs to repair the consumer: by default an event is a dead letter after a day.
 //!
 //! # How they compose
 //!
@@ -112,6 +115,8 @@ mod cache;
 mod chance;
 mod deadline;
 mod discovery;
+#[cfg(feature = "events")]
+pub(crate) mod events;
 mod retry;
 mod throttle;
 mod window;
@@ -130,5 +135,10 @@ pub use cache::{
 };
 pub use deadline::{Deadline, DeadlineExceeded};
 pub use discovery::{Discovered, Discovery, SourceError, SourceStatus};
+#[cfg(feature = "events")]
+pub use events::{
+    DeadLetter, Delivery, Event, EventDamage, EventDamageKind, EventError, EventId, EventIdError,
+    EventOpenError, EventQueue, EventSettings, EventStats, Outcome,
+};
 pub use retry::{Backoff, Clock, Failed, Retry, RetryBudget};
 pub use throttle::{Quota, Rate, RateError, Throttle, ThrottleKey, Throttled};

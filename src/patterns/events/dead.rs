@@ -1,0 +1,121 @@
+//! The dead letters.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Mutex;
+
+use super::event::{DeadLetter, EventId, Stored, time};
+use super::log::{Owner, lock};
+use super::record::Note;
+
+/// A dead letter, without what is on disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Letter {
+    pub(crate) id: EventId,
+    pub(crate) slot: u32,
+    /// Its number among the dead letters.
+    pub(crate) sequence: u64,
+    /// The number that it had as a live event.
+    pub(crate) died_as: u64,
+    /// When it died, in milliseconds since 1970.
+    pub(crate) died: u64,
+}
+
+/// What is known of the dead letters, by slot.
+#[derive(Default)]
+pub(crate) struct Dead {
+    letters: Mutex<HashMap<u32, Letter>>,
+}
+
+/// What is to be known of a new dead letter once it is durable.
+pub(crate) struct DeadTag {
+    pub(crate) id: EventId,
+    pub(crate) died_as: u64,
+    pub(crate) died: u64,
+}
+
+impl Dead {
+    /// All of them, the oldest first.
+    pub(crate) fn letters(&self) -> Vec<Letter> {
+        let mut letters: Vec<Letter> = lock(&self.letters).values().copied().collect();
+        letters.sort_unstable_by_key(|letter| letter.sequence);
+        letters
+    }
+
+    pub(crate) fn find(&self, id: EventId) -> Option<Letter> {
+        let letters = lock(&self.letters);
+        letters.values().find(|letter| letter.id == id).copied()
+    }
+
+    /// Takes one out. Of two who want the same, one gets it.
+    pub(crate) fn take(&self, id: EventId) -> Option<Letter> {
+        let mut letters = lock(&self.letters);
+        let slot = letters.values().find(|letter| letter.id == id)?.slot;
+        letters.remove(&slot)
+    }
+
+    pub(crate) fn put_back(&self, letter: Letter) {
+        lock(&self.letters).insert(letter.slot, letter);
+    }
+
+    /// How many there are, and when the oldest died.
+    pub(crate) fn count(&self) -> (usize, Option<u64>) {
+        let letters = lock(&self.letters);
+        let oldest = letters.values().map(|letter| letter.died).min();
+        (letters.len(), oldest)
+    }
+}
+
+impl Owner for Dead {
+    type Tag = DeadTag;
+
+    fn committed(&self, slot: u32, sequence: u64, tag: DeadTag) {
+        self.put_back(Letter {
+            id: tag.id,
+            slot,
+            sequence,
+            died_as: tag.died_as,
+            died: tag.died,
+        });
+    }
+
+    fn recovered(&self, slot: u32, sequence: u64, body: &[u8]) -> bool {
+        let Some((stored, _)) = Stored::decode_without_body(body) else {
+            return false;
+        };
+        let Some(death) = stored.death else {
+            return false;
+        };
+        let tag = DeadTag {
+            id: stored.id,
+            died_as: death.sequence,
+            died: death.at,
+        };
+        self.committed(slot, sequence, tag);
+        true
+    }
+
+    fn recovered_note(&self, _: u32, _: &Note) {}
+
+    fn recovered_gone(&self, slot: u32) {
+        lock(&self.letters).remove(&slot);
+    }
+
+    fn before_removal(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The letter in a record's body.
+pub(crate) fn letter(body: &[u8]) -> Option<DeadLetter> {
+    let stored = Stored::decode(body)?;
+    let death = stored.death?;
+    Some(DeadLetter {
+        id: stored.id,
+        accepted: time(stored.accepted),
+        died: time(death.at),
+        attempts: death.attempts,
+        reason: death.reason,
+        event: stored.event,
+    })
+}

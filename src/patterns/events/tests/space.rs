@@ -1,0 +1,150 @@
+use super::super::schedule::Next;
+use super::*;
+use crate::patterns::EventError;
+
+fn fill(queue: &EventQueue, length: usize) -> Vec<EventId> {
+    let mut ids = Vec::new();
+    loop {
+        match queue.publish(&event(&"x".repeat(length))) {
+            Ok(id) => ids.push(id),
+            Err(EventError::Full) => return ids,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(ids.len() < 100_000, "it has a limit");
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_events_and_takes_them_again_once_some_are_delivered() {
+    for length in [1, 1000, 10_000] {
+        let memory: Arc<Memory> = Arc::default();
+        let queue = open(&memory, small());
+        let ids = fill(&queue, length);
+        assert!(memory.bytes() <= 512 * 1024);
+        drop(queue);
+
+        let queue = open(&memory, small());
+        assert_eq!(queue.stats().backlog, ids.len());
+        let seen = counted(deliver_all(&queue).iter().map(|delivery| delivery.id));
+        assert!(ids.iter().all(|id| seen[id] == 1));
+        assert!(memory.bytes() <= 512 * 1024);
+        eventually("there is room", || queue.publish(&event("more")).is_ok());
+    }
+}
+
+#[test]
+fn a_full_queue_holds_about_half_of_its_limit_in_events() {
+    let memory: Arc<Memory> = Arc::default();
+    let settings = EventSettings {
+        max_bytes: 4 << 20,
+        ..small()
+    };
+    let queue = open(&memory, settings);
+    let ids = thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|_| scope.spawn(|| fill(&queue, 1000).len()))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum::<usize>()
+    });
+    assert!(ids * 1000 > 3 << 19, "{ids} events");
+}
+
+#[test]
+fn an_event_that_waits_does_not_keep_the_space_of_those_that_were_delivered() {
+    let memory: Arc<Memory> = Arc::default();
+    let settings = EventSettings {
+        delays: vec![Duration::from_hours(12)],
+        ..small()
+    };
+    let queue = open(&memory, settings.clone());
+    queue
+        .deliver(|delivery| {
+            if body(delivery).starts_with("wait") {
+                failed("not yet")
+            } else {
+                Outcome::Delivered
+            }
+        })
+        .unwrap();
+    // One of them in each segment, many times as much as there is room for.
+    let filler = "x".repeat(4000);
+    for round in 0..40 {
+        queue.publish(&event(&format!("wait {round}"))).unwrap();
+        for _ in 0..20 {
+            eventually("there is room", || queue.publish(&event(&filler)).is_ok());
+        }
+    }
+    eventually("only these wait", || queue.stats().backlog == 40);
+    eventually("the rest is gone", || memory.bytes() <= 4 * 64 * 1024);
+    drop(queue);
+
+    let queue = open(&memory, settings);
+    assert_eq!(queue.damage(), []);
+    assert_eq!(queue.stats().backlog, 40);
+    // Where a note was lost, the event would be due at once.
+    let now = Instant::now();
+    let next = lock(&queue.shared().live.owner.schedule).poll(now);
+    let hour = Duration::from_hours(1);
+    assert!(
+        matches!(next, Next::Wait(Some(due)) if due > now + hour),
+        "{next:?}"
+    );
+}
+
+#[test]
+fn when_dead_letters_have_no_more_room_events_stay_queued() {
+    let memory: Arc<Memory> = Arc::default();
+    let queue = open(&memory, small());
+    let ids = fill(&queue, 10_000);
+    let reject = std::sync::atomic::AtomicBool::new(true);
+    let reject = Arc::new(reject);
+    let rejects = Arc::clone(&reject);
+    queue
+        .deliver(move |_| {
+            if rejects.load(std::sync::atomic::Ordering::Relaxed) {
+                let reason = "no".to_owned();
+                Outcome::Rejected { reason }
+            } else {
+                Outcome::Delivered
+            }
+        })
+        .unwrap();
+    eventually("dead letters are full", || queue.stats().dead_full);
+    let letters = queue.stats().dead_letters;
+    assert!(letters > 0 && letters * 10_000 <= 128 * 1024);
+    assert!(memory.bytes() <= 512 * 1024);
+    reject.store(false, std::sync::atomic::Ordering::Relaxed);
+    eventually("the others are delivered", || queue.stats().backlog == 0);
+    let stats = queue.stats();
+    assert_eq!(
+        stats.dead_letters as u64 + stats.delivered,
+        ids.len() as u64
+    );
+}
+
+#[test]
+fn settings_out_of_their_bounds_are_refused() {
+    for settings in [
+        EventSettings {
+            max_bytes: 1,
+            ..small()
+        },
+        EventSettings {
+            max_event: usize::MAX,
+            ..small()
+        },
+        EventSettings {
+            max_event: 64 * 1024,
+            ..small()
+        },
+        EventSettings {
+            parallel: 0,
+            ..small()
+        },
+    ] {
+        assert!(settings.sizes().is_err(), "{settings:?}");
+    }
+}

@@ -1,0 +1,422 @@
+//! The one thread that writes a log: commits, new segments, and the removal of those that nobody needs.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::compact::Compaction;
+use super::error::EventError;
+use super::files::Directory;
+use super::log::{Batch, Info, Log, NOWHERE, Owner, Place};
+use super::record::{self, BLOCK, Done, Kind, Note, Purpose, span};
+use super::segment::{self, Segment};
+use super::space::Space;
+
+/// How long the disk is left alone: by events after it failed twice in a row, by the rest after it failed once.
+pub(crate) const REST: Duration = Duration::from_secs(1);
+
+/// Where a log's files are.
+#[derive(Clone)]
+pub(crate) struct Store {
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) purpose: Purpose,
+}
+
+/// Writes a log.
+pub(crate) struct Writer<O: Owner> {
+    pub(crate) log: Arc<Log<O>>,
+    pub(crate) store: Store,
+    /// Where commits go.
+    pub(crate) active: Option<Segment>,
+    /// What comes next, made before it is needed.
+    pub(crate) ahead: Option<Segment>,
+    pub(crate) next_number: u32,
+    pub(crate) next_sequence: u64,
+    pub(crate) compaction: Option<Compaction>,
+    /// An event found no room: space is won back also from segments that are well used.
+    pub(crate) pressed: bool,
+    /// Events are over since that was last done.
+    retired: bool,
+    /// Nothing is copied or removed before this time.
+    pub(crate) rest_until: Option<Instant>,
+    /// Failures in a row, and when the last one was.
+    strikes: u32,
+    struck: Option<(Instant, Arc<io::Error>)>,
+    buffer: Vec<u8>,
+}
+
+/// What a commit holds.
+#[derive(Default)]
+pub(crate) struct Commit {
+    /// Sequence numbers and bodies.
+    pub(crate) events: Vec<(u64, Vec<u8>)>,
+    /// Sequence numbers and notes.
+    pub(crate) notes: Vec<(u64, Note)>,
+    pub(crate) dones: Vec<Done>,
+}
+
+impl Commit {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.notes.is_empty() && self.dones.is_empty()
+    }
+
+    /// Bytes that it takes in a segment.
+    pub(crate) fn bytes(&self) -> u64 {
+        let lists = [self.notes.len() * Note::SIZE, self.dones.len() * Done::SIZE];
+        let events = self.events.iter().map(|(_, body)| body.len());
+        let lists = lists.into_iter().filter(|bytes| *bytes > 0);
+        let spans = events.chain(lists).map(|bytes| span(bytes as u64));
+        spans.sum::<u64>().next_multiple_of(BLOCK)
+    }
+}
+
+/// Where the parts of a commit went.
+pub(crate) struct Written {
+    pub(crate) segment: u32,
+    /// The offset of each event's record.
+    pub(crate) events: Vec<u32>,
+    /// The offset of each note.
+    pub(crate) notes: Vec<u32>,
+}
+
+impl<O: Owner> Writer<O> {
+    /// A writer of a log that has been read, which goes on in `active` if there is one.
+    pub(crate) fn new(
+        log: Arc<Log<O>>,
+        store: Store,
+        active: Option<Segment>,
+        next_number: u32,
+        next_sequence: u64,
+    ) -> Self {
+        Self {
+            log,
+            store,
+            active,
+            ahead: None,
+            next_number,
+            next_sequence,
+            compaction: None,
+            pressed: false,
+            retired: true,
+            rest_until: None,
+            strikes: 0,
+            struck: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Writes what comes until the log is stopped.
+    pub(crate) fn run(mut self) {
+        loop {
+            let batch = {
+                let mut state = self.log.lock();
+                loop {
+                    if let Some(batch) = state.batches.pop_front() {
+                        break Some(batch);
+                    }
+                    if state.stopping {
+                        state.ended = true;
+                        self.log.end.notify_all();
+                        return;
+                    }
+                    let now = Instant::now();
+                    state = match (self.wants_copying(&state.index), self.rest_until) {
+                        (false, _) => self
+                            .log
+                            .work
+                            .wait(state)
+                            .unwrap_or_else(PoisonError::into_inner),
+                        (true, Some(after)) if after > now => {
+                            self.log
+                                .work
+                                .wait_timeout(state, after - now)
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .0
+                        }
+                        (true, _) => break None,
+                    };
+                }
+            };
+            if let Some(batch) = batch {
+                self.take(batch);
+            }
+            self.remove_dead();
+            self.copy_some();
+            self.look_ahead();
+        }
+    }
+
+    /// Writes a batch, or refuses it.
+    fn take(&mut self, mut batch: Batch<O::Tag>) {
+        let now = Instant::now();
+        let (bodies, tags): (Vec<_>, Vec<_>) = batch.events.drain(..).unzip();
+        let mut commit = Commit {
+            events: (self.next_sequence..).zip(bodies).collect(),
+            ..Commit::default()
+        };
+        {
+            let state = self.log.lock();
+            let place = |slot: &u32| state.index.places[*slot as usize];
+            commit.notes = batch
+                .notes
+                .iter()
+                .map(|(slot, note)| (place(slot).sequence, *note))
+                .collect();
+            let dones = batch.dones.iter().map(place);
+            commit.dones = dones
+                .map(|place| Done {
+                    sequence: place.sequence,
+                    segment: place.segment,
+                })
+                .collect();
+        }
+        let mut outcome = Ok(());
+        if !commit.events.is_empty()
+            && let Err(refusal) = self.make_room(commit.bytes(), true, now)
+        {
+            outcome = Err(refusal);
+            commit.events.clear();
+        }
+        let written = if commit.is_empty() {
+            None
+        } else {
+            self.write(&commit, now)
+                .map_err(|error| outcome = Err(error))
+                .ok()
+        };
+        // A commit that failed holds nothing: its events are refused, and what else it was to hold is known in memory
+        // only. At the next start its events are where they were before.
+        let events = match &written {
+            Some(_) => commit.events.len(),
+            None => 0,
+        };
+        let mut slots = Vec::with_capacity(events);
+        {
+            let mut state = self.log.lock();
+            let segment = written.as_ref().map(|written| written.segment);
+            if let Some(written) = &written {
+                for ((sequence, body), offset) in commit.events.iter().zip(&written.events) {
+                    slots.push(state.index.insert(Place {
+                        sequence: *sequence,
+                        segment: written.segment,
+                        offset: *offset,
+                        length: u32::try_from(body.len()).expect("it has been written"),
+                        note_segment: NOWHERE,
+                        note_offset: 0,
+                    }));
+                }
+                for ((slot, _), offset) in batch.notes.iter().zip(&written.notes) {
+                    state.index.annotate(*slot, written.segment, *offset);
+                }
+            }
+            for slot in &batch.dones {
+                state.index.retire(*slot, segment);
+            }
+        }
+        self.retired |= !batch.dones.is_empty();
+        self.next_sequence += events as u64;
+        let sequences = commit.events.iter().map(|(sequence, _)| *sequence);
+        for ((slot, sequence), tag) in slots.into_iter().zip(sequences).zip(tags) {
+            self.log.owner.committed(slot, sequence, tag);
+        }
+        batch.ticket.settle(outcome);
+    }
+
+    /// Sees to it that the active segment has room for a commit of this many bytes.
+    pub(crate) fn make_room(
+        &mut self,
+        bytes: u64,
+        for_events: bool,
+        now: Instant,
+    ) -> Result<(), EventError> {
+        let fits = |segment: &Segment| segment.room() >= bytes;
+        let admitted = !for_events || self.store.space.takes_events();
+        if self.active.as_ref().is_some_and(fits) {
+            if admitted {
+                return Ok(());
+            }
+            self.press();
+            return Err(EventError::Full);
+        }
+        if let Some(ahead) = self.ahead.take() {
+            if admitted {
+                self.active = Some(ahead);
+                return Ok(());
+            }
+            self.ahead = Some(ahead);
+            self.press();
+            return Err(EventError::Full);
+        }
+        match self.create(for_events, now) {
+            Ok(segment) => {
+                self.active = Some(segment);
+                Ok(())
+            }
+            Err(error) => {
+                self.press();
+                Err(error)
+            }
+        }
+    }
+
+    /// Space is to be won back, if there may be any.
+    fn press(&mut self) {
+        self.pressed |= std::mem::take(&mut self.retired);
+    }
+
+    /// A new segment, in the index already.
+    fn create(&mut self, for_events: bool, now: Instant) -> Result<Segment, EventError> {
+        if let Some((struck, error)) = &self.struck
+            && self.strikes > 1
+            && now.saturating_duration_since(*struck) < REST
+        {
+            return Err(EventError::Io(Arc::clone(error)));
+        }
+        if !self.store.space.take(for_events) {
+            return Err(EventError::Full);
+        }
+        let (purpose, number) = (self.store.purpose, self.next_number);
+        let directory = &*self.store.directory;
+        match Segment::create(directory, purpose, number, self.store.space.segment) {
+            Ok(segment) => {
+                self.next_number += 1;
+                let info = Info::new(Arc::clone(&segment.file), segment.header);
+                self.log.lock().index.segments.insert(number, info);
+                Ok(segment)
+            }
+            Err(error) => {
+                self.store.space.give_back(self.store.space.segment);
+                // Its name may be there although that is not known to be durable.
+                self.next_number += 1;
+                Err(self.strike(error, now))
+            }
+        }
+    }
+
+    /// Writes a commit to the active segment, or to a new one if that is full.
+    pub(crate) fn write(&mut self, commit: &Commit, now: Instant) -> Result<Written, EventError> {
+        self.make_room(commit.bytes(), false, now)?;
+        let mut active = self.active.take().expect("there is room in it");
+        let (salt, start) = (active.header.salt, active.position);
+        self.buffer.clear();
+        let buffer = &mut self.buffer;
+        let at = |in_buffer: usize| {
+            u32::try_from(start + in_buffer as u64).expect("a segment has less than 4 GiB")
+        };
+        let mut events = Vec::with_capacity(commit.events.len());
+        for (sequence, body) in &commit.events {
+            let offset = at(buffer.len());
+            events.push(offset);
+            record::append(buffer, salt, offset.into(), Kind::Event, *sequence, body);
+        }
+        let mut list = Vec::new();
+        for (sequence, note) in &commit.notes {
+            note.append(&mut list, *sequence);
+        }
+        let mut notes = Vec::new();
+        if !list.is_empty() {
+            let offset = at(buffer.len()).into();
+            let body = record::append(buffer, salt, offset, Kind::Notes, 0, &list);
+            notes = body.step_by(Note::SIZE).map(at).collect();
+        }
+        list.clear();
+        for done in &commit.dones {
+            done.append(&mut list);
+        }
+        if !list.is_empty() {
+            let offset = at(buffer.len()).into();
+            record::append(buffer, salt, offset, Kind::Done, 0, &list);
+        }
+        let result = active.commit(buffer);
+        // One large event is no reason to hold its memory on.
+        buffer.clear();
+        buffer.shrink_to(usize::try_from(self.log.commit).unwrap_or(usize::MAX));
+        let number = active.header.number;
+        match result {
+            Ok(()) => {
+                self.active = Some(active);
+                self.strikes = 0;
+                self.log.lock().counts.failing = false;
+                Ok(Written {
+                    segment: number,
+                    events,
+                    notes,
+                })
+            }
+            Err(error) => {
+                // Never used again, and what it holds is read, checked and copied elsewhere.
+                if let Some(info) = self.log.lock().index.segments.get_mut(&number) {
+                    info.suspect = true;
+                }
+                Err(self.strike(error, now))
+            }
+        }
+    }
+
+    fn strike(&mut self, error: io::Error, now: Instant) -> EventError {
+        let purpose = self.store.purpose.extension();
+        log::error!("cannot write events (*.{purpose}): {error}");
+        let error = Arc::new(error);
+        self.strikes += 1;
+        self.struck = Some((now, Arc::clone(&error)));
+        let counts = &mut self.log.lock().counts;
+        counts.failures += 1;
+        counts.failing = true;
+        EventError::Io(error)
+    }
+
+    /// Whether this is a segment that commits go to, now or next.
+    pub(crate) fn is_open(&self, number: u32) -> bool {
+        let open = [&self.active, &self.ahead];
+        open.into_iter()
+            .flatten()
+            .any(|segment| segment.header.number == number)
+    }
+
+    /// Removes the segments that nobody needs.
+    pub(crate) fn remove_dead(&mut self) {
+        let now = Instant::now();
+        while self.rest_until.is_none_or(|until| until <= now) {
+            let dead = {
+                let state = self.log.lock();
+                let mut segments = state.index.segments.iter();
+                let dead =
+                    segments.find(|(number, info)| info.alive == 0 && !self.is_open(**number));
+                dead.map(|(number, _)| *number)
+            };
+            let Some(number) = dead else {
+                return;
+            };
+            if let Err(error) = self.remove(number) {
+                log::warn!("cannot remove a segment that is not needed: {error}");
+                self.rest_until = Some(now + REST);
+            }
+        }
+    }
+
+    fn remove(&mut self, number: u32) -> io::Result<()> {
+        let directory = &self.store.directory;
+        self.log.owner.before_removal()?;
+        let name = segment::name(self.store.purpose, number);
+        match directory.remove(&name) {
+            // Removed at an earlier try, whose end was an error.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+        // What says which of its events are over may go once the segment is gone for good.
+        directory.sync()?;
+        let bytes = self.log.lock().index.remove_segment(number);
+        self.store.space.give_back(bytes);
+        Ok(())
+    }
+
+    /// Makes the next segment once the active one is half full, so that no event waits for that.
+    fn look_ahead(&mut self) {
+        let half_full = |segment: &Segment| segment.room() < segment.header.size / 2;
+        if self.ahead.is_none() && self.active.as_ref().is_some_and(half_full) {
+            // Without it an event waits longer, or is refused, and the reason is told then.
+            self.ahead = self.create(true, Instant::now()).ok();
+        }
+    }
+}
