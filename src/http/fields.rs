@@ -100,7 +100,7 @@ pub(crate) fn push(lines: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// The names and values of fields that [`push`] has written, or that came as trailers.
-pub(crate) fn iterate(lines: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
+pub(crate) fn iterate(lines: &[u8]) -> impl Iterator<Item = (&str, &[u8])> + Clone {
     lines.split(|&byte| byte == b'\r').filter_map(|line| {
         let line = line.strip_prefix(b"\n").unwrap_or(line);
         let colon = line.iter().position(|&byte| byte == b':')?;

@@ -132,7 +132,7 @@ impl Head {
     }
 
     /// The fields in the client's order: name and value.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         fields::iterate(self.canonical.get(self.fields..).unwrap_or_default())
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::health::Health;
-use crate::http::head::Head;
+use crate::http::head::{Head, Version};
 use crate::server::event_loop::connection::Incoming;
 use crate::server::exchange::{Exchange, Stage};
 
@@ -45,6 +45,15 @@ impl Request {
         self.head.method_text()
     }
 
+    /// The version of HTTP that the client speaks: `1.0` or `1.1`.
+    #[must_use]
+    pub fn version(&self) -> &'static str {
+        match self.head.version {
+            Version::Http10 => "1.0",
+            Version::Http11 => "1.1",
+        }
+    }
+
     /// The target in origin form: path and query, or `*`.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -77,9 +86,14 @@ impl Request {
     /// The first header of that name (in any case), byte for byte.
     #[must_use]
     pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
-        let mut fields = self.head.fields();
+        let mut fields = self.headers_bytes();
         let found = fields.find(|(field, _)| field.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value)
+    }
+
+    /// All headers in the client's order, those of one name beside each other or not: name and value, byte for byte.
+    pub fn headers_bytes(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        self.head.fields()
     }
 
     /// All headers as the client sent them, in its order: name and value.
@@ -101,6 +115,12 @@ impl Request {
     /// The body, without its transfer coding. It is whole before the handler starts.
     pub fn body(&mut self) -> &mut dyn Read {
         &mut self.body
+    }
+
+    /// The whole body, however much of it has been read.
+    #[must_use]
+    pub fn body_bytes(&self) -> &[u8] {
+        self.body.get_ref()
     }
 
     /// The whole body's length in bytes, however much of it has been read.

@@ -6,16 +6,21 @@ use std::io::{self, Read};
 use std::time::SystemTime;
 
 use crate::http::body::Framing;
-use crate::http::fields::is_token_byte;
+use crate::http::fields::{self, is_token_byte};
 use crate::server::exchange::ReplyRules;
 
 /// A reply: status, headers, and a body in memory or behind a [`Read`].
 ///
-/// The server adds `Date`, `Connection` and the framing (`Content-Length`, or chunks when the length
-/// is not known) by itself.
+/// The server adds `Connection` and the framing (`Content-Length`, or chunks when the length is not known) by itself, and
+/// `Date` unless the reply has one.
 pub struct Response {
     status: u16,
-    headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    /// The reason phrase; none: the usual one.
+    reason: Option<Cow<'static, str>>,
+    /// As [`fields::push`] writes them.
+    headers: Vec<u8>,
+    /// Heads of interim replies as they go over the wire.
+    interim: Vec<u8>,
     body: Body,
 }
 
@@ -62,16 +67,31 @@ impl Response {
     fn with_body(status: u16, body: Body) -> Self {
         Self {
             status: final_status(status),
+            reason: None,
             headers: Vec::new(),
+            interim: Vec::new(),
             body,
+        }
+    }
+
+    /// Sets the reason phrase behind the status, which nothing but people read. Control characters in it become spaces.
+    #[must_use]
+    pub fn with_reason(self, reason: impl Into<Cow<'static, str>>) -> Self {
+        let mut reason = reason.into();
+        if reason.bytes().any(is_control) {
+            reason = Cow::Owned(reason.replace(|c: char| c.is_ascii_control(), " "));
+        }
+        Self {
+            reason: Some(reason),
+            ..self
         }
     }
 
     /// Sets a header: it replaces those of that name (in any case).
     ///
-    /// The server's own (`Date`, `Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive`, `Upgrade`,
-    /// `Trailer`) are left out, except that `close` in `Connection` closes. A name that is no token is left out; control
-    /// characters in a value become spaces, so that no value can split a reply.
+    /// The server's own (`Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive`, `Upgrade`, `Trailer`) are
+    /// left out, except that `close` in `Connection` closes. A name that is no token is left out; control characters in
+    /// a value become spaces, so that no value can split a reply.
     #[must_use]
     pub fn with_header(
         mut self,
@@ -79,8 +99,14 @@ impl Response {
         value: impl Into<Cow<'static, str>>,
     ) -> Self {
         let name = name.into();
-        self.headers
-            .retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
+        let is_same = |(other, _): &(&str, &[u8])| other.eq_ignore_ascii_case(&name);
+        if self.fields().any(|field| is_same(&field)) {
+            let mut others = Vec::with_capacity(self.headers.capacity());
+            for (name, value) in self.fields().filter(|field| !is_same(field)) {
+                fields::push(&mut others, name, value);
+            }
+            self.headers = others;
+        }
         self.with_added_header(name, value)
     }
 
@@ -102,21 +128,48 @@ impl Response {
     /// ```
     #[must_use]
     pub fn with_added_header(
-        mut self,
+        self,
         name: impl Into<Cow<'static, str>>,
         value: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let (name, mut value) = (name.into(), value.into());
-        if !is_token(&name) {
-            log::warn!("left out a reply header whose name is not a token: {name:?}");
+        self.with_added_header_bytes(&name.into(), value.into().as_bytes())
+    }
+
+    /// Adds a header whose value need not be text, beside those of that name; see
+    /// [`with_added_header`](Self::with_added_header).
+    #[must_use]
+    pub fn with_added_header_bytes(mut self, name: &str, value: &[u8]) -> Self {
+        push_header(&mut self.headers, name, value);
+        self
+    }
+
+    /// Adds an interim reply (status 100 to 199, but not 101), which is sent before this one, to clients of HTTP/1.1 only.
+    /// Another status is left out.
+    #[must_use]
+    pub fn with_interim<'a>(
+        mut self,
+        status: u16,
+        headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Self {
+        if !matches!(status, 100 | 102..=199) {
+            log::warn!("left out an interim reply with status {status}");
             return self;
         }
-        if value.bytes().any(is_control) {
-            log::warn!("control characters in the reply header {name} became spaces");
-            value = Cow::Owned(value.replace(|c: char| c.is_ascii_control() && c != '\t', " "));
+        let mut lines = Vec::new();
+        for (name, value) in headers {
+            push_header(&mut lines, name, value);
         }
-        self.headers.push((name, value));
+        push_status_line(&mut self.interim, status, None);
+        self.interim.extend_from_slice(b"\r\n");
+        for (name, value) in fields::iterate(&lines).filter(|(name, _)| !is_own(name)) {
+            fields::push(&mut self.interim, name, value);
+        }
+        self.interim.extend_from_slice(b"\r\n");
         self
+    }
+
+    fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        fields::iterate(&self.headers)
     }
 
     /// The status code.
@@ -133,10 +186,9 @@ impl Response {
         date: &mut DateCache,
         out: &mut Vec<u8>,
     ) -> (bool, Option<Payload>) {
-        let handler_closes = self.headers.iter().any(|(name, value)| {
-            let mut options = value.split(',').map(str::trim);
-            name.eq_ignore_ascii_case("connection")
-                && options.any(|option| option.eq_ignore_ascii_case("close"))
+        let handler_closes = self.fields().any(|(name, value)| {
+            let is_close = |option: &[u8]| option.eq_ignore_ascii_case(b"close");
+            name.eq_ignore_ascii_case("connection") && fields::list(value).any(is_close)
         });
         let bodiless = matches!(self.status, 204 | 304);
         // RFC 9110 section 15.3.6; unlike the others it says its length.
@@ -156,18 +208,21 @@ impl Response {
             || draining
             || handler_closes
             || (framing == Framing::UntilClose && !rules.head_only);
-        let own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
-        let headers = self.headers.iter().filter(|(name, _)| !own(name));
-        let headers = headers.map(|(name, value)| (name.as_ref(), value.as_ref()));
-        write_head(
-            out,
-            self.status,
-            headers,
-            framing,
-            rules.http11,
-            close,
-            date,
-        );
+        if rules.http11 {
+            out.extend_from_slice(&self.interim);
+        }
+        push_status_line(out, self.status, self.reason.as_deref());
+        let has_date = self
+            .fields()
+            .any(|(name, _)| name.eq_ignore_ascii_case("date"));
+        if !has_date {
+            push_date(out, date);
+        }
+        for (name, value) in self.fields().filter(|(name, _)| !is_own(name)) {
+            out.extend_from_slice(b"\r\n");
+            push_field(out, name, value);
+        }
+        end_head(out, framing, rules.http11, close);
         let payload = match self.body {
             _ if bodiless || empty || rules.head_only => None,
             Body::Bytes(bytes) => Some(Payload::Bytes(bytes)),
@@ -185,7 +240,7 @@ impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Response")
             .field("status", &self.status)
-            .field("headers", &self.headers)
+            .field("headers", &String::from_utf8_lossy(&self.headers))
             .finish_non_exhaustive()
     }
 }
@@ -288,8 +343,7 @@ impl Stream {
 }
 
 /// Headers that only the server may set.
-const OWN_HEADERS: [&str; 7] = [
-    "date",
+const OWN_HEADERS: [&str; 6] = [
     "content-length",
     "transfer-encoding",
     "connection",
@@ -297,6 +351,10 @@ const OWN_HEADERS: [&str; 7] = [
     "upgrade",
     "trailer",
 ];
+
+fn is_own(name: &str) -> bool {
+    OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
 
 /// Writes a reply's head (RFC 9112 section 4): the status line, `headers`, then the server's own.
 pub(crate) fn write_head<'a>(
@@ -308,21 +366,40 @@ pub(crate) fn write_head<'a>(
     close: bool,
     date: &mut DateCache,
 ) {
+    push_status_line(out, status, None);
+    push_date(out, date);
+    for (name, value) in headers {
+        out.extend_from_slice(b"\r\n");
+        push_field(out, name, value.as_bytes());
+    }
+    end_head(out, framing, http11, close);
+}
+
+/// Without the end of the line.
+fn push_status_line(out: &mut Vec<u8>, status: u16, reason: Option<&str>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     push_decimal(out, u64::from(status));
     out.push(b' ');
-    let reason = tiny_http::StatusCode(status).default_reason_phrase();
+    let reason = reason.unwrap_or_else(|| tiny_http::StatusCode(status).default_reason_phrase());
     out.extend_from_slice(reason.as_bytes());
+}
+
+/// Without the end of the line.
+fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+}
+
+fn push_date(out: &mut Vec<u8>, date: &mut DateCache) {
     if let Some(date) = date.at(SystemTime::now()) {
-        out.extend_from_slice(b"\r\nDate: ");
-        out.extend_from_slice(date.as_bytes());
-    }
-    for (name, value) in headers {
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
+        push_field(out, "Date", date.as_bytes());
     }
+}
+
+/// Writes the framing and what becomes of the connection, and ends the head.
+fn end_head(out: &mut Vec<u8>, framing: Framing, http11: bool, close: bool) {
     match framing {
         Framing::Length(length) => {
             out.extend_from_slice(b"\r\nContent-Length: ");
@@ -337,6 +414,22 @@ pub(crate) fn write_head<'a>(
         out.extend_from_slice(b"\r\nConnection: keep-alive");
     }
     out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// Appends a header, if its name is a token, with a value that cannot split a reply.
+fn push_header(lines: &mut Vec<u8>, name: &str, value: &[u8]) {
+    if !is_token(name) {
+        log::warn!("left out a reply header whose name is not a token: {name:?}");
+        return;
+    }
+    if fields::has_control(value) {
+        log::warn!("control characters in the reply header {name} became spaces");
+        let harmless = |&byte: &u8| if is_control(byte) { b' ' } else { byte };
+        let value: Vec<u8> = value.iter().map(harmless).collect();
+        fields::push(lines, name, &value);
+    } else {
+        fields::push(lines, name, value);
+    }
 }
 
 /// Appends `number` in decimal, without the formatting machinery.
@@ -488,6 +581,67 @@ mod tests {
             (epoch + second, Some("Thu, 01 Jan 1970 00:00:01 GMT")),
         ] {
             assert_eq!(date.at(now), expected, "{now:?}");
+        }
+    }
+
+    /// The head of a reply, as it is sent to a client of HTTP/1.1 or 1.0.
+    fn head(response: Response, http11: bool) -> String {
+        let rules = ReplyRules {
+            http11,
+            head_only: false,
+            keep_alive: true,
+        };
+        let mut out = Vec::new();
+        let mut date = DateCache::default();
+        let _ = response.into_parts(rules, false, &mut date, &mut out);
+        out.iter().copied().map(char::from).collect()
+    }
+
+    #[test]
+    fn a_reply_keeps_its_own_date_and_reason_and_bytes_outside_ascii() {
+        let response = Response::new(200, Vec::new())
+            .with_reason("Fine\r\n")
+            .with_added_header("Date", "Thu, 01 Jan 1970 00:00:00 GMT")
+            .with_added_header_bytes("X", b"\xe9\na")
+            .with_added_header_bytes("Bad name", b"");
+        assert_eq!(
+            head(response, true),
+            "HTTP/1.1 200 Fine  \r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nX: \u{e9} a\r\nContent-Length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_header_that_is_set_replaces_those_of_its_name_only() {
+        let response = Response::new(204, Vec::new())
+            .with_header("Date", "x")
+            .with_added_header("A", "1")
+            .with_added_header("b", "2")
+            .with_added_header("a", "3")
+            .with_header("A", "4");
+        assert_eq!(
+            head(response, true),
+            "HTTP/1.1 204 No Content\r\nDate: x\r\nb: 2\r\nA: 4\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn interim_replies_go_before_the_reply_and_only_to_clients_that_know_them() {
+        let response = |status| {
+            let link = [("Link", &b"</a>"[..]), ("Content-Length", b"5")];
+            let response = Response::new(204, Vec::new()).with_interim(status, link);
+            response.with_header("Date", "x")
+        };
+        let reply = "HTTP/1.1 204 No Content\r\nDate: x\r\n";
+        assert_eq!(
+            head(response(103), true),
+            format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{reply}\r\n")
+        );
+        assert_eq!(
+            head(response(103), false),
+            format!("{reply}Connection: keep-alive\r\n\r\n")
+        );
+        for status in [0, 99, 101, 200] {
+            assert_eq!(head(response(status), true), format!("{reply}\r\n"));
         }
     }
 }
