@@ -12,21 +12,30 @@ const ALONE: &str = "PLIMSOLL_TEST_ALONE";
 /// leaves to tests that run side by side. `body` is a closure written in the test itself, whose type names the test.
 #[track_caller]
 pub(crate) fn alone<F: FnOnce()>(body: F) {
+    let limit = "ulimit -n \"$(ulimit -H -n)\" && exec \"$0\" \"$@\"";
+    alone_under(&["sh", "-c", limit], body);
+}
+
+/// The same with a command that runs what follows it, as `strace` does. Whether this is the process that waited for the
+/// other, and may look at what the command has left.
+#[track_caller]
+pub(crate) fn alone_under<F: FnOnce()>(command: &[&str], body: F) -> bool {
     if env::var_os(ALONE).is_some() {
         body();
-        return;
+        return false;
     }
     // `plimsoll::module::test::{{closure}}`
     let (_, path) = type_name::<F>().split_once("::").expect("a path");
     let (test, _) = path.rsplit_once("::").expect("a closure in a test");
-    let run = Command::new("sh")
-        .args(["-c", "ulimit -n \"$(ulimit -H -n)\" && exec \"$0\" \"$@\""])
+    let run = Command::new(command[0])
+        .args(&command[1..])
         .arg(env::current_exe().expect("the tests are a file"))
         .args(["--exact", test, "--include-ignored", "--nocapture"])
         .env(ALONE, "1")
         .output()
-        .expect("sh runs");
+        .expect("the command runs");
     let output = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{output}");
     assert!(output.contains("1 passed"), "{output}");
+    true
 }

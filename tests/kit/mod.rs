@@ -12,7 +12,7 @@ pub(crate) mod stores;
 pub(crate) mod usage;
 pub(crate) mod wait;
 
-pub(crate) use alone::alone;
+pub(crate) use alone::{alone, alone_under};
 pub(crate) use binary::{Plimsoll, Serving, metric_in};
 pub(crate) use client::{Client, ask, get, pattern, time_to_get};
 pub(crate) use reply::{Framing, Reply};
