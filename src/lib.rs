@@ -72,6 +72,7 @@ pub use checks::store::{Probe, Probed, Store, StoreUrlError, UrlPart};
 pub use checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
 pub use error::Error;
 pub use health::{Ewma, GateState, Health, Snapshot, Status, Totals};
+pub use http::trust::Cidr;
 pub use lines::stderr::StderrLog;
 pub use server::handler::Handler;
 pub use server::request::Request;

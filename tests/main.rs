@@ -24,5 +24,6 @@ mod service;
 mod shutdown;
 mod status;
 mod stores;
+mod trust;
 mod under_load;
 mod watched;

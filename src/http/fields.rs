@@ -110,7 +110,7 @@ pub(crate) fn iterate(lines: &[u8]) -> impl Iterator<Item = (&str, &[u8])> + Clo
 }
 
 /// The elements of a comma-separated list (RFC 9110 5.6.1), empty ones left out.
-pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value
         .split(|&byte| byte == b',')
         .map(<[u8]>::trim_ascii)

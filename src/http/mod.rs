@@ -6,3 +6,4 @@ pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod refusal;
 pub(crate) mod response;
+pub(crate) mod trust;

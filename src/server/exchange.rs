@@ -15,7 +15,7 @@
 //!
 //! Whoever moves it to `Replying` or `Abandoned` also counts it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -70,6 +70,8 @@ pub(crate) struct ClientKey {
 pub(crate) struct Origin {
     pub(crate) client: ClientKey,
     pub(crate) peer: SocketAddr,
+    /// Where the request began: the peer, or for whom it asks if it is a trusted proxy.
+    pub(crate) client_ip: IpAddr,
     /// The client's socket: the event loop reads it; whoever holds the reply writes to it.
     pub(crate) socket: Arc<TcpStream>,
     pub(crate) rules: ReplyRules,

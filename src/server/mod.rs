@@ -27,6 +27,7 @@ use mio::{Poll, Waker};
 use crate::checks::{Check, CheckSettings, Watched, runner};
 use crate::error::Error;
 use crate::health::{Health, reset};
+use crate::http::trust::Cidr;
 use crate::random::{self, Random};
 use crate::report::Paths;
 use crate::server::event_loop::doors::Door;
@@ -132,6 +133,17 @@ impl Builder {
     /// Adds a name by which clients on this host may ask for the details, beside `localhost` and addresses.
     pub fn details_host(mut self, name: impl Into<String>) -> Self {
         self.config.details_hosts.push(name.into());
+        self
+    }
+
+    /// Adds proxies whose `X-Forwarded-For` is believed, see [`Request::client`](crate::Request::client).
+    ///
+    /// ```
+    /// let builder = plimsoll::Server::builder().trust("10.0.0.0/8".parse()?);
+    /// # Ok::<(), plimsoll::Error>(())
+    /// ```
+    pub fn trust(mut self, proxies: Cidr) -> Self {
+        self.config.trust.push(proxies);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{Cursor, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -129,10 +129,18 @@ impl Request {
         self.body.get_ref().len()
     }
 
-    /// The client's address.
+    /// The address at the other end of the connection: the client's, or that of a proxy in front.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.exchange.origin.peer
+    }
+
+    /// The client's address: the [peer's](Self::peer), unless the setting [`trust`](crate::Config::trust) names it as a
+    /// proxy. Then it is the last address in `X-Forwarded-For` that is not such a proxy's. An IPv4-mapped IPv6 address
+    /// is given as IPv4.
+    #[must_use]
+    pub fn client(&self) -> IpAddr {
+        self.exchange.origin.client_ip
     }
 
     /// Time left until the client gets 504 instead of this handler's reply; zero when it is over.

@@ -26,6 +26,8 @@ use std::time::Duration;
 pub use checks::WatchedStore;
 pub(crate) use checks::validate as validate_checks;
 
+use crate::http::trust::Cidr;
+
 /// The longest duration any knob takes: a longer one is a slip of the pen, and the bound keeps
 /// the sum of an instant and a duration from overflowing.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -41,6 +43,8 @@ const WORKERS: RangeInclusive<usize> = 1..=1024;
 const EWMA_AGE: RangeInclusive<usize> = 1..=1_000_000;
 /// Bounds of [`Config::queue_max`].
 const QUEUE_MAX: RangeInclusive<usize> = 0..=1_000_000;
+/// Bounds of the number of ranges in [`Config::trust`]; each is looked at for each request.
+const TRUST: RangeInclusive<usize> = 0..=1024;
 /// Bounds of [`Config::max_connections`]; the upper one is the most descriptors that Linux gives a
 /// process unless told otherwise (`fs.nr_open`).
 const MAX_CONNECTIONS: RangeInclusive<usize> = 1..=1_048_576;
@@ -148,6 +152,18 @@ impl FromStr for Details {
     }
 }
 
+impl FromStr for Cidr {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text).ok_or_else(|| ConfigError {
+            option: "trust",
+            expected: "an address, or a network such as 10.0.0.0/8 or fd00::/8 with zeros beyond its prefix".to_owned(),
+            found: format!("{text:?}"),
+        })
+    }
+}
+
 /// Every knob of a server. Plain data: [`validate`](Config::validate) says whether it makes sense.
 ///
 /// All durations are at most 24 hours.
@@ -185,6 +201,9 @@ pub struct Config {
     /// Whether one peer (an IPv4 address or an IPv6 /64) is limited to its share of the queue.
     /// Default false: behind a balancer all clients are one peer.
     pub fair: bool,
+    /// Proxies whose `X-Forwarded-For` is believed, see [`Request::client`](crate::Request::client). Default none; at most
+    /// 1024.
+    pub trust: Vec<Cidr>,
     /// Client connections held at the same moment. Default the process's descriptor limit less 64,
     /// at most 65,536; 1 to 1,048,576.
     pub max_connections: usize,
@@ -226,6 +245,7 @@ impl Default for Config {
             queue_budget: Duration::from_millis(50),
             queue_max: 1024,
             fair: false,
+            trust: Vec::new(),
             max_connections: default_max_connections(descriptor_limit()),
             max_head: 16 * 1024,
             max_body: 1024 * 1024,
@@ -266,6 +286,8 @@ impl Config {
         number("ewma-age", "a whole number", age, &EWMA_AGE)?;
         above_zero("queue-budget", self.queue_budget)?;
         number("queue-max", "a whole number", self.queue_max, &QUEUE_MAX)?;
+        let trusted = self.trust.len();
+        number("trust", "a number of ranges", trusted, &TRUST)?;
         number(
             "max-connections",
             "a whole number",

@@ -65,9 +65,11 @@ impl Frontend {
             client.connection.close(CloseReason::Cut);
             return;
         }
+        let client_ip = self.trust.client(client.peer.ip(), head.fields());
         let origin = Origin {
             client: client_key,
             peer: client.peer,
+            client_ip,
             socket: client.socket.clone(),
             rules: client.rules,
         };
@@ -78,6 +80,7 @@ impl Frontend {
             self.note_probe(now);
             let asks = Asks {
                 peer: origin.peer.ip(),
+                client: client_ip,
                 host: head.host(),
             };
             let details = door.shows_details(self.details, &self.details_hosts, asks);
@@ -103,9 +106,9 @@ impl Frontend {
                 return self.refuse(slot, Refusal::Unhealthy, seconds, now);
             }
         };
-        let (peer, predicted) = (origin.peer.ip(), health.predicted());
+        let predicted = health.predicted();
         let crew = health.crew(idle);
-        if let Err(reason) = self.dispatcher.decide(peer, crew, predicted, now) {
+        if let Err(reason) = self.dispatcher.decide(client_ip, crew, predicted, now) {
             return self.shed(slot, reason, now);
         }
         self.retry_after.count(true, now);
@@ -122,7 +125,7 @@ impl Frontend {
         if idle {
             return self.hand_over_one(job, now);
         }
-        let ticket = self.dispatcher.submit(job, peer, now);
+        let ticket = self.dispatcher.submit(job, client_ip, now);
         if let Some(client) = self.clients.get_mut(slot) {
             client.ticket = Some(ticket);
         }

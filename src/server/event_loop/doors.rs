@@ -31,9 +31,7 @@ impl Door {
     pub(crate) fn shows_details(self, details: Details, hosts: &[String], asks: Asks<'_>) -> bool {
         match (self, details) {
             (Self::Admin, _) | (_, Details::Always) => true,
-            (_, Details::Local) => {
-                asks.peer.to_canonical().is_loopback() && asks.by_a_name_of_ours(hosts)
-            }
+            (_, Details::Local) => asks.is_from_this_host() && asks.by_a_name_of_ours(hosts),
             (_, Details::Never) => false,
         }
     }
@@ -43,11 +41,19 @@ impl Door {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asks<'a> {
     pub(crate) peer: IpAddr,
+    /// For whom, if the peer is a trusted proxy; else the peer.
+    pub(crate) client: IpAddr,
     /// What the request's Host names; browsers always send one.
     pub(crate) host: Option<&'a str>,
 }
 
 impl Asks<'_> {
+    /// A trusted proxy elsewhere that passes on what its clients claim must not make them local.
+    fn is_from_this_host(self) -> bool {
+        let is_here = |address: IpAddr| address.to_canonical().is_loopback();
+        is_here(self.peer) && is_here(self.client)
+    }
+
     /// A web page can have its own name resolved to this host, and so read from a browser here what this host's clients
     /// may see (DNS rebinding). An address or `localhost` resolves to nothing else.
     fn by_a_name_of_ours(self, hosts: &[String]) -> bool {
@@ -121,6 +127,7 @@ mod tests {
         ] {
             let asks = Asks {
                 peer: IpAddr::from([127, 0, 0, 1]),
+                client: IpAddr::from([127, 0, 0, 1]),
                 host,
             };
             for (details, expected) in [
@@ -154,12 +161,30 @@ mod tests {
             ] {
                 let asks = Asks {
                     peer: address,
+                    client: address,
                     host: None,
                 };
                 let shown = Door::Public.shows_details(details, &[], asks);
                 assert_eq!(shown, public, "{details} {peer}");
                 assert!(Door::Admin.shows_details(details, &[], asks));
             }
+        }
+    }
+
+    #[test]
+    fn clients_of_a_trusted_proxy_are_local_only_if_both_are_on_this_host() {
+        let [here, there] = ["127.0.0.1", "192.0.2.7"].map(|text| text.parse().unwrap());
+        for (peer, client, shown) in [
+            (here, here, true),
+            (here, there, false),
+            (there, here, false),
+        ] {
+            let asks = Asks {
+                peer,
+                client,
+                host: None,
+            };
+            assert_eq!(Door::Public.shows_details(Details::Local, &[], asks), shown);
         }
     }
 }

@@ -39,6 +39,7 @@ use crossbeam_channel::Sender;
 use self::reply::Form;
 use crate::health::Outcome;
 use crate::health::bump;
+use crate::http::trust::Trust;
 use crate::random;
 use crate::report::recent::Recent;
 use crate::report::{Answer, Paths};
@@ -131,6 +132,8 @@ pub(crate) struct Frontend {
     details: Details,
     /// Names of this host that its own clients may ask for those by.
     details_hosts: Vec<String>,
+    /// The proxies whose word is taken for whom they ask.
+    trust: Trust,
     workers: usize,
     /// Clients that have more to do than one turn allowed.
     unfinished: Vec<u32>,
@@ -201,6 +204,7 @@ impl Frontend {
             recent: Recent::default(),
             details: config.details,
             details_hosts: config.details_hosts.clone(),
+            trust: Trust::new(config.trust.clone()),
             workers: config.workers,
             unfinished: Vec::new(),
             drain: None,
