@@ -33,7 +33,7 @@ bench: static ## measures the parts and the whole beside peers, into target/benc
 static: need-cargo ## the static binary, stripped: target/static/plimsoll (TARGET=aarch64-unknown-linux-musl crosses)
 	.ci/static $(TARGET)
 
-test-static: need-cargo ## the static binary's size, and one request to it; the same for aarch64 under qemu-user
+test-static: need-cargo ## the static binary's size, and one request to it; the same for i686, and by qemu-user for aarch64 and armv7
 	.ci/test-static
 
 fuzz: need-cargo ## runs each fuzz target for a bounded time (needs a nightly toolchain)
