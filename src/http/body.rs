@@ -236,7 +236,7 @@ impl Body {
     }
 
     /// The most data that may still come.
-    fn most_missing(&self) -> u64 {
+    pub(crate) fn most_missing(&self) -> u64 {
         match self.state {
             State::Complete => 0,
             State::Identity(missing) => missing,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -143,6 +143,14 @@ impl Socket {
     /// Whether nothing has come since the last response, not even the connection's end. A byte that has come is lost.
     pub(crate) fn is_silent(&mut self) -> bool {
         matches!(self.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Says that nothing more will be sent, or read.
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(how),
+            Self::Unix(stream) => stream.shutdown(how),
+        }
     }
 
     /// Waits until it is ready, or the deadline is over, or `cancelled` says so, which is asked twice a second.

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use super::event_loop::connection::Incoming;
 use super::exchange::{Exchange, lock};
-use super::response::Stream;
+use super::stream::Stream;
 use crate::health::Permit;
 
 /// One thing for a worker to do. It owns all that this takes.

@@ -4,10 +4,13 @@ pub(crate) mod event_loop;
 pub(crate) mod exchange;
 pub(crate) mod handler;
 pub(crate) mod jobs;
+#[allow(dead_code, reason = "the sidecar makes them")]
+pub(crate) mod relay;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod roster;
 pub(crate) mod spin;
+pub(crate) mod stream;
 pub(crate) mod systemd;
 pub(crate) mod workers;
 

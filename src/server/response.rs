@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, Read};
+use std::io::Read;
 use std::time::SystemTime;
 
 use crate::http::body::Framing;
 use crate::http::fields::{self, is_token_byte};
 use crate::server::exchange::ReplyRules;
+use crate::server::relay::{Relay, Tunnel};
+use crate::server::stream::{Source, Stream};
 
 /// A reply: status, headers, and a body in memory or behind a [`Read`].
 ///
@@ -30,6 +32,18 @@ pub(crate) enum Body {
     Reader {
         reader: Box<dyn Read + Send>,
         length: Option<u64>,
+    },
+    /// What another server sends.
+    #[allow(dead_code, reason = "the sidecar makes them")]
+    Relay {
+        relay: Box<Relay>,
+        length: Option<u64>,
+    },
+    /// Another protocol, after 101.
+    #[allow(dead_code, reason = "the sidecar makes them")]
+    Tunnel {
+        tunnel: Box<Tunnel>,
+        protocol: String,
     },
 }
 
@@ -62,6 +76,26 @@ impl Response {
     pub fn reader(status: u16, reader: impl Read + Send + 'static, length: Option<u64>) -> Self {
         let reader = Box::new(reader);
         Self::with_body(status, Body::Reader { reader, length })
+    }
+
+    /// A reply whose body another server sends: `length` bytes of it, or as many as come. No worker waits for it.
+    #[allow(dead_code, reason = "the sidecar makes them")]
+    pub(crate) fn relayed(status: u16, relay: Relay, length: Option<u64>) -> Self {
+        let relay = Box::new(relay);
+        Self::with_body(status, Body::Relay { relay, length })
+    }
+
+    /// 101: the connection becomes a tunnel to another server, whose reply said so. `protocol` is a name of `Upgrade`
+    /// there.
+    #[allow(dead_code, reason = "the sidecar makes them")]
+    pub(crate) fn switching(protocol: String, tunnel: Tunnel) -> Self {
+        debug_assert!(is_token(&protocol));
+        let tunnel = Box::new(tunnel);
+        let response = Self::with_body(200, Body::Tunnel { tunnel, protocol });
+        Self {
+            status: 101,
+            ..response
+        }
     }
 
     fn with_body(status: u16, body: Body) -> Self {
@@ -195,10 +229,12 @@ impl Response {
         let empty = self.status == 205;
         let length = match &self.body {
             Body::Bytes(bytes) => Some(bytes.len() as u64),
-            Body::Reader { length, .. } => *length,
+            Body::Reader { length, .. } | Body::Relay { length, .. } => *length,
+            Body::Tunnel { .. } => None,
         };
         let framing = match length {
             _ if bodiless => Framing::None,
+            _ if matches!(self.body, Body::Tunnel { .. }) => Framing::None,
             _ if empty => Framing::Length(0),
             Some(length) => Framing::Length(length),
             None if rules.http11 => Framing::Chunked,
@@ -218,19 +254,38 @@ impl Response {
         if !has_date {
             push_date(out, date);
         }
+        let trailers = matches!(&self.body, Body::Relay { relay, .. } if relay.has_trailers());
+        let is_own =
+            |name: &str| is_own(name) && !(trailers && name.eq_ignore_ascii_case("trailer"));
         for (name, value) in self.fields().filter(|(name, _)| !is_own(name)) {
             out.extend_from_slice(b"\r\n");
             push_field(out, name, value);
         }
-        end_head(out, framing, rules.http11, close);
+        if let Body::Tunnel { protocol, .. } = &self.body {
+            out.extend_from_slice(b"\r\nConnection: Upgrade\r\nUpgrade: ");
+            out.extend_from_slice(protocol.as_bytes());
+            out.extend_from_slice(b"\r\n\r\n");
+        } else {
+            end_head(out, framing, rules.http11, close);
+        }
         let payload = match self.body {
-            _ if bodiless || empty || rules.head_only => None,
-            Body::Bytes(bytes) => Some(Payload::Bytes(bytes)),
-            Body::Reader { reader, .. } => Some(Payload::Stream(Stream {
-                reader,
+            Body::Tunnel { tunnel, .. } => Some(Payload::Stream(Stream::new(
+                Source::Tunnel(tunnel),
                 framing,
                 close,
-            })),
+            ))),
+            _ if bodiless || empty || rules.head_only => None,
+            Body::Bytes(bytes) => Some(Payload::Bytes(bytes)),
+            Body::Reader { reader, .. } => Some(Payload::Stream(Stream::new(
+                Source::Reader(reader),
+                framing,
+                close,
+            ))),
+            Body::Relay { relay, .. } => Some(Payload::Stream(Stream::new(
+                Source::Relay(relay),
+                framing,
+                close,
+            ))),
         };
         (close, payload)
     }
@@ -249,97 +304,6 @@ impl fmt::Debug for Response {
 pub(crate) enum Payload {
     Bytes(Cow<'static, [u8]>),
     Stream(Stream),
-}
-
-/// A body that is still to be read, in whole or in part.
-pub(crate) struct Stream {
-    reader: Box<dyn Read + Send>,
-    framing: Framing,
-    /// Whether the connection closes after it.
-    pub(crate) close: bool,
-}
-
-impl fmt::Debug for Stream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").finish_non_exhaustive()
-    }
-}
-
-/// How far a [`Stream`] has come.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// More is to come.
-    More,
-    /// The body is whole.
-    End,
-}
-
-/// How much of a stream is read at a time: what a worker may hold for a client beyond the socket's buffer.
-const STREAM_STEP: usize = 64 * 1024;
-
-/// A chunk's size line has a fixed width, so that the data can be read in place behind it.
-const SIZE_LINE: usize = 10;
-
-impl Stream {
-    /// Reads one step of the body and appends it to `out` as it goes over the wire.
-    ///
-    /// # Errors
-    /// The reader's own, or `UnexpectedEof` when it ends short of the length that was promised: then the
-    /// connection must be cut, since the reply can't be made whole.
-    pub(crate) fn fill(&mut self, out: &mut Vec<u8>) -> io::Result<Progress> {
-        let start = out.len();
-        let limit = match self.framing {
-            Framing::Length(rest) => usize::try_from(rest).unwrap_or(usize::MAX).min(STREAM_STEP),
-            _ => STREAM_STEP,
-        };
-        if limit == 0 {
-            return Ok(Progress::End);
-        }
-        let data = match self.framing {
-            Framing::Chunked => start + SIZE_LINE,
-            _ => start,
-        };
-        out.resize(data + limit, 0);
-        let count = loop {
-            match self.reader.read(&mut out[data..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(count) => break count.min(limit),
-                Err(error) => {
-                    out.truncate(start);
-                    return Err(error);
-                }
-            }
-        };
-        out.truncate(data + count);
-        match &mut self.framing {
-            Framing::Length(_) if count == 0 => {
-                out.truncate(start);
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            Framing::Length(rest) => {
-                *rest -= count as u64;
-                if *rest == 0 {
-                    return Ok(Progress::End);
-                }
-            }
-            Framing::Chunked if count == 0 => {
-                out.truncate(start);
-                out.extend_from_slice(b"0\r\n\r\n");
-                return Ok(Progress::End);
-            }
-            Framing::Chunked => {
-                let line = format!("{count:08x}\r\n");
-                out[start..data].copy_from_slice(line.as_bytes());
-                out.extend_from_slice(b"\r\n");
-            }
-            Framing::UntilClose | Framing::None => {
-                if count == 0 {
-                    return Ok(Progress::End);
-                }
-            }
-        }
-        Ok(Progress::More)
-    }
 }
 
 /// Headers that only the server may set.

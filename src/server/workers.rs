@@ -20,9 +20,10 @@ use crate::server::exchange::{Exchange, Stage, lock};
 use crate::server::handler::Handler;
 use crate::server::jobs::{Job, Jobs};
 use crate::server::request::Request;
-use crate::server::response::{DateCache, Payload, Progress, Response, Stream};
+use crate::server::response::{DateCache, Payload, Response};
 use crate::server::roster::Roster;
 use crate::server::spin::Spin;
+use crate::server::stream::{Progress, Stream};
 
 /// What the workers and the event loop share.
 pub(crate) struct Shared {
@@ -108,7 +109,7 @@ pub(crate) enum Then {
     Keep,
     /// The connection closes.
     Close,
-    /// The rest of the reply, from a worker, once the client has read what came before.
+    /// The rest of the reply, once the client has read what came before.
     More(Stream),
 }
 
@@ -380,7 +381,7 @@ impl Worker {
                 let what = panic_text(panic.as_ref());
                 Err(io::Error::other(format!("the reader panicked: {what}")))
             });
-            let is_last = !matches!(progress, Ok(Progress::More));
+            let is_last = !matches!(progress, Ok(Progress::More | Progress::Dry));
             if !claim(exchange, status, is_last) {
                 self.discard(stream);
                 return Ended::Dropped;
@@ -407,7 +408,7 @@ impl Worker {
                 Ok(sent) => sent,
                 Err(error) => {
                     // Unless the event loop has noticed that before, and has counted it.
-                    if progress == Progress::More
+                    if progress != Progress::End
                         && exchange.advance(Stage::Streaming, Stage::Abandoned)
                     {
                         self.shared.health.ended(Outcome::of(status));
@@ -423,7 +424,7 @@ impl Worker {
             }
             let rest = rest_of(&self.buffer, sent);
             let then = match progress {
-                Progress::More => Then::More(stream),
+                Progress::More | Progress::Dry => Then::More(stream),
                 Progress::End => {
                     let close = stream.close;
                     self.discard(stream);

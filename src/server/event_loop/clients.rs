@@ -12,7 +12,7 @@ use super::admission::Ticket;
 use super::connection::Connection;
 use super::doors::Door;
 use crate::server::exchange::{ClientKey, Exchange, ReplyRules, Stage};
-use crate::server::response::Stream;
+use crate::server::stream::{Source, Stream};
 
 /// One client: its socket, its conversation, and its request in flight.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Client {
     pub(crate) connection: Connection,
     /// The request that is being answered.
     pub(crate) exchange: Option<Arc<Exchange>>,
-    /// The rest of its reply, while no worker has it. To be dropped by a worker.
+    /// The rest of its reply, while no worker has it. A handler's reader is to be dropped by a worker.
     pub(crate) parked: Option<Stream>,
     /// Its place in the queue, while it waits there.
     pub(crate) ticket: Option<Ticket>,
@@ -81,6 +81,12 @@ impl Client {
         }
     }
 
+    /// Whether it speaks another protocol by now.
+    pub(crate) fn has_tunnel(&self) -> bool {
+        let source = self.parked.as_ref().map(|stream| &stream.source);
+        matches!(source, Some(Source::Tunnel(_)))
+    }
+
     /// Whether a worker writes its reply, or has written it and has yet to say so.
     pub(crate) fn is_written_to(&self) -> bool {
         let is_written = |exchange: &Arc<Exchange>| {
@@ -101,6 +107,20 @@ const SLOT_BITS: u32 = 21;
 
 /// The part of a generation that is in a token: together they leave a bit of 32 for the other tokens.
 const GENERATION: usize = (1 << 10) - 1;
+
+/// The bit of the other tokens. With a slot's token it is that of the other server that the slot's client is relayed to;
+/// as no slot's number comes near the highest, those that count down from the top are told apart from these.
+const OTHERS: usize = 1 << 31;
+
+/// The token of the socket that is relayed to the client with this one.
+pub(super) fn upstream_token(client: Token) -> Token {
+    Token(client.0 | OTHERS)
+}
+
+/// The token of the client that the socket with this one is relayed to, if it is one.
+pub(super) fn client_of(upstream: Token) -> Option<Token> {
+    (upstream.0 & OTHERS != 0).then_some(Token(upstream.0 & !OTHERS))
+}
 
 #[derive(Debug)]
 struct Slot {

@@ -125,7 +125,7 @@ pub(crate) enum After {
     Keep,
     /// The connection closes.
     Close,
-    /// More output follows, from a worker.
+    /// More output follows, from a worker or from another server.
     More,
 }
 
@@ -295,6 +295,11 @@ impl Connection {
         !self.input.is_empty()
     }
 
+    /// Takes what has come behind the request, for a protocol that is not HTTP.
+    pub(crate) fn take_input(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.input)
+    }
+
     /// The next bytes to send; empty when there are none.
     pub(crate) fn output(&self) -> &[u8] {
         self.output.front().map_or(&[], Piece::rest)
@@ -305,11 +310,13 @@ impl Connection {
         matches!(self.state, State::Replying(After::More)) && self.output.is_empty()
     }
 
-    /// Takes that a worker makes the next part of the reply: its time is the worker's now, not the client's.
-    pub(crate) fn await_more(&mut self, now: Instant) {
+    /// Takes that the next part of the reply is made elsewhere, until `deadline`: its time is not the client's.
+    pub(crate) fn await_more(&mut self, deadline: Instant) {
         if self.wants_more() {
             self.state = State::Answering;
-            self.deadline = Some(now + self.limits.request_timeout);
+        }
+        if self.is_answering() {
+            self.deadline = Some(deadline);
         }
     }
 

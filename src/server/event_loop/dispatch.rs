@@ -313,6 +313,9 @@ impl Frontend {
             health.responded(waited);
             health.ended(Outcome::Failed);
             self.refuse(slot, Refusal::HandlerTooSlow, None, now);
+        } else if client.has_tunnel() {
+            // Nobody has said anything for long.
+            self.end_tunnel(slot, CloseReason::Finished);
         } else if exchange.advance(Stage::Streaming, Stage::Abandoned) {
             // A part of the reply is out: all that is left is to show that it is not whole.
             bump(&health.counts.cut);

@@ -17,6 +17,7 @@ pub(crate) mod doors;
 pub(crate) mod drain;
 pub(crate) mod intake;
 mod listeners;
+mod relays;
 mod reply;
 mod shedding;
 #[cfg(test)]
@@ -46,10 +47,11 @@ use crate::report::{Answer, Paths};
 use crate::server::exchange::Stage;
 use crate::server::jobs::Job;
 use crate::server::response::DateCache;
+use crate::server::stream::Source;
 use crate::server::workers::{Shared, write_some};
 use crate::settings::{Config, Details};
 use admission::{Admission, RetryAfter};
-use clients::{Client, Clients};
+use clients::{Client, Clients, client_of};
 use connection::{CloseReason, Limits};
 use deadlines::Deadlines;
 use dispatcher::Dispatcher;
@@ -146,6 +148,8 @@ pub(crate) struct Frontend {
     sample_due: Instant,
     date: DateCache,
     read_buffer: Box<[u8]>,
+    /// A step of what is relayed, as it goes to the client.
+    relay_buffer: Vec<u8>,
     /// The last answer, with its head.
     scratch: Vec<u8>,
     /// Which one that is, if it may be given again.
@@ -213,6 +217,7 @@ impl Frontend {
             sample_due: now,
             date: DateCache::default(),
             read_buffer: vec![0; READ_SIZE].into_boxed_slice(),
+            relay_buffer: Vec::new(),
             scratch: Vec::new(),
             written: None,
             shared,
@@ -339,6 +344,12 @@ impl Frontend {
                 self.doors.of(Door::ALL[LISTENER - number]).set_ready();
             }
             token => {
+                if let Some(client) = client_of(token) {
+                    if let Some(slot) = self.clients.slot_of(client) {
+                        self.handle_upstream(slot, event, now);
+                    }
+                    return;
+                }
                 let Some(slot) = self.clients.slot_of(token) else {
                     return;
                 };
@@ -421,15 +432,17 @@ impl Frontend {
                 // Also when the answer follows at once, it is the latest to be idle then.
                 self.clients.set_idle(slot, false);
                 self.handle_event(slot, event, now);
-            } else if client.connection.wants_more() {
-                client.connection.await_more(now);
-                self.resume(slot);
-            } else if client.readable && client.connection.wants_input() {
-                if reads == READS {
-                    break;
-                }
+                continue;
+            }
+            if reads == READS {
+                break;
+            }
+            let parked = client.parked.is_some();
+            if client.readable && client.connection.wants_input() {
                 reads += 1;
                 read(client, &mut self.read_buffer, now);
+            } else if parked && self.go_on(slot, now) {
+                reads += 1;
             } else {
                 self.settle(slot, now);
                 return;
@@ -511,7 +524,9 @@ impl Frontend {
             };
             self.shared.health.ended(outcome);
         }
-        if let Some(stream) = client.parked {
+        if let Some(stream) = client.parked
+            && let Source::Reader(_) = stream.source
+        {
             self.dispatcher.resume(Job::Drop(Box::new(stream)));
         }
         if Arc::strong_count(&client.socket) > 1 && !must_reset {

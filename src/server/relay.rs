@@ -1,0 +1,393 @@
+//! The other server's side of what is relayed: a body on its way to a client, or a tunnel.
+//!
+//! Nothing here blocks. Whoever has it, a worker at first and the event loop from then on, takes what is at hand and
+//! leaves it alone until the socket is ready for more.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use super::stream::Progress;
+use crate::http::body::Body;
+use crate::net::client::Parts;
+use crate::net::pool::Lease;
+use crate::net::stream::Socket;
+
+/// A socket to another server, and what the event loop knows of it.
+struct Watched {
+    socket: Socket,
+    /// The event loop is told of its readiness.
+    registered: bool,
+    /// It may have something to read.
+    readable: bool,
+    /// It may take something.
+    writable: bool,
+}
+
+impl Watched {
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            registered: false,
+            readable: true,
+            writable: true,
+        }
+    }
+
+    /// Has the event loop told of the socket's readiness, unless it is already.
+    fn watch(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        if !self.registered {
+            let descriptor = self.socket.as_fd().as_raw_fd();
+            registry.register(&mut SourceFd(&descriptor), token, interest)?;
+            self.registered = true;
+        }
+        Ok(())
+    }
+
+    fn unwatch(&mut self, registry: &Registry) -> io::Result<()> {
+        if self.registered {
+            let descriptor = self.socket.as_fd().as_raw_fd();
+            registry.deregister(&mut SourceFd(&descriptor))?;
+            self.registered = false;
+        }
+        Ok(())
+    }
+
+    /// Reads once; `None` when nothing is at hand.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.socket.read(buffer) {
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes once; `None` when nothing is taken now.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.socket.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Another server's reply, whose body goes to a client as it comes.
+pub(crate) struct Relay {
+    /// `None` once it was given back.
+    watched: Option<Watched>,
+    /// What came with the head and was not decoded yet.
+    ahead: Vec<u8>,
+    decoder: Body,
+    lease: Option<Lease>,
+    /// The body ended, and nothing came behind it.
+    is_whole: bool,
+    /// Longest silence of the other server.
+    idle: Duration,
+    /// Whether the client takes trailers.
+    trailers: bool,
+}
+
+impl Relay {
+    /// The rest of a body. The client is cut when the other server says nothing for `idle`; the body's trailers are
+    /// passed on if the client takes `trailers`.
+    pub(crate) fn new(parts: Parts, idle: Duration, trailers: bool) -> Self {
+        Self {
+            watched: Some(Watched::new(parts.socket)),
+            ahead: parts.ahead,
+            decoder: parts.decoder,
+            lease: parts.lease,
+            is_whole: false,
+            idle,
+            trailers,
+        }
+    }
+
+    /// Longest silence of the other server.
+    pub(crate) fn idle(&self) -> Duration {
+        self.idle
+    }
+
+    /// Whether the client takes trailers.
+    pub(crate) fn has_trailers(&self) -> bool {
+        self.trailers
+    }
+
+    /// The trailer section that the client is to have: fields, each ended by CR LF.
+    pub(crate) fn trailers(&self) -> &[u8] {
+        if self.trailers {
+            self.decoder.trailers()
+        } else {
+            &[]
+        }
+    }
+
+    /// Whether the socket may have something to read.
+    pub(crate) fn is_readable(&self) -> bool {
+        !self.ahead.is_empty() || self.watched.as_ref().is_some_and(|it| it.readable)
+    }
+
+    pub(crate) fn set_readable(&mut self) {
+        if let Some(watched) = &mut self.watched {
+            watched.readable = true;
+        }
+    }
+
+    /// Has the event loop told when something comes.
+    pub(crate) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match &mut self.watched {
+            Some(watched) => watched.watch(registry, token, Interest::READABLE),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the connection back to its pool if the body is whole and nothing came behind it.
+    pub(crate) fn give_back(&mut self, registry: &Registry, now: Instant) {
+        if self.is_whole
+            && let Some(lease) = self.lease.take()
+            && let Some(mut watched) = self.watched.take()
+            // A socket that cannot be let go by the event loop is closed instead.
+            && watched.unwatch(registry).is_ok()
+        {
+            lease.give_back(watched.socket, now);
+        }
+    }
+
+    /// Appends what is at hand of the body, at most `limit` bytes: it is read into `out` and decoded there.
+    pub(crate) fn read(&mut self, limit: usize, out: &mut Vec<u8>) -> io::Result<Progress> {
+        let start = out.len();
+        loop {
+            let came = if self.ahead.is_empty() {
+                let Some(watched) = &mut self.watched else {
+                    return Ok(Progress::End);
+                };
+                // What is behind the body's end stays in the kernel, where the pool sees it.
+                let most = usize::try_from(self.decoder.most_missing()).unwrap_or(usize::MAX);
+                out.resize(start + most.clamp(1, limit), 0);
+                let Some(came) = watched.read(&mut out[start..])? else {
+                    out.truncate(start);
+                    return Ok(Progress::Dry);
+                };
+                if came == 0 {
+                    out.truncate(start);
+                    return if self.decoder.is_whole_at_close() {
+                        Ok(Progress::End)
+                    } else {
+                        Err(ErrorKind::UnexpectedEof.into())
+                    };
+                }
+                came
+            } else {
+                let came = self.ahead.len().min(limit);
+                out.extend(self.ahead.drain(..came));
+                if self.ahead.is_empty() {
+                    self.ahead = Vec::new();
+                }
+                came
+            };
+            let (mut used, mut end) = (0, start);
+            while used < came {
+                let input = &out[start + used..start + came];
+                let decoded = self.decoder.next(input);
+                let (count, data) = decoded.map_err(|error| {
+                    io::Error::new(ErrorKind::InvalidData, format!("{error:?}"))
+                })?;
+                let data = data.len();
+                used += count;
+                out.copy_within(start + used - data..start + used, end);
+                end += data;
+                if data == 0 {
+                    break;
+                }
+            }
+            out.truncate(end);
+            if self.decoder.is_complete() {
+                self.is_whole = used == came && self.ahead.is_empty();
+                return Ok(Progress::End);
+            }
+            if end > start {
+                return Ok(Progress::More);
+            }
+        }
+    }
+}
+
+/// Whether one side of a tunnel sends no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It may send more.
+    Open,
+    /// It does not, and the other side has yet to be told.
+    Came,
+    /// The other side knows.
+    Told,
+}
+
+/// Another server with which a client speaks a protocol of their own.
+pub(crate) struct Tunnel {
+    watched: Watched,
+    /// What came with the head of the other server's reply.
+    ahead: Vec<u8>,
+    /// What the other server has not taken yet: at most what is read at a time.
+    pending: Vec<u8>,
+    /// How much of that it has taken.
+    sent: usize,
+    client_end: End,
+    server_end: End,
+    /// Longest silence of both.
+    idle: Duration,
+}
+
+/// What a step of a tunnel came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Bytes went on, or an end did.
+    Moved,
+    /// There is nothing to do before one of the sockets is ready.
+    Waits,
+    /// Both have ended, and each knows of the other.
+    Over,
+}
+
+impl Tunnel {
+    /// The tunnel that the other server has agreed to. It ends when nobody says anything for `idle`.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the sidecar makes tunnels"))]
+    pub(crate) fn new(socket: Socket, ahead: Vec<u8>, idle: Duration) -> Self {
+        Self {
+            watched: Watched::new(socket),
+            ahead,
+            pending: Vec::new(),
+            sent: 0,
+            client_end: End::Open,
+            server_end: End::Open,
+            idle,
+        }
+    }
+
+    /// Longest silence of both.
+    pub(crate) fn idle(&self) -> Duration {
+        self.idle
+    }
+
+    pub(crate) fn set_ready(&mut self, readable: bool, writable: bool) {
+        self.watched.readable |= readable;
+        self.watched.writable |= writable;
+    }
+
+    /// Has the event loop told when something comes, or is taken.
+    pub(crate) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.watched.watch(registry, token, both)
+    }
+
+    /// Appends what came with the other server's head, so that it goes out with ours. The rest is the event loop's.
+    pub(crate) fn read_ahead(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.ahead);
+    }
+
+    /// Whether the other server has yet to take something.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// What the client has sent already.
+    pub(crate) fn push(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.pending.is_empty());
+        self.pending = bytes;
+    }
+
+    /// Moves one buffer's worth from the client to the other server.
+    pub(crate) fn forward(
+        &mut self,
+        mut client: impl FnMut(&mut [u8]) -> io::Result<Option<usize>>,
+        buffer: &mut [u8],
+    ) -> io::Result<Step> {
+        if self.sent < self.pending.len() {
+            if !self.watched.writable {
+                return Ok(Step::Waits);
+            }
+            let Some(count) = self.watched.write(&self.pending[self.sent..])? else {
+                return Ok(Step::Waits);
+            };
+            self.sent += count;
+            if self.sent == self.pending.len() {
+                // Most tunnels are silent most of the time.
+                self.pending = Vec::new();
+                self.sent = 0;
+            }
+            return Ok(Step::Moved);
+        }
+        match self.client_end {
+            End::Open => {}
+            End::Came => {
+                self.client_end = End::Told;
+                self.watched.socket.shutdown(Shutdown::Write)?;
+                return Ok(Step::Moved);
+            }
+            End::Told => return Ok(Step::Over),
+        }
+        let Some(came) = client(buffer)? else {
+            return Ok(Step::Waits);
+        };
+        if came == 0 {
+            self.client_end = End::Came;
+            return Ok(Step::Moved);
+        }
+        let sent = self.watched.write(&buffer[..came])?.unwrap_or(0);
+        if sent < came {
+            self.pending = buffer[sent..came].to_vec();
+        }
+        Ok(Step::Moved)
+    }
+
+    /// Moves one buffer's worth from the other server to the client, who has taken all before it: what it does not take
+    /// is returned.
+    pub(crate) fn back<'a>(
+        &mut self,
+        client: impl FnOnce(&[u8]) -> io::Result<usize>,
+        end: impl FnOnce() -> io::Result<()>,
+        buffer: &'a mut [u8],
+    ) -> io::Result<(Step, &'a [u8])> {
+        match self.server_end {
+            End::Open => {}
+            End::Came => {
+                self.server_end = End::Told;
+                end()?;
+                return Ok((Step::Moved, &[]));
+            }
+            End::Told => return Ok((Step::Over, &[])),
+        }
+        if !self.watched.readable {
+            return Ok((Step::Waits, &[]));
+        }
+        let Some(came) = self.watched.read(buffer)? else {
+            return Ok((Step::Waits, &[]));
+        };
+        if came == 0 {
+            self.server_end = End::Came;
+            return Ok((Step::Moved, &[]));
+        }
+        let sent = client(&buffer[..came])?;
+        Ok((Step::Moved, &buffer[sent..came]))
+    }
+}
+
+#[cfg(test)]
+mod tests;
