@@ -14,22 +14,33 @@ impl Random {
         Self(seed | 1)
     }
 
-    /// A number in [0, 1), uniformly distributed.
-    pub(crate) fn uniform(&mut self) -> f64 {
+    /// 64 bits.
+    fn bits(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11;
-        bits as f64 / (1_u64 << 53) as f64
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// A number in [0, 1), uniformly distributed.
+    pub(crate) fn uniform(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
-/// A number in [0, 1) from a sequence of this thread's own, so no thread waits for another.
+thread_local! {
+    /// Each thread has a sequence of its own, so none waits for another.
+    static RANDOM: RefCell<Random> = RefCell::new(Random::new(seed()));
+}
+
+/// A number in [0, 1).
 pub(crate) fn uniform() -> f64 {
-    thread_local! {
-        static RANDOM: RefCell<Random> = RefCell::new(Random::new(seed()));
-    }
     RANDOM.with_borrow_mut(Random::uniform)
+}
+
+/// 64 bits.
+pub(crate) fn bits() -> u64 {
+    RANDOM.with_borrow_mut(Random::bits)
 }
 
 /// A seed that differs from call to call and from process to process, also where every process has the same id, as in

@@ -898,3 +898,19 @@ fn setting_a_header_replaces_it_and_adding_adds() {
     let cookies: Vec<_> = cookies.map(|(_, value)| value.as_str()).collect();
     assert_eq!(cookies, ["a=1", "b=2"]);
 }
+
+#[test]
+fn a_request_keeps_its_id_or_is_given_one_that_stays() {
+    let handler = |request: &mut Request| {
+        let id = request.id().to_owned();
+        assert_eq!(request.id(), id);
+        id
+    };
+    let server = quiet(1).handler(handler).start().expect("it starts");
+    let address = server.local_addr();
+    let given = "GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: abc-123\r\n\r\n";
+    assert_eq!(ask(address, given).text(), "abc-123");
+    let made = [get(address, "/"), get(address, "/")];
+    assert!(made.iter().all(|reply| reply.text().len() == 32));
+    assert_ne!(made[0].text(), made[1].text());
+}

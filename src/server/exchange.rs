@@ -17,10 +17,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use mio::net::TcpStream;
+
+use crate::http::head::Head;
+use crate::server::request_id;
 
 /// Where an exchange stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +89,8 @@ pub(crate) struct Exchange {
     /// When the client gets 504 instead.
     pub(crate) deadline: Instant,
     stage: AtomicU8,
+    /// Made when somebody asks for it.
+    id: OnceLock<Box<str>>,
     /// The reply's status, from the stage [`Streaming`](Stage::Streaming) on.
     status: AtomicU16,
     /// The client has sent more already, or has ended: the event loop waits for this exchange's end.
@@ -100,6 +105,7 @@ impl Exchange {
             admitted,
             deadline,
             stage: AtomicU8::new(Stage::Waiting as u8),
+            id: OnceLock::new(),
             status: AtomicU16::new(0),
             awaited: AtomicBool::new(false),
         }
@@ -121,6 +127,11 @@ impl Exchange {
     /// The status of the reply of which a part is out.
     pub(crate) fn status(&self) -> u16 {
         self.status.load(Ordering::Relaxed)
+    }
+
+    /// The request's id; `head` is its own.
+    pub(crate) fn id(&self, head: &Head) -> &str {
+        self.id.get_or_init(|| request_id::of(head))
     }
 
     /// Whether it stands at `stage` now.

@@ -7,6 +7,7 @@ pub(crate) mod jobs;
 #[allow(dead_code, reason = "the sidecar makes them")]
 pub(crate) mod relay;
 pub(crate) mod request;
+pub(crate) mod request_id;
 pub(crate) mod response;
 pub(crate) mod roster;
 pub(crate) mod spin;

@@ -143,6 +143,14 @@ impl Request {
         self.exchange.origin.client_ip
     }
 
+    /// The request's id: its `X-Request-Id` if that is 1 to 128 visible ASCII characters, else 32 random hexadecimal
+    /// digits. The access log has the same. Send it on with requests to other services, so that their logs can be put
+    /// beside.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.exchange.id(&self.head)
+    }
+
     /// Time left until the client gets 504 instead of this handler's reply; zero when it is over.
     #[must_use]
     pub fn remaining(&self) -> Duration {
