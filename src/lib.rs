@@ -64,7 +64,8 @@ pub mod patterns;
 mod random;
 mod report;
 mod server;
-mod settings;
+#[doc(hidden)]
+pub mod settings;
 
 #[cfg(feature = "r2d2")]
 pub use checks::pool::PoolCheck;

@@ -1,11 +1,10 @@
-//! The command line and the environment: one table of knobs drives the reading of both and the
-//! text of `--help`, so they cannot drift apart.
+//! The command line and the environment: the table of [settings] drives the reading of both and the text of `--help`, so
+//! they cannot drift apart.
 //!
 //! A flag beats the environment: the variable of an option that is on the command line is not read.
 //! Every error is one line that names the option or the variable, what it expected and what it
 //! found.
 
-mod checks;
 mod probe;
 
 use std::ffi::OsString;
@@ -14,7 +13,8 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
-use plimsoll::{Config, Details, GateMode, WatchedStore};
+use plimsoll::Config;
+use plimsoll::settings::{self, At, Complaint, Span, Word};
 
 pub(crate) use probe::ProbeOptions;
 
@@ -56,6 +56,18 @@ impl Default for Options {
     }
 }
 
+impl AsRef<Config> for Options {
+    fn as_ref(&self) -> &Config {
+        &self.config
+    }
+}
+
+impl AsMut<Config> for Options {
+    fn as_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+}
+
 /// A bad option or variable: one line that names it, what it expected and what it found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct OptionError(String);
@@ -80,227 +92,55 @@ impl OptionError {
         Self(format!("{name}: expected {expected}, found {found:?}"))
     }
 
-    fn not_an_option(found: &str, suggestion: Option<&Knob>) -> Self {
-        let hint =
-            suggestion.map_or_else(String::new, |knob| format!(" (perhaps --{})", knob.flag));
+    /// What is wrong with the text of an option. It is shown, quoted, unless the complaint shows something else.
+    fn of(name: &str, complaint: Complaint, text: &str) -> Self {
+        let about = complaint.about.map(|about| format!(" {about}"));
+        let found = complaint.found.unwrap_or_else(|| format!("{text:?}"));
+        Self(format!(
+            "{name}{}: expected {}, found {found}",
+            about.unwrap_or_default(),
+            complaint.expected,
+        ))
+    }
+
+    fn not_an_option(found: &str, suggestion: Option<&str>) -> Self {
+        let hint = suggestion.map_or_else(String::new, |flag| format!(" (perhaps --{flag})"));
         Self(format!(
             "expected an option that --help lists{hint}, found {found:?}"
         ))
     }
 }
 
-/// One option: a row of the table.
-struct Knob {
-    /// Its long name, without the dashes.
-    flag: &'static str,
-    /// The variable that sets it when the flag is absent.
-    environment: &'static str,
-    /// Where its value goes, which also says how it is written.
-    field: Field,
-    /// What the help shows in place of a default that depends on the machine.
-    computed_default: Option<&'static str>,
-    /// What the help says it means.
-    help: &'static str,
-}
+type Setting = settings::Setting<Options>;
 
-/// Where an option's value is kept. Its type decides how the value is read and shown.
-enum Field {
-    /// Repeatable; the variable holds a comma-separated list.
-    Addresses(fn(&mut Options) -> &mut Vec<String>),
-    Address(fn(&mut Options) -> &mut Option<String>),
-    /// Repeatable; the variable holds a comma-separated list.
-    Checks(fn(&mut Options) -> &mut Vec<WatchedStore>),
-    Details(fn(&mut Options) -> &mut Details),
-    /// Repeatable; the variable holds a comma-separated list.
-    Names(fn(&mut Options) -> &mut Vec<String>),
-    Count(fn(&mut Options) -> &mut usize),
-    Age(fn(&mut Options) -> &mut u32),
-    Size(fn(&mut Options) -> &mut usize),
-    Duration(fn(&mut Options) -> &mut Duration),
-    Gate(fn(&mut Options) -> &mut GateMode),
-    Level(fn(&mut Options) -> &mut LevelFilter),
-    /// On the command line the value may be left out, and then is true.
-    Switch(fn(&mut Options) -> &mut bool),
-}
-
-/// Every option but `--help` and `--version`, in the order of the help.
-static KNOBS: &[Knob] = &[
-    Knob {
-        flag: "listen",
-        environment: "PLIMSOLL_LISTEN",
-        field: Field::Addresses(|options| &mut options.config.listen),
-        computed_default: None,
-        help: "address to serve on; port 0 picks one; repeatable",
-    },
-    Knob {
-        flag: "admin",
-        environment: "PLIMSOLL_ADMIN",
-        field: Field::Address(|options| &mut options.config.admin),
-        computed_default: Some("none"),
-        help: "a second listener for the health paths with full details",
-    },
-    Knob {
-        flag: "agent",
-        environment: "PLIMSOLL_AGENT",
-        field: Field::Address(|options| &mut options.config.agent),
-        computed_default: Some("none"),
-        help: "a listener for HAProxy's agent-check",
-    },
-    Knob {
-        flag: "details",
-        environment: "PLIMSOLL_DETAILS",
-        field: Field::Details(|options| &mut options.config.details),
-        computed_default: None,
-        help: "who sees details: local, always or never",
-    },
-    Knob {
-        flag: "details-host",
-        environment: "PLIMSOLL_DETAILS_HOST",
-        field: Field::Names(|options| &mut options.config.details_hosts),
-        computed_default: Some("none"),
-        help: "a name that local clients may ask for details by; repeatable",
-    },
-    Knob {
-        flag: "workers",
-        environment: "PLIMSOLL_WORKERS",
-        field: Field::Count(|options| &mut options.config.workers),
-        computed_default: Some("twice the cores, at least 4"),
-        help: "threads that run the handler",
-    },
-    Knob {
-        flag: "threshold",
-        environment: "PLIMSOLL_THRESHOLD",
-        field: Field::Duration(|options| &mut options.config.threshold),
-        computed_default: None,
-        help: "average service time at which the service is unhealthy",
-    },
-    Knob {
-        flag: "cooldown",
-        environment: "PLIMSOLL_COOLDOWN",
-        field: Field::Duration(|options| &mut options.config.cooldown),
-        computed_default: None,
-        help: "how long the reset thread sleeps",
-    },
-    Knob {
-        flag: "ewma-age",
-        environment: "PLIMSOLL_EWMA_AGE",
-        field: Field::Age(|options| &mut options.config.ewma_age),
-        computed_default: None,
-        help: "average age in samples; a new sample weighs 2/(N+1)",
-    },
-    Knob {
-        flag: "gate",
-        environment: "PLIMSOLL_GATE",
-        field: Field::Gate(|options| &mut options.config.gate),
-        computed_default: None,
-        help: "guarded, literal or off",
-    },
-    Knob {
-        flag: "queue-budget",
-        environment: "PLIMSOLL_QUEUE_BUDGET",
-        field: Field::Duration(|options| &mut options.config.queue_budget),
-        computed_default: None,
-        help: "longest a request may wait for a worker",
-    },
-    Knob {
-        flag: "queue-max",
-        environment: "PLIMSOLL_QUEUE_MAX",
-        field: Field::Count(|options| &mut options.config.queue_max),
-        computed_default: None,
-        help: "most requests that may wait",
-    },
-    Knob {
-        flag: "fair",
-        environment: "PLIMSOLL_FAIR",
-        field: Field::Switch(|options| &mut options.config.fair),
-        computed_default: None,
-        help: "limit one peer's share of the queue",
-    },
-    Knob {
-        flag: "max-connections",
-        environment: "PLIMSOLL_MAX_CONNECTIONS",
-        field: Field::Count(|options| &mut options.config.max_connections),
-        computed_default: Some("descriptor limit less 64, at most 65536"),
-        help: "client connections held",
-    },
-    Knob {
-        flag: "max-head",
-        environment: "PLIMSOLL_MAX_HEAD",
-        field: Field::Size(|options| &mut options.config.max_head),
-        computed_default: None,
-        help: "request line and headers",
-    },
-    Knob {
-        flag: "max-body",
-        environment: "PLIMSOLL_MAX_BODY",
-        field: Field::Size(|options| &mut options.config.max_body),
-        computed_default: None,
-        help: "request body",
-    },
-    Knob {
-        flag: "head-timeout",
-        environment: "PLIMSOLL_HEAD_TIMEOUT",
-        field: Field::Duration(|options| &mut options.config.head_timeout),
-        computed_default: None,
-        help: "first byte to last byte of a head, in total",
-    },
-    Knob {
-        flag: "body-timeout",
-        environment: "PLIMSOLL_BODY_TIMEOUT",
-        field: Field::Duration(|options| &mut options.config.body_timeout),
-        computed_default: None,
-        help: "the whole body, in total",
-    },
-    Knob {
-        flag: "idle-timeout",
-        environment: "PLIMSOLL_IDLE_TIMEOUT",
-        field: Field::Duration(|options| &mut options.config.idle_timeout),
-        computed_default: None,
-        help: "a kept-alive connection between requests",
-    },
-    Knob {
-        flag: "write-timeout",
-        environment: "PLIMSOLL_WRITE_TIMEOUT",
-        field: Field::Duration(|options| &mut options.config.write_timeout),
-        computed_default: None,
-        help: "a reply that makes no progress",
-    },
-    Knob {
-        flag: "request-timeout",
-        environment: "PLIMSOLL_REQUEST_TIMEOUT",
-        field: Field::Duration(|options| &mut options.config.request_timeout),
-        computed_default: None,
-        help: "whole request to reply; then 504, whatever the handler does",
-    },
-    Knob {
-        flag: "drain",
-        environment: "PLIMSOLL_DRAIN",
-        field: Field::Duration(|options| &mut options.config.drain),
-        computed_default: None,
-        help: "on SIGTERM: not ready, serves this long, or until quiet if unwatched",
-    },
-    Knob {
-        flag: "check",
-        environment: "PLIMSOLL_CHECKS",
-        field: Field::Checks(|options| &mut options.config.checks),
-        computed_default: Some("none"),
-        help: "a data store to watch; repeatable",
-    },
-    Knob {
+/// Every option but `--help` and `--version`, in the order of the help: the settings of the server, and those that the
+/// binary has beside them.
+fn table() -> Vec<Setting> {
+    let mut table = settings::table();
+    table.push(Setting {
         flag: "work",
-        environment: "PLIMSOLL_WORK",
-        field: Field::Duration(|options| &mut options.work),
-        computed_default: None,
+        variable: "PLIMSOLL_WORK",
+        default: None,
         help: "demonstration: each request on / takes this long",
-    },
-    Knob {
+        field: Box::new(At {
+            kind: Span::FromZero,
+            get: |options: &Options| &options.work,
+            get_mut: |options: &mut Options| &mut options.work,
+        }),
+    });
+    table.push(Setting {
         flag: "log-level",
-        environment: "PLIMSOLL_LOG",
-        field: Field::Level(|options| &mut options.log_level),
-        computed_default: None,
+        variable: "PLIMSOLL_LOG",
+        default: None,
         help: "off, error, warn, info, debug or trace",
-    },
-];
+        field: Box::new(At {
+            kind: Word::new("L", "off, error, warn, info, debug or trace"),
+            get: |options: &Options| &options.log_level,
+            get_mut: |options: &mut Options| &mut options.log_level,
+        }),
+    });
+    table
+}
 
 /// Reads the arguments, the program's name not among them, and the environment.
 ///
@@ -311,16 +151,16 @@ pub(crate) fn parse(
     arguments: impl Iterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, OptionError> {
+    let table = table();
     let mut options = Options::default();
     let mut given: Vec<&'static str> = Vec::new();
     let mut parser = Parser::from_args(arguments);
 
     while let Some(argument) = parser.next()? {
-        let knob = match argument {
+        let setting = match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(help())),
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version(version())),
-            Arg::Long(flag) => find(flag)
-                .ok_or_else(|| OptionError::not_an_option(&format!("--{flag}"), closest(flag)))?,
+            Arg::Long(flag) => find(&table, flag)?,
             Arg::Short(letter) => {
                 return Err(OptionError::not_an_option(&format!("-{letter}"), None));
             }
@@ -333,234 +173,54 @@ pub(crate) fn parse(
                 return Err(OptionError::not_an_option(without_secret(&word), None));
             }
         };
-        let name = format!("--{}", knob.flag);
-        let value = match knob.field {
-            Field::Switch(_) => parser.optional_value().unwrap_or_else(|| "true".into()),
-            _ => parser.value().map_err(|_| {
-                OptionError(format!(
-                    "{name}: expected {}, found nothing",
-                    knob.field.expected()
-                ))
+        let name = format!("--{}", setting.flag);
+        let value = match setting.field.implied() {
+            Some(implied) => parser.optional_value().unwrap_or_else(|| implied.into()),
+            None => parser.value().map_err(|_| {
+                let expected = setting.field.expected();
+                OptionError(format!("{name}: expected {expected}, found nothing"))
             })?,
         };
-        if !given.contains(&knob.flag) {
-            given.push(knob.flag);
-            knob.field.clear(&mut options);
+        if !given.contains(&setting.flag) {
+            given.push(setting.flag);
+            setting.field.clear(&mut options);
         }
-        set(&mut options, knob, &name, &value.to_string_lossy())?;
+        set(&mut options, setting, &name, &value.to_string_lossy())?;
     }
 
-    for knob in KNOBS.iter().filter(|knob| !given.contains(&knob.flag)) {
-        let Some(value) = environment(knob.environment) else {
+    for setting in table
+        .iter()
+        .filter(|setting| !given.contains(&setting.flag))
+    {
+        let Some(value) = environment(setting.variable) else {
             continue;
         };
         let value = value.to_string_lossy();
-        knob.field.clear(&mut options);
-        match knob.field {
-            Field::Addresses(_) | Field::Names(_) => value
-                .split(',')
-                .try_for_each(|part| set(&mut options, knob, knob.environment, part.trim()))?,
-            Field::Checks(_) => checks::split_list(&value)
-                .iter()
-                .try_for_each(|check| set(&mut options, knob, knob.environment, check))?,
-            _ => set(&mut options, knob, knob.environment, &value)?,
+        setting.field.clear(&mut options);
+        let values = setting.field.split(&value);
+        for value in values.unwrap_or_else(|| vec![value.into_owned()]) {
+            set(&mut options, setting, setting.variable, &value)?;
         }
     }
     Ok(Command::Serve(options))
 }
 
-fn find(flag: &str) -> Option<&'static Knob> {
-    KNOBS.iter().find(|knob| knob.flag == flag)
-}
-
-/// Sets one option and checks it; `name` is what an error calls it.
-fn set(options: &mut Options, knob: &Knob, name: &str, text: &str) -> Result<(), OptionError> {
-    knob.field
-        .set(options, text)
-        .ok_or_else(|| knob.field.complain(name, text))?;
-    // The options were valid before this one was set, so what is wrong now is its value.
-    options.config.validate().map_err(|error| match knob.field {
-        // Its text may hold a password.
-        Field::Checks(_) => OptionError(format!(
-            "{name}: expected {}, found {}",
-            error.expected, error.found
-        )),
-        _ => OptionError::bad_value(name, &error.expected, text),
-    })
-}
-
-impl Field {
-    /// Reads `text` into the field, or adds it to a list; `None` when it cannot be read.
-    fn set(&self, options: &mut Options, text: &str) -> Option<()> {
-        match self {
-            Field::Addresses(list) | Field::Names(list) => list(options).push(text.to_owned()),
-            Field::Address(field) => *field(options) = Some(text.to_owned()),
-            Field::Checks(list) => list(options).push(checks::parse(text).ok()?),
-            Field::Details(field) => *field(options) = text.parse().ok()?,
-            Field::Count(field) => *field(options) = parse_count(text)?,
-            Field::Age(field) => {
-                *field(options) = u32::try_from(parse_count(text)?).unwrap_or(u32::MAX);
-            }
-            Field::Size(field) => *field(options) = parse_size(text)?,
-            Field::Duration(field) => *field(options) = parse_duration(text)?,
-            Field::Gate(field) => *field(options) = text.parse().ok()?,
-            Field::Level(field) => *field(options) = text.parse().ok()?,
-            Field::Switch(field) => *field(options) = parse_switch(text)?,
-        }
-        Some(())
-    }
-
-    /// What is wrong with a text that cannot be read.
-    fn complain(&self, name: &str, text: &str) -> OptionError {
-        match self {
-            Field::Checks(_) => {
-                let error = checks::parse(text).err().unwrap_or_default();
-                OptionError(format!("{name}: {error}"))
-            }
-            _ => OptionError::bad_value(name, self.expected(), text),
-        }
-    }
-
-    /// Empties a list, so that what is given replaces the default.
-    fn clear(&self, options: &mut Options) {
-        match self {
-            Field::Addresses(list) | Field::Names(list) => list(options).clear(),
-            Field::Checks(list) => list(options).clear(),
-            _ => {}
-        }
-    }
-
-    /// The value as it would be written on the command line.
-    fn show(&self, options: &mut Options) -> String {
-        match self {
-            Field::Addresses(list) | Field::Names(list) => list(options).join(","),
-            Field::Address(field) => field(options).clone().unwrap_or_default(),
-            Field::Checks(list) => {
-                let shown: Vec<_> = list(options).iter().map(checks::show).collect();
-                shown.join(",")
-            }
-            Field::Details(field) => field(options).to_string(),
-            Field::Count(field) => field(options).to_string(),
-            Field::Age(field) => field(options).to_string(),
-            Field::Size(field) => show_size(*field(options)),
-            Field::Duration(field) => match *field(options) {
-                Duration::ZERO => "0".to_owned(),
-                duration => format!("{duration:?}"),
-            },
-            Field::Gate(field) => field(options).to_string(),
-            Field::Level(field) => field(options).to_string().to_ascii_lowercase(),
-            Field::Switch(field) => field(options).to_string(),
-        }
-    }
-
-    /// What stands for the value in the help, with what sets it off from the flag.
-    fn placeholder(&self) -> &'static str {
-        match self {
-            Field::Addresses(_) | Field::Address(_) => " ADDR",
-            Field::Checks(_) => " NAME=URL",
-            Field::Details(_) => " WHO",
-            Field::Names(_) => " NAME",
-            Field::Count(_) | Field::Age(_) => " N",
-            Field::Size(_) => " SIZE",
-            Field::Duration(_) => " DUR",
-            Field::Gate(_) => " MODE",
-            Field::Level(_) => " L",
-            Field::Switch(_) => "[=BOOL]",
-        }
-    }
-
-    /// What an error says was expected of a value that cannot be read.
-    fn expected(&self) -> &'static str {
-        match self {
-            Field::Addresses(_) | Field::Address(_) => {
-                "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"
-            }
-            Field::Checks(_) => checks::EXPECTED,
-            Field::Details(_) => "local, always or never",
-            Field::Names(_) => "the name of a host, such as status.example",
-            Field::Count(_) | Field::Age(_) => "a whole number",
-            Field::Size(_) => "a size, such as 16KiB, 1MiB or 4096",
-            Field::Duration(_) => "a duration, such as 250ms, 1.5s or 2m",
-            Field::Gate(_) => "guarded, literal or off",
-            Field::Level(_) => "off, error, warn, info, debug or trace",
-            Field::Switch(_) => "true, false, 1 or 0",
-        }
-    }
-}
-
-/// Digits only. A number too large for the type becomes its maximum, for the bounds to refuse.
-fn parse_count(text: &str) -> Option<usize> {
-    let all_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    all_digits.then(|| text.parse().unwrap_or(usize::MAX))
-}
-
-/// The units of sizes and their bytes, the largest first.
-const SIZE_UNITS: [(&str, usize); 4] = [
-    ("GiB", 1024 * 1024 * 1024),
-    ("MiB", 1024 * 1024),
-    ("KiB", 1024),
-    ("B", 1),
-];
-
-/// A whole number of bytes, or of the unit that follows it.
-fn parse_size(text: &str) -> Option<usize> {
-    let (number, bytes) = SIZE_UNITS
+fn find<'a>(table: &'a [Setting], flag: &str) -> Result<&'a Setting, OptionError> {
+    table
         .iter()
-        .find_map(|&(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)))
-        .unwrap_or((text, 1));
-    Some(parse_count(number)?.saturating_mul(bytes))
+        .find(|setting| setting.flag == flag)
+        .ok_or_else(|| OptionError::not_an_option(&format!("--{flag}"), closest(table, flag)))
 }
 
-fn show_size(size: usize) -> String {
-    SIZE_UNITS
-        .iter()
-        .find(|(_, bytes)| *bytes > 1 && size >= *bytes && size.is_multiple_of(*bytes))
-        .map_or_else(
-            || size.to_string(),
-            |(unit, bytes)| format!("{}{unit}", size / bytes),
-        )
-}
-
-/// The units of durations and their nanoseconds. A unit comes before those that end like it.
-const DURATION_UNITS: [(&str, u128); 5] = [
-    ("us", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60 * 1_000_000_000),
-    ("h", 3_600 * 1_000_000_000),
-];
-
-/// A number and its unit, with decimals if need be, or a bare 0. What is finer than a nanosecond
-/// is cut off; what is too long for the type becomes its maximum.
-fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let (number, unit) = DURATION_UNITS
-        .iter()
-        .find_map(|&(unit, nanoseconds)| Some((text.strip_suffix(unit)?, nanoseconds)))?;
-    let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
-    parse_count(decimals)?;
-
-    let mut nanoseconds = unit.saturating_mul(parse_count(whole)? as u128);
-    let mut place = unit;
-    for digit in decimals.bytes() {
-        place /= 10;
-        nanoseconds = nanoseconds.saturating_add(place * u128::from(digit - b'0'));
-    }
-    let seconds = u64::try_from(nanoseconds / 1_000_000_000);
-    let below_second = u32::try_from(nanoseconds % 1_000_000_000).unwrap_or(0);
-    Some(seconds.map_or(Duration::MAX, |seconds| {
-        Duration::new(seconds, below_second)
-    }))
-}
-
-fn parse_switch(text: &str) -> Option<bool> {
-    match text {
-        "true" | "1" => Some(true),
-        "false" | "0" => Some(false),
-        _ => None,
-    }
+/// Sets one option; `name` is what an error calls it.
+fn set(
+    options: &mut Options,
+    setting: &Setting,
+    name: &str,
+    text: &str,
+) -> Result<(), OptionError> {
+    let set = setting.field.set(options, text);
+    set.map_err(|complaint| OptionError::of(name, complaint, text))
 }
 
 /// What an error shows of a word that belongs to no option: it may be a URL with a password.
@@ -568,14 +228,19 @@ fn without_secret(word: &str) -> &str {
     if word.contains('@') { "..." } else { word }
 }
 
-/// The option that differs least from `flag`, if it is by no more than two letters.
-fn closest(flag: &str) -> Option<&'static Knob> {
-    KNOBS
+/// The flag that differs least from `flag`, if it is by no more than two letters.
+fn closest(table: &[Setting], flag: &str) -> Option<&'static str> {
+    table
         .iter()
-        .map(|knob| (edits(flag.as_bytes(), knob.flag.as_bytes()), knob))
+        .map(|setting| {
+            (
+                edits(flag.as_bytes(), setting.flag.as_bytes()),
+                setting.flag,
+            )
+        })
         .min_by_key(|(edits, _)| *edits)
         .filter(|(edits, _)| *edits <= 2)
-        .map(|(_, knob)| knob)
+        .map(|(_, flag)| flag)
 }
 
 /// The Levenshtein distance: how many bytes to insert, delete or replace to get from one to the other.
@@ -597,6 +262,29 @@ fn edits(from: &[u8], to: &[u8]) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
+/// An option as it is written, with what stands for its value.
+fn usage(setting: &Setting) -> String {
+    let (flag, placeholder) = (setting.flag, setting.field.placeholder());
+    match setting.field.implied() {
+        Some(_) => format!("--{flag}[={placeholder}]"),
+        None => format!("--{flag} {placeholder}"),
+    }
+}
+
+/// What there is to say of how its variable holds the value.
+fn manner(setting: &Setting) -> &'static str {
+    setting.field.split("").map_or("", |_| ", comma-separated")
+}
+
+/// The default in words.
+fn default(setting: &Setting, defaults: &Options) -> String {
+    let shown = || match setting.field.show(defaults) {
+        nothing if nothing.is_empty() => "none".to_owned(),
+        shown => shown,
+    };
+    setting.default.map_or_else(shown, str::to_owned)
+}
+
 fn version() -> String {
     concat!("plimsoll ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
 }
@@ -605,7 +293,6 @@ fn help() -> String {
     /// Where the second column starts.
     const COLUMN: usize = 25;
 
-    let mut defaults = Options::default();
     let mut text = String::from(
         "A small HTTP server that measures itself, refuses what it cannot carry and recovers.\n\n\
          Usage: plimsoll [OPTIONS]\n       plimsoll probe [OPTIONS] [URL]   (see plimsoll probe --help)\n\n\
@@ -615,24 +302,20 @@ fn help() -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {flag:<0$}{help}", COLUMN - 2);
     };
-    for knob in KNOBS {
-        let default = knob
-            .computed_default
-            .map_or_else(|| knob.field.show(&mut defaults), str::to_owned);
-        row(
-            &format!("--{}{}", knob.flag, knob.field.placeholder()),
-            knob.help,
-        );
-        row("", &format!("[{}, default {default}]", knob.environment));
+    let defaults = Options::default();
+    for setting in table() {
+        row(&usage(&setting), setting.help);
+        let default = default(&setting, &defaults);
+        let (variable, manner) = (setting.variable, manner(&setting));
+        row("", &format!("[{variable}{manner}, default {default}]"));
     }
     row("-h, --help", "print this and exit");
     row("-V, --version", "print the version and exit");
     text.push_str(
-        "\nA flag beats the environment; PLIMSOLL_LISTEN, PLIMSOLL_DETAILS_HOST and PLIMSOLL_CHECKS may be\n\
-         comma-separated lists. Behind the URL of a store may stand ,critical ,interval=10s ,timeout=2s\n\
-         ,fall=3 and ,rise=2 (the defaults, but that no store is critical). A comma in a URL is written\n\
-         %2C.\n\
-         DUR is 250ms, 1.5s, 2m, 1h, 500us or 0; SIZE is 16KiB, 1MiB, 1GiB or 4096.\n",
+        "\nA flag beats the environment. Behind the URL of a store may stand ,critical ,interval=10s\n\
+         ,timeout=2s ,fall=3 and ,rise=2 (the defaults, but that no store is critical). A comma in a URL is\n\
+         written %2C.\n\
+         BOOL is on or off; DUR is 250ms, 1.5s, 2m, 1h, 500us or 0; SIZE is 16KiB, 1MiB, 1GiB or 4096.\n",
     );
     text
 }

@@ -97,7 +97,7 @@ fn bad_options_exit_2_with_one_line_that_names_them() {
         ),
         (
             ["--workers", "many"],
-            "plimsoll: --workers: expected a whole number, found \"many\"",
+            "plimsoll: --workers: expected a whole number from 1 to 1024, found \"many\"",
         ),
         (
             ["--workers", "0"],
@@ -105,15 +105,15 @@ fn bad_options_exit_2_with_one_line_that_names_them() {
         ),
         (
             ["--threshold", "1000"],
-            "plimsoll: --threshold: expected a duration, such as 250ms, 1.5s or 2m, found \"1000\"",
+            "plimsoll: --threshold: expected a duration above 0 and at most 24h, such as 250ms, 1.5s or 2m, found \"1000\"",
         ),
         (
             ["--head-timeout", "0"],
-            "plimsoll: --head-timeout: expected a duration above 0 and at most 24h, found \"0\"",
+            "plimsoll: --head-timeout: expected a duration above 0 and at most 24h, such as 250ms, 1.5s or 2m, found \"0\"",
         ),
         (
             ["--max-body", "1MB"],
-            "plimsoll: --max-body: expected a size, such as 16KiB, 1MiB or 4096, found \"1MB\"",
+            "plimsoll: --max-body: expected a size from 0 to 1GiB, such as 4096, 16KiB or 1MiB, found \"1MB\"",
         ),
         (
             ["--gate", "ajar"],
@@ -133,11 +133,11 @@ fn bad_options_exit_2_with_one_line_that_names_them() {
         ),
         (
             ["--fair=maybe", "--fair"],
-            "plimsoll: --fair: expected true, false, 1 or 0, found \"maybe\"",
+            "plimsoll: --fair: expected on or off, found \"maybe\"",
         ),
         (
             ["--fair", "--drain"],
-            "plimsoll: --drain: expected a duration, such as 250ms, 1.5s or 2m, found nothing",
+            "plimsoll: --drain: expected a duration of at most 24h, such as 250ms, 1.5s or 2m, found nothing",
         ),
     ] {
         assert_eq!(refusal(&arguments, &[]), (Some(2), expected.to_owned()));
@@ -150,7 +150,7 @@ fn a_bad_variable_exits_2_with_one_line_that_names_it() {
         refusal(&[], &[("PLIMSOLL_QUEUE_BUDGET", "soon")]),
         (
             Some(2),
-            "plimsoll: PLIMSOLL_QUEUE_BUDGET: expected a duration, such as 250ms, 1.5s or 2m, found \"soon\""
+            "plimsoll: PLIMSOLL_QUEUE_BUDGET: expected a duration above 0 and at most 24h, such as 250ms, 1.5s or 2m, found \"soon\""
                 .to_owned(),
         ),
     );

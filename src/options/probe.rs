@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use lexopt::{Arg, Parser};
+use plimsoll::settings::{LONGEST, parse_duration};
 use plimsoll::{Config, Probe, Status};
 
-use super::{Command, OptionError, parse_duration, without_secret};
+use super::{Command, OptionError, without_secret};
 
 /// Which endpoint to ask, and how to tell the answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,9 +32,6 @@ impl ProbeOptions {
         }
     }
 }
-
-/// Longest timeout, as for every other duration.
-const LONGEST: Duration = Duration::from_hours(24);
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -25,18 +25,20 @@ fn complaint(command: Result<Command, OptionError>) -> String {
 }
 
 /// A value that is not the default, and one that cannot be read.
-fn samples(field: &Field) -> (&'static str, &'static str) {
-    match field {
-        Field::Addresses(_) | Field::Address(_) => ("[::1]:9", "nowhere"),
-        Field::Checks(_) => ("a=tcp://b:1,critical,rise=1", "a"),
-        Field::Details(_) => ("never", "sometimes"),
-        Field::Names(_) => ("status.example", "status.example:80"),
-        Field::Count(_) | Field::Age(_) => ("7", "many"),
-        Field::Size(_) => ("300", "16KB"),
-        Field::Duration(_) => ("70ms", "soon"),
-        Field::Gate(_) => ("literal", "ajar"),
-        Field::Level(_) => ("trace", "loud"),
-        Field::Switch(_) => ("true", "perhaps"),
+fn samples(setting: &Setting) -> (&'static str, &'static str) {
+    match (setting.flag, setting.field.placeholder()) {
+        ("details", _) => ("never", "sometimes"),
+        ("gate", _) => ("literal", "ajar"),
+        ("log-level", _) => ("trace", "loud"),
+        (_, "ADDR") => ("[::1]:9", "nowhere"),
+        (_, "NAME=URL") => ("a=tcp://b:1,critical,rise=1", "a"),
+        (_, "CIDR") => ("10.0.0.0/8", "10.0.0.1/8"),
+        (_, "NAME") => ("status.example", "status.example:80"),
+        (_, "N") => ("7", "many"),
+        (_, "SIZE") => ("300", "16KB"),
+        (_, "DUR") => ("70ms", "soon"),
+        (_, "BOOL") => ("on", "perhaps"),
+        (flag, placeholder) => panic!("give --{flag} {placeholder} a good and a bad sample"),
     }
 }
 
@@ -47,53 +49,42 @@ fn nothing_given_is_the_default() {
 
 #[test]
 fn every_option_is_set_by_its_flag_and_by_its_variable_alike() {
-    for knob in KNOBS {
-        let (good, _) = samples(&knob.field);
-        let apart = match knob.field {
-            Field::Switch(_) => format!("--{}", knob.flag),
-            _ => format!("--{} {good}", knob.flag),
+    for setting in table() {
+        let (good, _) = samples(&setting);
+        let apart = match setting.field.implied() {
+            Some(_) => format!("--{}", setting.flag),
+            None => format!("--{} {good}", setting.flag),
         };
-        let mut options = served(on_the_command_line(&apart));
-        assert_ne!(options, Options::default(), "{}", knob.flag);
-        assert_eq!(knob.field.show(&mut options), good, "{}", knob.flag);
+        let options = served(on_the_command_line(&apart));
+        assert_ne!(options, Options::default(), "{}", setting.flag);
+        assert_eq!(setting.field.show(&options), good, "{}", setting.flag);
 
-        let joined = format!("--{}={good}", knob.flag);
+        let joined = format!("--{}={good}", setting.flag);
         assert_eq!(served(on_the_command_line(&joined)), options, "{joined}");
         assert_eq!(
-            served(with_variable("", knob.environment, good)),
+            served(with_variable("", setting.variable, good)),
             options,
             "{}",
-            knob.flag
+            setting.flag
         );
     }
 }
 
 #[test]
 fn every_option_sets_a_field_of_its_own() {
-    let all: Vec<String> = KNOBS
+    let all: Vec<String> = table()
         .iter()
-        .map(|knob| format!("--{}={}", knob.flag, samples(&knob.field).0))
+        .map(|setting| format!("--{}={}", setting.flag, samples(setting).0))
         .collect();
-    let mut options = served(on_the_command_line(&all.join(" ")));
-    for knob in KNOBS {
-        assert_eq!(
-            knob.field.show(&mut options),
-            samples(&knob.field).0,
-            "{}",
-            knob.flag
-        );
-    }
+    let options = served(on_the_command_line(&all.join(" ")));
     let mut alone = Options::default();
-    for knob in KNOBS {
-        let before = knob.field.show(&mut alone);
-        assert_ne!(
-            before,
-            samples(&knob.field).0,
-            "--{} was set by another",
-            knob.flag
-        );
-        knob.field.clear(&mut alone);
-        assert_eq!(knob.field.set(&mut alone, samples(&knob.field).0), Some(()));
+    for setting in table() {
+        let (good, _) = samples(&setting);
+        assert_eq!(setting.field.show(&options), good, "{}", setting.flag);
+        let before = setting.field.show(&alone);
+        assert_ne!(before, good, "--{} was set by another", setting.flag);
+        setting.field.clear(&mut alone);
+        assert_eq!(setting.field.set(&mut alone, good), Ok(()));
     }
     assert_eq!(alone, options);
 }
@@ -101,17 +92,16 @@ fn every_option_sets_a_field_of_its_own() {
 #[test]
 fn every_bad_value_names_its_flag_or_its_variable() {
     // Of a bad check less is shown.
-    let shown = |knob: &&Knob| !matches!(knob.field, Field::Checks(_));
-    for knob in KNOBS.iter().filter(shown) {
-        let (_, bad) = samples(&knob.field);
-        let rest = format!(": expected {}, found {bad:?}", knob.field.expected());
+    for setting in table().iter().filter(|setting| setting.flag != "check") {
+        let (_, bad) = samples(setting);
+        let rest = format!(": expected {}, found {bad:?}", setting.field.expected());
         assert_eq!(
-            complaint(on_the_command_line(&format!("--{}={bad}", knob.flag))),
-            format!("--{}{rest}", knob.flag),
+            complaint(on_the_command_line(&format!("--{}={bad}", setting.flag))),
+            format!("--{}{rest}", setting.flag),
         );
         assert_eq!(
-            complaint(with_variable("", knob.environment, bad)),
-            format!("{}{rest}", knob.environment),
+            complaint(with_variable("", setting.variable, bad)),
+            format!("{}{rest}", setting.variable),
         );
     }
 }
@@ -136,36 +126,20 @@ fn a_value_out_of_bounds_names_the_source_and_the_bounds() {
     );
     assert_eq!(
         complaint(on_the_command_line("--max-head=2MiB")),
-        "--max-head: expected a number of bytes from 256 to 1048576, found \"2MiB\"",
+        "--max-head: expected a size from 256 to 1MiB, such as 4096, 16KiB or 1MiB, found \"2MiB\"",
     );
     assert_eq!(
         complaint(on_the_command_line("--threshold 0")),
-        "--threshold: expected a duration above 0 and at most 24h, found \"0\"",
+        "--threshold: expected a duration above 0 and at most 24h, such as 250ms, 1.5s or 2m, found \"0\"",
     );
     assert_eq!(
         complaint(on_the_command_line("--drain 25h")),
-        "--drain: expected a duration of at most 24h, found \"25h\"",
+        "--drain: expected a duration of at most 24h, such as 250ms, 1.5s or 2m, found \"25h\"",
     );
     assert_eq!(
         served(on_the_command_line("--drain 0")).config.drain,
         Duration::ZERO
     );
-}
-
-#[test]
-fn bounds_are_reported_for_the_option_that_broke_them() {
-    for knob in KNOBS {
-        let mut options = Options::default();
-        knob.field.clear(&mut options);
-        let beyond = match knob.field {
-            Field::Addresses(_) => "nowhere",
-            Field::Count(_) | Field::Age(_) | Field::Size(_) => "99999999999999999999999",
-            Field::Duration(_) if knob.flag != "work" => "25h",
-            _ => continue,
-        };
-        assert_eq!(knob.field.set(&mut options, beyond), Some(()));
-        assert_eq!(options.config.validate().unwrap_err().option, knob.flag);
-    }
 }
 
 #[test]
@@ -246,13 +220,13 @@ fn the_variable_of_checks_is_a_list_whose_items_have_commas() {
 
 #[test]
 fn a_bad_check_names_the_part_that_is_wrong() {
-    let words = "expected critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL";
-    let name = "expected a name of its own, up to 64 letters, digits, - and _";
+    let words = " a: expected critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL";
+    let name = ": expected a name of its own, up to 64 letters, digits, - and _";
     let long = format!("{}=tcp://b:1", "a".repeat(65));
     let cases = [
         (
             "a",
-            "expected NAME=URL, such as cache=redis://127.0.0.1:6379,critical, found no =",
+            ": expected NAME=URL, such as cache=redis://127.0.0.1:6379,critical, found no =",
         ),
         (
             "a=tcp://b:1,weighty",
@@ -270,19 +244,19 @@ fn a_bad_check_names_the_part_that_is_wrong() {
         ),
         (
             "a=tcp://b:1,fall=0",
-            "expected a fall of a from 1 to 100, found 0",
+            ": expected a fall of a from 1 to 100, found 0",
         ),
         (
             "a=tcp://b:1,rise=99999999999",
-            "expected a rise of a from 1 to 100, found 4294967295",
+            ": expected a rise of a from 1 to 100, found 4294967295",
         ),
         (
             "a=tcp://b:1,interval=0",
-            "expected an interval of a above 0 and at most 24h, found 0",
+            ": expected an interval of a above 0 and at most 24h, found 0",
         ),
         (
             "a=tcp://b:1,timeout=25h",
-            "expected a timeout of a above 0 and at most 24h, found 90000s",
+            ": expected a timeout of a above 0 and at most 24h, found 90000s",
         ),
         ("=tcp://b:1", &format!("{name}, found none")),
         (
@@ -298,20 +272,20 @@ fn a_bad_check_names_the_part_that_is_wrong() {
     for (check, complaint_of_it) in cases {
         assert_eq!(
             complaint(on_the_command_line(&format!("--check={check}"))),
-            format!("--check: {complaint_of_it}"),
+            format!("--check{complaint_of_it}"),
         );
     }
     assert_eq!(
         complaint(on_the_command_line(
             "--check a=tcp://b:1 --check a=tcp://c:1"
         )),
-        format!("--check: {name}, found \"a\" twice"),
+        format!("--check{name}, found \"a\" twice"),
     );
     let line = complaint(on_the_command_line("--check a=tcp://b"));
-    assert!(line.starts_with("--check: port: expected "), "{line}");
+    assert!(line.starts_with("--check a: port: expected "), "{line}");
     let line = complaint(with_variable("", "PLIMSOLL_CHECKS", "a=gopher://b"));
     assert!(
-        line.starts_with("PLIMSOLL_CHECKS: scheme: expected "),
+        line.starts_with("PLIMSOLL_CHECKS a: scheme: expected "),
         "{line}"
     );
 }
@@ -367,9 +341,10 @@ fn no_error_and_no_debug_output_holds_a_password() {
     let line = complaint(on_the_command_line("redis://u:s3cret@h"));
     assert!(!line.contains("s3cret"), "{line}");
 
-    let mut options = served(on_the_command_line("--check a=redis://u:s3cret@h,critical"));
-    let knob = find("check").expect("the option");
-    assert_eq!(knob.field.show(&mut options), "a=redis://u:***@h,critical");
+    let options = served(on_the_command_line("--check a=redis://u:s3cret@h,critical"));
+    let table = table();
+    let setting = find(&table, "check").expect("the option");
+    assert_eq!(setting.field.show(&options), "a=redis://u:***@h,critical");
     let debug = format!("{options:?}");
     assert!(
         debug.contains("u:***@h") && !debug.contains("s3cret"),
@@ -381,7 +356,7 @@ fn no_error_and_no_debug_output_holds_a_password() {
 fn a_missing_value_is_refused() {
     assert_eq!(
         complaint(on_the_command_line("--threshold")),
-        "--threshold: expected a duration, such as 250ms, 1.5s or 2m, found nothing",
+        "--threshold: expected a duration above 0 and at most 24h, such as 250ms, 1.5s or 2m, found nothing",
     );
 }
 
@@ -457,24 +432,24 @@ fn help_and_version_win_over_what_follows_and_over_the_environment() {
 #[test]
 fn help_shows_every_option_with_its_variable_and_default() {
     let text = help();
-    for knob in KNOBS {
+    for setting in table() {
         assert!(
-            text.contains(&format!("  --{}", knob.flag)),
+            text.contains(&format!("  --{}", setting.flag)),
             "{}",
-            knob.flag
+            setting.flag
         );
         assert!(
-            text.contains(&format!("[{}, default ", knob.environment)),
+            text.contains(&format!("[{}, ", setting.variable)),
             "{}",
-            knob.flag
+            setting.flag
         );
     }
     for line in [
-        "[PLIMSOLL_LISTEN, default 127.0.0.1:8080]",
+        "[PLIMSOLL_LISTEN, comma-separated, default 127.0.0.1:8080]",
         "[PLIMSOLL_WORKERS, default twice the cores, at least 4]",
         "[PLIMSOLL_THRESHOLD, default 1s]",
         "[PLIMSOLL_QUEUE_BUDGET, default 50ms]",
-        "[PLIMSOLL_FAIR, default false]",
+        "[PLIMSOLL_FAIR, default off]",
         "[PLIMSOLL_MAX_HEAD, default 16KiB]",
         "[PLIMSOLL_IDLE_TIMEOUT, default 60s]",
         "[PLIMSOLL_WORK, default 0]",
@@ -487,126 +462,81 @@ fn help_shows_every_option_with_its_variable_and_default() {
 
 #[test]
 fn a_shown_default_reads_back_as_the_default() {
-    // An address, a name or a check that is not given shows as nothing, which is none.
-    let unset = |knob: &&Knob| {
-        matches!(
-            knob.field,
-            Field::Address(_) | Field::Names(_) | Field::Checks(_)
-        )
-    };
-    for knob in KNOBS.iter().filter(|knob| !unset(knob)) {
+    for setting in table() {
         let mut options = Options::default();
-        let shown = knob.field.show(&mut options);
-        knob.field.clear(&mut options);
+        let shown = setting.field.show(&options);
+        // What is not given shows as nothing, which is none.
+        if shown.is_empty() {
+            continue;
+        }
+        setting.field.clear(&mut options);
         assert_eq!(
-            knob.field.set(&mut options, &shown),
-            Some(()),
+            setting.field.set(&mut options, &shown),
+            Ok(()),
             "{}",
-            knob.flag
+            setting.flag
         );
-        assert_eq!(options, Options::default(), "{}", knob.flag);
+        assert_eq!(options, Options::default(), "{}", setting.flag);
     }
 }
 
 #[test]
 fn flags_and_variables_are_distinct_and_follow_one_pattern() {
-    for (index, knob) in KNOBS.iter().enumerate() {
-        for other in KNOBS.iter().skip(index + 1) {
-            assert_ne!(knob.flag, other.flag);
-            assert_ne!(knob.environment, other.environment);
+    let table = table();
+    for (index, setting) in table.iter().enumerate() {
+        for other in table.iter().skip(index + 1) {
+            assert_ne!(setting.flag, other.flag);
+            assert_ne!(setting.variable, other.variable);
         }
-        let regular = format!("PLIMSOLL_{}", knob.flag.to_uppercase().replace('-', "_"));
-        let expected = match knob.flag {
+        let regular = format!("PLIMSOLL_{}", setting.flag.to_uppercase().replace('-', "_"));
+        let expected = match setting.flag {
             "log-level" => "PLIMSOLL_LOG",
             "check" => "PLIMSOLL_CHECKS",
             _ => &regular,
         };
-        assert_eq!(knob.environment, expected);
+        assert_eq!(setting.variable, expected);
     }
 }
 
 #[test]
-fn durations_are_read_with_their_units() {
-    let cases = [
-        ("0", 0),
-        ("0s", 0),
-        ("1us", 1_000),
-        ("250ms", 250_000_000),
-        ("1s", 1_000_000_000),
-        ("1.5s", 1_500_000_000),
-        ("0.000000001s", 1),
-        ("0.0000000019s", 1),
-        ("1.25ms", 1_250_000),
-        ("2m", 120_000_000_000),
-        ("1.5m", 90_000_000_000),
-        ("0.5h", 1_800_000_000_000),
-        ("007s", 7_000_000_000),
-    ];
-    for (text, nanoseconds) in cases {
-        assert_eq!(
-            parse_duration(text),
-            Some(Duration::from_nanos(nanoseconds)),
-            "{text}"
+fn the_readme_has_the_table_of_options() {
+    let defaults = Options::default();
+    let mut expected =
+        String::from("| option | environment | default | meaning |\n|---|---|---|---|\n");
+    for setting in table() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            expected,
+            "| `{}` | `{}`{} | {} | {} |",
+            usage(&setting),
+            setting.variable,
+            manner(&setting),
+            default(&setting, &defaults),
+            setting.help,
         );
     }
+    let readme = include_str!("../../README.md");
+    let (_, options) = readme.split_once("\n## Options\n").expect("its chapter");
+    let rows = options.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let found: String = rows.flat_map(|row| [row, "\n"]).collect();
+    assert!(found == expected, "write into the README:\n{expected}");
+}
+
+#[test]
+fn a_switch_takes_every_word_for_yes_and_no() {
+    for (on, off) in [("on", "off"), ("true", "false"), ("yes", "no"), ("1", "0")] {
+        for (text, expected) in [(on, true), (off, false)] {
+            let by_variable = served(with_variable("", "PLIMSOLL_FAIR", text));
+            assert_eq!(by_variable.config.fair, expected, "{text}");
+            let by_flag = served(on_the_command_line(&format!("--fair={text}")));
+            assert_eq!(by_flag, by_variable, "{text}");
+        }
+    }
     assert_eq!(
-        parse_duration("99999999999999999999999h"),
-        Some(Duration::MAX)
+        complaint(with_variable("", "PLIMSOLL_FAIR", "")),
+        "PLIMSOLL_FAIR: expected on or off, found \"\"",
     );
-    for text in [
-        "", "1", "s", "ms", ".", ".s", ".5s", "1.s", "1..5s", "1.5.5s", "-1s", "+1s", "1 s", " 1s",
-        "1s ", "1S", "1d", "1sec", "1s500ms", "1e3s", "1,5s", "0.0", "1_000ms", "1ns", "٣s",
-        "1.٣s", "1\u{b5}s",
-    ] {
-        assert_eq!(parse_duration(text), None, "{text}");
-    }
-}
-
-#[test]
-fn sizes_are_read_with_their_units() {
-    let cases = [
-        ("0", 0),
-        ("4096", 4096),
-        ("512B", 512),
-        ("16KiB", 16 * 1024),
-        ("1MiB", 1024 * 1024),
-        ("2GiB", 2 * 1024 * 1024 * 1024),
-        ("99999999999999999999999", usize::MAX),
-        ("99999999999999999GiB", usize::MAX),
-    ];
-    for (text, bytes) in cases {
-        assert_eq!(parse_size(text), Some(bytes), "{text}");
-    }
-    for text in [
-        "", "B", "KiB", "1KB", "1kB", "1K", "1M", "1MB", "1kib", "1.5MiB", "-1", "+1", "1 KiB",
-        "1BB", "1TiB",
-    ] {
-        assert_eq!(parse_size(text), None, "{text}");
-    }
-}
-
-#[test]
-fn sizes_are_shown_in_the_largest_unit_that_is_exact() {
-    let cases = [
-        (0, "0"),
-        (1023, "1023"),
-        (1024, "1KiB"),
-        (1025, "1025"),
-        (1536 * 1024, "1536KiB"),
-        (3 * 1024 * 1024 * 1024, "3GiB"),
-    ];
-    for (size, text) in cases {
-        assert_eq!(show_size(size), text);
-    }
-}
-
-#[test]
-fn switches_are_true_or_false() {
-    assert_eq!(parse_switch("true"), Some(true));
-    assert_eq!(parse_switch("1"), Some(true));
-    assert_eq!(parse_switch("false"), Some(false));
-    assert_eq!(parse_switch("0"), Some(false));
-    assert_eq!(parse_switch("yes"), None);
 }
 
 #[test]

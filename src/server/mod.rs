@@ -69,12 +69,18 @@ struct NamedCheck {
     check: Box<dyn Check>,
 }
 
-macro_rules! settings {
-    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
-        $($(#[$doc])* pub fn $name(mut self, $name: $type) -> Self {
-            self.config.$name = $name;
+/// Makes the methods of [`Builder`] that take the value of a setting, of the rows in `settings/mod.rs`.
+macro_rules! setters {
+    ($($(#[$doc:meta])* $how:ident $field:ident: $type:ty = $default:expr => $row:tt)*) => {
+        $(setters! { $how $(#[$doc])* $field: $type })*
+    };
+    (own $($row:tt)*) => {};
+    (set $(#[$doc:meta])* $field:ident: $type:ty) => {
+        $(#[$doc])*
+        pub fn $field(mut self, $field: $type) -> Self {
+            self.config.$field = $field;
             self
-        })*
+        }
     };
 }
 
@@ -151,44 +157,7 @@ impl Builder {
         self
     }
 
-    settings! {
-        /// Who sees more of the health reports than the status word.
-        details: Details,
-        /// Threads that run the handler.
-        workers: usize,
-        /// Average service time at which the service is unhealthy.
-        threshold: Duration,
-        /// How long the reset thread sleeps.
-        cooldown: Duration,
-        /// Average age in samples: alpha = 2/(N+1).
-        ewma_age: u32,
-        /// What trips the gate, and how it recovers.
-        gate: GateMode,
-        /// Longest that a request may wait for a worker.
-        queue_budget: Duration,
-        /// Most requests that may wait.
-        queue_max: usize,
-        /// Whether one client's share of the queue is bounded.
-        fair: bool,
-        /// Client connections held.
-        max_connections: usize,
-        /// Request line and headers, in bytes.
-        max_head: usize,
-        /// Request body, in bytes.
-        max_body: usize,
-        /// First byte to last byte of a head, in total.
-        head_timeout: Duration,
-        /// The whole body, in total.
-        body_timeout: Duration,
-        /// A kept-alive connection between requests.
-        idle_timeout: Duration,
-        /// A reply that makes no progress.
-        write_timeout: Duration,
-        /// Whole request to reply; then 504.
-        request_timeout: Duration,
-        /// How long [`Server::run_until_signal`] drains.
-        drain: Duration,
-    }
+    settings::config_rows!(setters);
 
     path_settings! {
         /// Moves `/health`; `None` leaves the path to the handler.

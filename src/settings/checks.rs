@@ -1,10 +1,15 @@
-//! Data stores to watch, as settings: plain data.
+//! Data stores to watch, as settings: `NAME=URL[,critical][,interval=10s][,timeout=2s][,fall=3][,rise=2]`.
+//!
+//! What an error shows of a value is no part of the URL, and nothing that might be a piece of a password in which a
+//! comma was not percent-encoded.
 
 use std::collections::HashSet;
+use std::fmt::Write;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
-use super::{ConfigError, LONGEST, number};
+use super::ConfigError;
+use super::kinds::{Complaint, Kind, Span};
+use super::units::{parse_count, parse_duration, show_duration};
 use crate::checks::CheckSettings;
 use crate::checks::store::Store;
 
@@ -14,6 +19,11 @@ const CHECKS: RangeInclusive<usize> = 0..=64;
 const LONGEST_NAME: usize = 64;
 /// Bounds of [`CheckSettings::fall`] and [`CheckSettings::rise`].
 const RUNS: RangeInclusive<u32> = 1..=100;
+/// What the reports call the server's own parts: a store of the same name could not be told from them.
+const OWN_PARTS: [&str; 4] = ["gate", "http", "serving", "workers"];
+
+const EXPECTED: &str = "NAME=URL, such as cache=redis://127.0.0.1:6379,critical";
+const WORDS: &str = "critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL";
 
 /// A data store to watch by its own protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,41 +36,96 @@ pub struct WatchedStore {
     pub settings: CheckSettings,
 }
 
+/// The data stores to watch.
+pub(super) struct Checks;
+
+impl Kind for Checks {
+    type Value = Vec<WatchedStore>;
+
+    fn placeholder(&self) -> &'static str {
+        "NAME=URL"
+    }
+
+    fn expected(&self) -> String {
+        EXPECTED.to_owned()
+    }
+
+    /// A new one begins where a part looks like `NAME=scheme:`, which no option of a check does.
+    fn split(&self, variable: &str) -> Option<Vec<String>> {
+        let mut checks: Vec<String> = Vec::new();
+        for part in variable.split(',').map(str::trim) {
+            match checks.last_mut() {
+                Some(check) if !begins_check(part) => {
+                    check.push(',');
+                    check.push_str(part);
+                }
+                _ => checks.push(part.to_owned()),
+            }
+        }
+        Some(checks)
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, Complaint> {
+        Ok(vec![parse(text)?])
+    }
+
+    fn put(&self, value: &mut Self::Value, new: Self::Value) {
+        value.extend(new);
+    }
+
+    fn clear(&self, value: &mut Self::Value) {
+        value.clear();
+    }
+
+    /// With `***` for a password.
+    fn show(&self, value: &Self::Value) -> String {
+        let shown: Vec<_> = value.iter().map(show).collect();
+        shown.join(",")
+    }
+
+    fn check(&self, value: &Self::Value) -> Result<(), Complaint> {
+        let checks = value.iter();
+        judge(checks.map(|store| (store.name.as_str(), &store.settings)))
+    }
+}
+
 /// Checks the names and settings of all stores together.
 pub(crate) fn validate<'a>(
     checks: impl ExactSizeIterator<Item = (&'a str, &'a CheckSettings)>,
 ) -> Result<(), ConfigError> {
-    number("check", "a number of checks", checks.len(), &CHECKS)?;
+    judge(checks).map_err(|complaint| complaint.of("check", String::new))
+}
+
+fn judge<'a>(
+    checks: impl ExactSizeIterator<Item = (&'a str, &'a CheckSettings)>,
+) -> Result<(), Complaint> {
+    if !CHECKS.contains(&checks.len()) {
+        let (low, high) = (CHECKS.start(), CHECKS.end());
+        let expected = format!("a number of checks from {low} to {high}");
+        return Err(Complaint::found(expected, checks.len().to_string()));
+    }
     let mut names = HashSet::new();
     for (name, settings) in checks {
         let found = complain_of_name(name);
         let found = found.or_else(|| (!names.insert(name)).then(|| format!("{name:?} twice")));
         if let Some(found) = found {
-            return Err(ConfigError {
-                option: "check",
-                expected: "a name of its own, up to 64 letters, digits, - and _".to_owned(),
-                found,
-            });
+            let expected = "a name of its own, up to 64 letters, digits, - and _";
+            return Err(Complaint::found(expected, found));
         }
         for (what, duration) in [
             ("an interval", settings.interval),
             ("a timeout", settings.timeout),
         ] {
-            if duration.is_zero() || duration > LONGEST {
-                return Err(ConfigError {
-                    option: "check",
-                    expected: format!("{what} of {name} above 0 and at most 24h"),
-                    found: show(duration),
-                });
+            if Span::AboveZero.check(&duration).is_err() {
+                let expected = format!("{what} of {name} above 0 and at most 24h");
+                return Err(Complaint::found(expected, show_duration(duration)));
             }
         }
         for (what, count) in [("fall", settings.fall), ("rise", settings.rise)] {
             if !RUNS.contains(&count) {
-                return Err(ConfigError {
-                    option: "check",
-                    expected: format!("a {what} of {name} from {} to {}", RUNS.start(), RUNS.end()),
-                    found: count.to_string(),
-                });
+                let (low, high) = (RUNS.start(), RUNS.end());
+                let expected = format!("a {what} of {name} from {low} to {high}");
+                return Err(Complaint::found(expected, count.to_string()));
             }
         }
     }
@@ -68,28 +133,118 @@ pub(crate) fn validate<'a>(
 }
 
 /// What is wrong with a name. Not the name itself: what stands in its place by mistake may hold a password.
-/// What the reports call the server's own parts: a store of the same name could not be told from them.
-const OWN_PARTS: [&str; 4] = ["gate", "http", "serving", "workers"];
-
 fn complain_of_name(name: &str) -> Option<String> {
-    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if OWN_PARTS.contains(&name) {
         Some(format!("{name:?}, which reports have already"))
     } else if name.is_empty() {
         Some("none".to_owned())
     } else if name.len() > LONGEST_NAME {
         Some(format!("one of {} bytes", name.len()))
-    } else if name.bytes().all(in_name) {
+    } else if is_name(name) {
         None
     } else {
         Some("other characters in it".to_owned())
     }
 }
 
-fn show(duration: Duration) -> String {
-    if duration.is_zero() {
-        "0".to_owned()
-    } else {
-        format!("{duration:?}")
+fn is_name(text: &str) -> bool {
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    !text.is_empty() && text.bytes().all(in_name)
+}
+
+fn begins_check(part: &str) -> bool {
+    part.split_once('=').is_some_and(|(name, rest)| {
+        let scheme = rest.split_once(':').map_or("", |(scheme, _)| scheme);
+        is_name(name) && !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase())
+    })
+}
+
+/// Reads one check.
+fn parse(text: &str) -> Result<WatchedStore, Complaint> {
+    let (name, rest) = text
+        .split_once('=')
+        .ok_or_else(|| Complaint::found(EXPECTED, "no ="))?;
+    let named = complain_of_name(name).is_none().then_some(name);
+    let mut words = rest.split(',');
+    let url = words.next().unwrap_or_default();
+    let store = url.parse::<Store>().map_err(|error| {
+        let part = error.part;
+        Complaint {
+            about: Some(named.map_or_else(|| part.to_string(), |name| format!("{name}: {part}"))),
+            ..Complaint::found(error.expected, error.found)
+        }
+    })?;
+    let mut settings = CheckSettings::default();
+    // What follows a comma in a password is the rest of it, and then an @.
+    let may_be_shown = !words.clone().any(|word| word.contains('@'));
+    for (index, word) in words.enumerate() {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let understood = match key {
+            "critical" if key == word => set(&mut settings.critical, Some(true)),
+            "interval" => set(&mut settings.interval, parse_duration(value)),
+            "timeout" => set(&mut settings.timeout, parse_duration(value)),
+            "fall" => set(&mut settings.fall, parse_runs(value)),
+            "rise" => set(&mut settings.rise, parse_runs(value)),
+            _ => None,
+        };
+        understood.ok_or_else(|| {
+            let found = if may_be_shown {
+                format!("{word:?}")
+            } else {
+                format!("something else in place {}", index + 1)
+            };
+            Complaint {
+                about: named.map(str::to_owned),
+                ..Complaint::found(WORDS, found)
+            }
+        })?;
     }
+    Ok(WatchedStore {
+        name: name.to_owned(),
+        store,
+        settings,
+    })
+}
+
+fn set<T>(place: &mut T, value: Option<T>) -> Option<()> {
+    *place = value?;
+    Some(())
+}
+
+fn parse_runs(text: &str) -> Option<u32> {
+    Some(u32::try_from(parse_count(text)?).unwrap_or(u32::MAX))
+}
+
+/// A check as it is written, with `***` for a password.
+fn show(check: &WatchedStore) -> String {
+    let WatchedStore {
+        name,
+        store,
+        settings,
+    } = check;
+    let usual = CheckSettings::default();
+    let mut text = format!("{name}={store}");
+    if settings.critical {
+        text.push_str(",critical");
+    }
+    let durations = [
+        ("interval", settings.interval, usual.interval),
+        ("timeout", settings.timeout, usual.timeout),
+    ];
+    for (key, duration, usual) in durations {
+        if duration != usual {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ",{key}={}", show_duration(duration));
+        }
+    }
+    let counts = [
+        ("fall", settings.fall, usual.fall),
+        ("rise", settings.rise, usual.rise),
+    ];
+    for (key, count, usual) in counts {
+        if count != usual {
+            let _ = write!(text, ",{key}={count}");
+        }
+    }
+    text
 }

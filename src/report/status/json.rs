@@ -10,7 +10,7 @@ use crate::health::history::{GateLetter, INTERVAL, SAMPLES, Sample};
 use crate::health::standing::{self, Standing};
 use crate::health::{GateState, Health, Snapshot};
 use crate::report::escape::Quoted;
-use crate::settings::Config;
+use crate::settings::{self, Config};
 
 /// The report, with the samples after the one of that number, or all.
 pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> String {
@@ -144,42 +144,11 @@ fn check(fields: &mut Object, check: &CheckReport) {
 
 /// The settings in force, by the names and in the manner of the command line.
 fn config(fields: &mut Object, config: &Config) {
-    fields.text("listen", &config.listen.join(", "));
-    for (name, address) in [("admin", &config.admin), ("agent", &config.agent)] {
-        if let Some(address) = address {
-            fields.text(name, address);
+    for setting in settings::table::<Config>() {
+        let value = setting.field.show(config);
+        if !value.is_empty() {
+            fields.text(setting.flag, &value);
         }
-    }
-    fields.text("details", config.details.as_str());
-    if !config.details_hosts.is_empty() {
-        fields.text("details-host", &config.details_hosts.join(", "));
-    }
-    fields.text("gate", config.gate.as_str());
-    fields.text("fair", if config.fair { "true" } else { "false" });
-    let age = usize::try_from(config.ewma_age).unwrap_or(usize::MAX);
-    for (name, count) in [
-        ("workers", config.workers),
-        ("ewma-age", age),
-        ("queue-max", config.queue_max),
-        ("max-connections", config.max_connections),
-    ] {
-        fields.text(name, &count.to_string());
-    }
-    for (name, bytes) in [("max-head", config.max_head), ("max-body", config.max_body)] {
-        fields.text(name, &size(bytes));
-    }
-    for (name, time) in [
-        ("threshold", config.threshold),
-        ("cooldown", config.cooldown),
-        ("queue-budget", config.queue_budget),
-        ("head-timeout", config.head_timeout),
-        ("body-timeout", config.body_timeout),
-        ("idle-timeout", config.idle_timeout),
-        ("write-timeout", config.write_timeout),
-        ("request-timeout", config.request_timeout),
-        ("drain", config.drain),
-    ] {
-        fields.text(name, &span(time));
     }
 }
 
@@ -266,25 +235,6 @@ fn unix(time: SystemTime) -> Number {
         value: Some(since.unwrap_or_default().as_secs_f64()),
         decimals: 3,
     }
-}
-
-/// A duration as the command line takes it.
-fn span(time: Duration) -> String {
-    if time.is_zero() {
-        "0".into()
-    } else {
-        format!("{time:?}").replace('µ', "u")
-    }
-}
-
-/// A number of bytes as the command line takes it.
-fn size(bytes: usize) -> String {
-    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        if bytes >= unit && bytes.is_multiple_of(unit) {
-            return format!("{}{name}", bytes / unit);
-        }
-    }
-    bytes.to_string()
 }
 
 /// A JSON object under construction. Names are written by this file alone, and need no escape.

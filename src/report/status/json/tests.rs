@@ -92,16 +92,6 @@ fn what_stores_say_is_escaped() {
     assert_eq!(report["state"]["detail"], format!("{wild} is down"));
 }
 
-#[test]
-fn settings_are_told_as_the_command_line_takes_them() {
-    assert_eq!(span(Duration::from_millis(1500)), "1.5s");
-    assert_eq!(span(Duration::from_micros(250)), "250us");
-    assert_eq!(span(Duration::ZERO), "0");
-    assert_eq!(size(16 * 1024), "16KiB");
-    assert_eq!(size(1024 * 1024 + 1), "1048577");
-    assert_eq!(size(0), "0");
-}
-
 /// What one open page is sent each second.
 #[test]
 fn a_page_that_is_open_is_sent_little() {
@@ -114,4 +104,14 @@ fn a_page_that_is_open_is_sent_little() {
     assert!(each_second < 3 * 1024, "{each_second} bytes");
     let whole = status(&now, &health, None).len();
     assert!(whole < 64 * 1024, "{whole} bytes");
+}
+
+#[test]
+fn settings_are_told_as_the_command_line_takes_them() {
+    let (health, _) = server();
+    let config = &report(&health.snapshot(), &health, None)["config"];
+    assert_eq!(config["queue-budget"], "50ms");
+    assert_eq!(config["max-head"], "16KiB");
+    assert_eq!(config["fair"], "off");
+    assert_eq!(config["admin"], Value::Null);
 }

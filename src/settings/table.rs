@@ -1,0 +1,129 @@
+//! The table of settings: a row has all that the command line, the environment, the help, the README and the reports
+//! say of one.
+
+use super::kinds::{Complaint, Kind};
+
+/// One setting of a `T`: a row of the table.
+pub struct Setting<T> {
+    /// Its name: that of its flag, without the dashes, and its name in the reports.
+    pub flag: &'static str,
+    /// The variable that sets it when the flag is absent.
+    pub variable: &'static str,
+    /// What the help shows in place of a default that depends on the machine.
+    pub default: Option<&'static str>,
+    /// What it means, in a line.
+    pub help: &'static str,
+    /// Where its value is kept, and of what kind it is.
+    pub field: Box<dyn Field<T>>,
+}
+
+/// A field of a `T`, together with the [kind](Kind) of its value; the methods are those of the kind.
+#[allow(missing_docs, reason = "Kind has them")]
+pub trait Field<T> {
+    fn placeholder(&self) -> &'static str;
+    fn expected(&self) -> String;
+    fn implied(&self) -> Option<&'static str>;
+    fn split(&self, variable: &str) -> Option<Vec<String>>;
+    /// Reads the text and checks what it is then.
+    ///
+    /// # Errors
+    /// It is no value of this kind, or out of bounds.
+    fn set(&self, of: &mut T, text: &str) -> Result<(), Complaint>;
+    fn clear(&self, of: &mut T);
+    fn show(&self, of: &T) -> String;
+    /// Checks the value against its bounds.
+    ///
+    /// # Errors
+    /// It is out of bounds.
+    fn check(&self, of: &T) -> Result<(), Complaint>;
+}
+
+/// The field of a `T` that two functions find, and its kind.
+pub struct At<T, K: Kind> {
+    /// What it holds.
+    pub kind: K,
+    /// Finds it to be read.
+    pub get: fn(&T) -> &K::Value,
+    /// Finds it to be written.
+    pub get_mut: fn(&mut T) -> &mut K::Value,
+}
+
+impl<T, K: Kind> Field<T> for At<T, K> {
+    fn placeholder(&self) -> &'static str {
+        self.kind.placeholder()
+    }
+
+    fn expected(&self) -> String {
+        self.kind.expected()
+    }
+
+    fn implied(&self) -> Option<&'static str> {
+        self.kind.implied()
+    }
+
+    fn split(&self, variable: &str) -> Option<Vec<String>> {
+        self.kind.split(variable)
+    }
+
+    fn set(&self, of: &mut T, text: &str) -> Result<(), Complaint> {
+        let value = (self.get_mut)(of);
+        self.kind.put(value, self.kind.parse(text)?);
+        self.kind.check(value)
+    }
+
+    fn clear(&self, of: &mut T) {
+        self.kind.clear((self.get_mut)(of));
+    }
+
+    fn show(&self, of: &T) -> String {
+        self.kind.show((self.get)(of))
+    }
+
+    fn check(&self, of: &T) -> Result<(), Complaint> {
+        self.kind.check((self.get)(of))
+    }
+}
+
+/// Makes [`Config`](super::Config) and [`table`](super::table) of the rows in `settings/mod.rs`.
+macro_rules! define_config {
+    ($(
+        $(#[$doc:meta])*
+        $how:ident $field:ident: $type:ty = $value:expr => {
+            flag: $flag:literal, variable: $variable:literal, kind: $kind:expr,
+            $(default: $default:literal,)? help: $help:literal $(,)?
+        }
+    )*) => {
+        /// Every setting of a server. Plain data: [`validate`](Config::validate) says whether it makes sense.
+        ///
+        /// All durations are at most 24 hours.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $($(#[$doc])* pub $field: $type,)*
+        }
+
+        impl Default for Config {
+            /// The documented defaults, some of them measured on the machine; they are always valid.
+            fn default() -> Self {
+                Self { $($field: $value,)* }
+            }
+        }
+
+        /// The rows of the table, for a [`Config`] or for what has one, in the order of its fields.
+        #[must_use]
+        pub fn table<T: AsRef<Config> + AsMut<Config> + 'static>() -> Vec<Setting<T>> {
+            vec![$(Setting {
+                flag: $flag,
+                variable: $variable,
+                default: None$(.or(Some($default)))?,
+                help: $help,
+                field: Box::new(At {
+                    kind: $kind,
+                    get: |of: &T| &of.as_ref().$field,
+                    get_mut: |of: &mut T| &mut of.as_mut().$field,
+                }),
+            },)*]
+        }
+    };
+}
+
+pub(super) use define_config;
