@@ -66,7 +66,7 @@ fn help_lists_every_option_with_its_variable_on_standard_output() {
     ] {
         assert!(stdout.contains(&format!("  {flag}")), "{flag} in {stdout}");
         assert!(
-            stdout.contains(&format!("[{variable}, default ")),
+            stdout.contains(&format!("[{variable}, ")),
             "{variable} in {stdout}"
         );
     }
@@ -129,7 +129,7 @@ fn bad_options_exit_2_with_one_line_that_names_them() {
         ),
         (
             ["--check", "cache=tcp://localhost:1,often"],
-            "plimsoll: --check: expected critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL, found \"often\"",
+            "plimsoll: --check \"cache\": expected critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL, found \"often\"",
         ),
         (
             ["--fair=maybe", "--fair"],
@@ -195,14 +195,14 @@ fn a_bad_url_of_a_store_exits_2_and_does_not_show_its_password() {
     let (code, line) = refusal(&["--check", url], &[]);
     assert_eq!(code, Some(2));
     assert!(
-        line.starts_with("plimsoll: --check: port: expected "),
+        line.starts_with("plimsoll: --check \"cache\": port: expected "),
         "{line}"
     );
     assert!(!line.contains("s3cret"), "{line}");
     let (code, line) = refusal(&[], &[("PLIMSOLL_CHECKS", url)]);
     assert_eq!(code, Some(2));
     assert!(
-        line.starts_with("plimsoll: PLIMSOLL_CHECKS: port: "),
+        line.starts_with("plimsoll: PLIMSOLL_CHECKS \"cache\": port: "),
         "{line}"
     );
     assert!(!line.contains("s3cret"), "{line}");
@@ -338,4 +338,43 @@ fn sigterm_ends_it_with_exit_0() {
     server.terminate();
     let (status, _, lines) = server.exit();
     assert_eq!(status.code(), Some(0), "{lines:?}");
+}
+
+/// Starts the binary with that limit of open files.
+fn with_open_files(limit: usize) -> Plimsoll {
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""))
+        .arg(env!("CARGO_BIN_EXE_plimsoll"))
+        .args(["--listen", "127.0.0.1:0", "--workers", "2"]);
+    Plimsoll::spawn(command, &[])
+}
+
+#[test]
+fn a_limit_of_open_files_that_leaves_too_little_ends_the_start_with_the_reason() {
+    let (status, stdout, lines) = with_open_files(8).exit();
+    assert_eq!((status.code(), stdout.as_str()), (Some(1), ""));
+    let [warning, error] = &lines[..] else {
+        panic!("two lines, not {lines:?}");
+    };
+    assert!(
+        warning.contains("[WARN] the limit of open files is 8: "),
+        "{warning}"
+    );
+    assert!(
+        error.starts_with("plimsoll: cannot set up ") && error.contains("descriptors"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_low_limit_of_open_files_is_warned_of_once_and_serves() {
+    let process = with_open_files(16);
+    let address = process.address();
+    for _ in 0..20 {
+        assert!(get(address, "/livez").ends_with("live\n"));
+    }
+    assert_eq!(process.logged("the limit of open files is 16: "), 1);
+    assert_eq!(process.logged("[ERROR]"), 0);
 }

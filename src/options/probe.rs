@@ -84,10 +84,17 @@ fn unknown(found: &str) -> OptionError {
     ))
 }
 
-/// The error does not show the URL: there may be a password in it.
+/// The form of a URL to ask.
+const URL: &str = "http://HOST[:PORT][/PATH]";
+
+/// The error does not show a URL that may hold a password.
 fn parse_url(url: &str) -> Result<Probe, OptionError> {
-    url.parse()
-        .map_err(|error| OptionError(format!("probe: {error}")))
+    if url.contains("://") {
+        return url
+            .parse()
+            .map_err(|error| OptionError(format!("probe: {error}")));
+    }
+    Err(OptionError::bad_value("probe", URL, without_secret(url)))
 }
 
 const DURATION: &str = "a duration above 0 and at most 24h, such as 500ms or 2s";

@@ -220,7 +220,8 @@ fn the_variable_of_checks_is_a_list_whose_items_have_commas() {
 
 #[test]
 fn a_bad_check_names_the_part_that_is_wrong() {
-    let words = " a: expected critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL";
+    let words =
+        " \"a\": expected critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL";
     let name = ": expected a name of its own, up to 64 letters, digits, - and _";
     let long = format!("{}=tcp://b:1", "a".repeat(65));
     let cases = [
@@ -237,26 +238,29 @@ fn a_bad_check_names_the_part_that_is_wrong() {
             "a=tcp://b:1,critical=1",
             &format!("{words}, found \"critical=1\""),
         ),
-        ("a=tcp://b:1,fall=x", &format!("{words}, found \"fall=x\"")),
+        (
+            "a=tcp://b:1,fall=x",
+            " \"a\": expected a fall of \"a\" from 1 to 100, found \"fall=x\"",
+        ),
         (
             "a=tcp://b:1,interval=soon",
-            &format!("{words}, found \"interval=soon\""),
+            " \"a\": expected an interval of \"a\" above 0 and at most 24h, such as 500ms or 10s, found \"interval=soon\"",
         ),
         (
             "a=tcp://b:1,fall=0",
-            ": expected a fall of a from 1 to 100, found 0",
+            ": expected a fall of \"a\" from 1 to 100, found 0",
         ),
         (
             "a=tcp://b:1,rise=99999999999",
-            ": expected a rise of a from 1 to 100, found 4294967295",
+            ": expected a rise of \"a\" from 1 to 100, found 4294967295",
         ),
         (
             "a=tcp://b:1,interval=0",
-            ": expected an interval of a above 0 and at most 24h, found 0",
+            ": expected an interval of \"a\" above 0 and at most 24h, such as 500ms or 10s, found 0",
         ),
         (
             "a=tcp://b:1,timeout=25h",
-            ": expected a timeout of a above 0 and at most 24h, found 90000s",
+            ": expected a timeout of \"a\" above 0 and at most 24h, such as 500ms or 10s, found 90000s",
         ),
         ("=tcp://b:1", &format!("{name}, found none")),
         (
@@ -282,10 +286,10 @@ fn a_bad_check_names_the_part_that_is_wrong() {
         format!("--check{name}, found \"a\" twice"),
     );
     let line = complaint(on_the_command_line("--check a=tcp://b"));
-    assert!(line.starts_with("--check a: port: expected "), "{line}");
+    assert!(line.starts_with("--check \"a\": port: expected "), "{line}");
     let line = complaint(with_variable("", "PLIMSOLL_CHECKS", "a=gopher://b"));
     assert!(
-        line.starts_with("PLIMSOLL_CHECKS a: scheme: expected "),
+        line.starts_with("PLIMSOLL_CHECKS \"a\": scheme: expected "),
         "{line}"
     );
 }

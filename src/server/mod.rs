@@ -1,5 +1,6 @@
 //! Starting and stopping: the order in which things come up, and go down.
 
+mod descriptors;
 pub(crate) mod event_loop;
 pub(crate) mod exchange;
 pub(crate) mod handler;
@@ -263,6 +264,9 @@ impl Builder {
                 source,
             };
             listeners.push((door, bind(address).map_err(error)?));
+        }
+        if let Some((_, listener)) = listeners.first() {
+            descriptors::check(&self.config, listener)?;
         }
         let handler = self
             .handler

@@ -23,6 +23,7 @@ const RUNS: RangeInclusive<u32> = 1..=100;
 const OWN_PARTS: [&str; 4] = ["gate", "http", "serving", "workers"];
 
 const EXPECTED: &str = "NAME=URL, such as cache=redis://127.0.0.1:6379,critical";
+const NAME: &str = "a name of its own, up to 64 letters, digits, - and _";
 const WORDS: &str = "critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL";
 
 /// A data store to watch by its own protocol.
@@ -109,27 +110,34 @@ fn judge<'a>(
         let found = complain_of_name(name);
         let found = found.or_else(|| (!names.insert(name)).then(|| format!("{name:?} twice")));
         if let Some(found) = found {
-            let expected = "a name of its own, up to 64 letters, digits, - and _";
-            return Err(Complaint::found(expected, found));
+            return Err(Complaint::found(NAME, found));
         }
         for (what, duration) in [
             ("an interval", settings.interval),
             ("a timeout", settings.timeout),
         ] {
             if Span::AboveZero.check(&duration).is_err() {
-                let expected = format!("{what} of {name} above 0 and at most 24h");
+                let expected = duration_of(what, name);
                 return Err(Complaint::found(expected, show_duration(duration)));
             }
         }
-        for (what, count) in [("fall", settings.fall), ("rise", settings.rise)] {
+        for (what, count) in [("a fall", settings.fall), ("a rise", settings.rise)] {
             if !RUNS.contains(&count) {
-                let (low, high) = (RUNS.start(), RUNS.end());
-                let expected = format!("a {what} of {name} from {low} to {high}");
-                return Err(Complaint::found(expected, count.to_string()));
+                return Err(Complaint::found(run_of(what, name), count.to_string()));
             }
         }
     }
     Ok(())
+}
+
+/// What is expected of an interval or a timeout.
+fn duration_of(what: &str, name: &str) -> String {
+    format!("{what} of {name:?} above 0 and at most 24h, such as 500ms or 10s")
+}
+
+/// What is expected of the length of a run.
+fn run_of(what: &str, name: &str) -> String {
+    format!("{what} of {name:?} from {} to {}", RUNS.start(), RUNS.end())
 }
 
 /// What is wrong with a name. Not the name itself: what stands in its place by mistake may hold a password.
@@ -164,38 +172,28 @@ fn parse(text: &str) -> Result<WatchedStore, Complaint> {
     let (name, rest) = text
         .split_once('=')
         .ok_or_else(|| Complaint::found(EXPECTED, "no ="))?;
-    let named = complain_of_name(name).is_none().then_some(name);
+    if let Some(found) = complain_of_name(name) {
+        return Err(Complaint::found(NAME, found));
+    }
     let mut words = rest.split(',');
     let url = words.next().unwrap_or_default();
-    let store = url.parse::<Store>().map_err(|error| {
-        let part = error.part;
-        Complaint {
-            about: Some(named.map_or_else(|| part.to_string(), |name| format!("{name}: {part}"))),
-            ..Complaint::found(error.expected, error.found)
-        }
+    let store = url.parse::<Store>().map_err(|error| Complaint {
+        about: Some(format!("{name:?}: {}", error.part)),
+        ..Complaint::found(error.expected, error.found)
     })?;
     let mut settings = CheckSettings::default();
     // What follows a comma in a password is the rest of it, and then an @.
     let may_be_shown = !words.clone().any(|word| word.contains('@'));
     for (index, word) in words.enumerate() {
-        let (key, value) = word.split_once('=').unwrap_or((word, ""));
-        let understood = match key {
-            "critical" if key == word => set(&mut settings.critical, Some(true)),
-            "interval" => set(&mut settings.interval, parse_duration(value)),
-            "timeout" => set(&mut settings.timeout, parse_duration(value)),
-            "fall" => set(&mut settings.fall, parse_runs(value)),
-            "rise" => set(&mut settings.rise, parse_runs(value)),
-            _ => None,
-        };
-        understood.ok_or_else(|| {
+        read(&mut settings, name, word).map_err(|expected| {
             let found = if may_be_shown {
                 format!("{word:?}")
             } else {
                 format!("something else in place {}", index + 1)
             };
             Complaint {
-                about: named.map(str::to_owned),
-                ..Complaint::found(WORDS, found)
+                about: Some(format!("{name:?}")),
+                ..Complaint::found(expected, found)
             }
         })?;
     }
@@ -206,13 +204,23 @@ fn parse(text: &str) -> Result<WatchedStore, Complaint> {
     })
 }
 
-fn set<T>(place: &mut T, value: Option<T>) -> Option<()> {
-    *place = value?;
-    Some(())
-}
-
-fn parse_runs(text: &str) -> Option<u32> {
-    Some(u32::try_from(parse_count(text)?).unwrap_or(u32::MAX))
+/// Reads a word that stands behind the URL; an error is what was expected.
+fn read(settings: &mut CheckSettings, name: &str, word: &str) -> Result<(), String> {
+    let (key, value) = word.split_once('=').unwrap_or((word, ""));
+    let duration = |what| parse_duration(value).ok_or_else(|| duration_of(what, name));
+    let run = |what| {
+        let count = parse_count(value).map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        count.ok_or_else(|| run_of(what, name))
+    };
+    match key {
+        "critical" if key == word => settings.critical = true,
+        "interval" => settings.interval = duration("an interval")?,
+        "timeout" => settings.timeout = duration("a timeout")?,
+        "fall" => settings.fall = run("a fall")?,
+        "rise" => settings.rise = run("a rise")?,
+        _ => return Err(WORDS.to_owned()),
+    }
+    Ok(())
 }
 
 /// A check as it is written, with `***` for a password.

@@ -13,7 +13,7 @@ pub(super) const MAX_CONNECTIONS: RangeInclusive<usize> = 1..=1_048_576;
 
 /// Descriptors kept from clients: for listeners, the reserve of the admin and agent listeners (16 connections each),
 /// streams to the workers, logs and data-store checks.
-const DESCRIPTORS_KEPT: usize = 64;
+pub(crate) const DESCRIPTORS_KEPT: usize = 64;
 /// The most client connections held unless told otherwise.
 const MOST_CONNECTIONS_BY_DEFAULT: usize = 65_536;
 /// The descriptor limit assumed where it cannot be read: the customary soft limit.

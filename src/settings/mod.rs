@@ -31,7 +31,7 @@ use std::time::Duration;
 pub use checks::WatchedStore;
 pub(crate) use checks::validate as validate_checks;
 pub use kinds::{Complaint, Count, Kind, LONGEST, List, Maybe, Size, Span, Switch, Text, Word};
-pub(crate) use limits::descriptor_limit;
+pub(crate) use limits::{DESCRIPTORS_KEPT, descriptor_limit};
 pub use modes::{Details, GateMode};
 pub use table::{At, Field, Setting};
 pub use units::{parse_count, parse_duration, parse_size, show_duration, show_size};

@@ -85,6 +85,14 @@ fn bad_arguments_are_named() {
         ("--timeout 25h", format!("{TIMEOUT} \"25h\"")),
         ("--timeout soon", format!("{TIMEOUT} \"soon\"")),
         (
+            "localhost:8080",
+            "probe: expected http://HOST[:PORT][/PATH], found \"localhost:8080\"".to_owned(),
+        ),
+        (
+            "user:hush@localhost",
+            "probe: expected http://HOST[:PORT][/PATH], found \"...\"".to_owned(),
+        ),
+        (
             "https://a",
             "probe: scheme: expected http://: TLS is not spoken here, found https://".to_owned(),
         ),
