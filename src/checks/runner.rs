@@ -97,7 +97,6 @@ impl Runner {
             let change = watch.handle_timeout(now, &mut self.random);
             running += usize::from(watch.is_running());
             drop(watch);
-            self.health.check_changed();
             self.tell(index, change);
         }
         while running < SIDE_BY_SIDE
@@ -161,7 +160,6 @@ impl Runner {
             Outcome::Found(finding) => finding,
         };
         let change = lock(&store.watch).end(finding, at, &mut self.random);
-        self.health.check_changed();
         self.tell(index, change);
     }
 

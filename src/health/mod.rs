@@ -48,8 +48,6 @@ pub struct Health {
     pub(crate) counts: Counts,
     pub(crate) gauges: Gauges,
     pub(crate) checks: Box<[Watched]>,
-    /// How often anything about the data stores has changed.
-    check_changes: AtomicU64,
     history: Mutex<History>,
     /// What the server was started with.
     pub(crate) config: Config,
@@ -335,19 +333,6 @@ impl Status {
     }
 }
 
-/// See [`Health::mark`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
-    open: bool,
-    since: Instant,
-    draining: bool,
-    connections: usize,
-    in_flight: usize,
-    check_changes: u64,
-    /// Without the probes themselves.
-    totals: Totals,
-}
-
 /// How a request ended, for the averages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -394,7 +379,6 @@ impl Health {
             counts: Counts::default(),
             gauges: Gauges::default(),
             checks: Box::default(),
-            check_changes: AtomicU64::new(0),
             history: Mutex::new(History::new(now)),
             config: config.clone(),
         }
@@ -515,28 +499,6 @@ impl Health {
     pub(crate) fn observe(&self, idle: bool, now: Instant) {
         let trip = lock(&self.gate).observe(self.crew(idle), now);
         self.signal(trip);
-    }
-
-    /// Notes that something about a data store has changed.
-    pub(crate) fn check_changed(&self) {
-        self.check_changes.fetch_add(1, Relaxed);
-    }
-
-    /// What a report hangs on, but for the clock: while it stays the same, so does the report.
-    pub(crate) fn mark(&self) -> Mark {
-        let gate = lock(&self.gate);
-        Mark {
-            open: matches!(gate.state(), State::Open { .. }),
-            since: gate.since(),
-            draining: self.gauges.draining.load(Relaxed),
-            connections: self.gauges.connections.load(Relaxed),
-            in_flight: self.gauges.in_flight.load(Relaxed),
-            check_changes: self.check_changes.load(Relaxed),
-            totals: Totals {
-                probed: 0,
-                ..self.counts.read()
-            },
-        }
     }
 
     /// Service time that admission expects of the next request.

@@ -328,7 +328,7 @@ pub(crate) fn calls(script: &[u8]) {
                 let count = connection.output().len().min(number.into());
                 connection.handle_sent(count, now);
             }
-            8 => connection.await_more(now),
+            8 => connection.await_more(now + LIMITS.request_timeout),
             _ if number < 128 => connection.handle_eof(now),
             _ => connection.close(CloseReason::Evicted),
         }

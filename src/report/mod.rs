@@ -5,7 +5,6 @@ mod escape;
 mod json;
 mod parts;
 mod prometheus;
-pub(crate) mod recent;
 mod status;
 mod text;
 

@@ -103,12 +103,25 @@ pub(crate) struct Relay {
     idle: Duration,
     /// Whether the client takes trailers.
     trailers: bool,
+    watcher: Option<Box<dyn Watcher>>,
+}
+
+/// Wants to know how a body or a tunnel ends; see [`ended`](Self::ended). It is dropped at its end.
+pub(crate) trait Watcher: Send {
+    /// Takes that the body came whole, or that the other server's side of it has failed. Not called when the client left
+    /// before. The event loop calls it, so it must be quick.
+    fn ended(&mut self, whole: bool);
 }
 
 impl Relay {
     /// The rest of a body. The client is cut when the other server says nothing for `idle`; the body's trailers are
     /// passed on if the client takes `trailers`.
-    pub(crate) fn new(parts: Parts, idle: Duration, trailers: bool) -> Self {
+    pub(crate) fn new(
+        parts: Parts,
+        idle: Duration,
+        trailers: bool,
+        watcher: Box<dyn Watcher>,
+    ) -> Self {
         Self {
             watched: Some(Watched::new(parts.socket)),
             ahead: parts.ahead,
@@ -117,7 +130,20 @@ impl Relay {
             is_whole: false,
             idle,
             trailers,
+            watcher: Some(watcher),
         }
+    }
+
+    /// Tells the watcher how the body has ended.
+    fn end(&mut self, whole: bool) {
+        if let Some(mut watcher) = self.watcher.take() {
+            watcher.ended(whole);
+        }
+    }
+
+    /// Takes that the other server was silent for too long.
+    pub(crate) fn stalled(&mut self) {
+        self.end(false);
     }
 
     /// Longest silence of the other server.
@@ -158,20 +184,36 @@ impl Relay {
         }
     }
 
-    /// Gives the connection back to its pool if the body is whole and nothing came behind it.
-    pub(crate) fn give_back(&mut self, registry: &Registry, now: Instant) {
-        if self.is_whole
-            && let Some(lease) = self.lease.take()
-            && let Some(mut watched) = self.watched.take()
+    /// Gives the connection back to its pool if the body is whole and nothing came behind it. Without a `registry` it does
+    /// so only while no event loop is told of its readiness.
+    pub(crate) fn give_back(&mut self, registry: Option<&Registry>, now: Instant) {
+        if !self.is_whole {
+            return;
+        }
+        let watched = self.watched.take_if(|watched| {
             // A socket that cannot be let go by the event loop is closed instead.
-            && watched.unwatch(registry).is_ok()
+            !watched.registered || registry.is_some_and(|it| watched.unwatch(it).is_ok())
+        });
+        if let Some(watched) = watched
+            && let Some(lease) = self.lease.take()
         {
             lease.give_back(watched.socket, now);
         }
     }
 
-    /// Appends what is at hand of the body, at most `limit` bytes: it is read into `out` and decoded there.
+    /// Appends what is at hand of the body, at most `limit` bytes.
     pub(crate) fn read(&mut self, limit: usize, out: &mut Vec<u8>) -> io::Result<Progress> {
+        let progress = self.decode(limit, out);
+        match progress {
+            Ok(Progress::More | Progress::Dry) => {}
+            Ok(Progress::End) => self.end(true),
+            Err(_) => self.end(false),
+        }
+        progress
+    }
+
+    /// Reads into `out`, and decodes it there.
+    fn decode(&mut self, limit: usize, out: &mut Vec<u8>) -> io::Result<Progress> {
         let start = out.len();
         loop {
             let came = if self.ahead.is_empty() {
@@ -253,6 +295,8 @@ pub(crate) struct Tunnel {
     server_end: End,
     /// Longest silence of both.
     idle: Duration,
+    /// Dropped at the tunnel's end.
+    _watcher: Box<dyn Watcher>,
 }
 
 /// What a step of a tunnel came to.
@@ -269,10 +313,11 @@ pub(crate) enum Step {
 impl Tunnel {
     /// The tunnel that the other server has agreed to. It ends when nobody says anything for `idle`.
     #[cfg_attr(not(test), allow(dead_code, reason = "the sidecar makes tunnels"))]
-    pub(crate) fn new(socket: Socket, ahead: Vec<u8>, idle: Duration) -> Self {
+    pub(crate) fn new(parts: Parts, idle: Duration, watcher: Box<dyn Watcher>) -> Self {
         Self {
-            watched: Watched::new(socket),
-            ahead,
+            watched: Watched::new(parts.socket),
+            ahead: parts.ahead,
+            _watcher: watcher,
             pending: Vec::new(),
             sent: 0,
             client_end: End::Open,

@@ -23,7 +23,7 @@ use crate::server::request::Request;
 use crate::server::response::{DateCache, Payload, Response};
 use crate::server::roster::Roster;
 use crate::server::spin::Spin;
-use crate::server::stream::{Progress, Stream};
+use crate::server::stream::{Progress, Source, Stream};
 
 /// What the workers and the event loop share.
 pub(crate) struct Shared {
@@ -403,6 +403,10 @@ impl Worker {
             };
             if progress == Progress::End {
                 self.shared.health.ended(Outcome::of(status));
+                // Before the client can ask again.
+                if let Source::Relay(relay) = &mut stream.source {
+                    relay.give_back(None, Instant::now());
+                }
             }
             let sent = match write_some(&exchange.origin.socket, &self.buffer) {
                 Ok(sent) => sent,

@@ -314,7 +314,12 @@ impl Connection {
     pub(crate) fn await_more(&mut self, deadline: Instant) {
         if self.wants_more() {
             self.state = State::Answering;
+            self.deadline = Some(deadline);
         }
+    }
+
+    /// Takes that there was progress which is not the client's: what is awaited may take until `deadline`.
+    pub(crate) fn put_off(&mut self, deadline: Instant) {
         if self.is_answering() {
             self.deadline = Some(deadline);
         }

@@ -16,6 +16,7 @@ use crate::report::Answer;
 use crate::server::exchange::{Exchange, Origin, ReplyRules, Stage};
 use crate::server::jobs::Job;
 use crate::server::roster::Roster;
+use crate::server::stream::Source;
 use crate::server::workers::{Done, Ended, Then};
 
 impl Frontend {
@@ -86,8 +87,8 @@ impl Frontend {
             let details = door.shows_details(self.details, &self.details_hosts, asks);
             health.observe(idle, now);
             self.publish(now);
-            let answer = self.recent.answer(page, head, details, now, &health);
-            return self.answer_again(slot, answer, now);
+            let answer = page.answer(head, details, &health);
+            return self.answer(slot, &answer, now);
         }
         if head.method == Method::Options && head.target() == "*" {
             return self.answer(slot, &Answer::options(), now);
@@ -317,6 +318,9 @@ impl Frontend {
             // Nobody has said anything for long.
             self.end_tunnel(slot, CloseReason::Finished);
         } else if exchange.advance(Stage::Streaming, Stage::Abandoned) {
+            if let Some(Source::Relay(relay)) = client.parked.as_mut().map(|it| &mut it.source) {
+                relay.stalled();
+            }
             // A part of the reply is out: all that is left is to show that it is not whole.
             bump(&health.counts.cut);
             health.ended(Outcome::Failed);

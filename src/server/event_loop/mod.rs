@@ -37,13 +37,11 @@ use mio::{Events, Interest, Poll, Registry, Token};
 
 use crossbeam_channel::Sender;
 
-use self::reply::Form;
 use crate::health::Outcome;
 use crate::health::bump;
 use crate::http::trust::Trust;
 use crate::random;
-use crate::report::recent::Recent;
-use crate::report::{Answer, Paths};
+use crate::report::Paths;
 use crate::server::exchange::Stage;
 use crate::server::jobs::Job;
 use crate::server::response::DateCache;
@@ -129,7 +127,6 @@ pub(crate) struct Frontend {
     retry_after: RetryAfter,
     shedding: Shedding,
     paths: Paths,
-    recent: Recent,
     /// Who sees more of the health reports than the status word.
     details: Details,
     /// Names of this host that its own clients may ask for those by.
@@ -152,8 +149,6 @@ pub(crate) struct Frontend {
     relay_buffer: Vec<u8>,
     /// The last answer, with its head.
     scratch: Vec<u8>,
-    /// Which one that is, if it may be given again.
-    written: Option<(Arc<Answer>, Form)>,
 }
 
 impl Frontend {
@@ -205,7 +200,6 @@ impl Frontend {
             retry_after: RetryAfter::new(random::seed(), now),
             shedding: Shedding::default(),
             paths,
-            recent: Recent::default(),
             details: config.details,
             details_hosts: config.details_hosts.clone(),
             trust: Trust::new(config.trust.clone()),
@@ -219,7 +213,6 @@ impl Frontend {
             read_buffer: vec![0; READ_SIZE].into_boxed_slice(),
             relay_buffer: Vec::new(),
             scratch: Vec::new(),
-            written: None,
             shared,
         })
     }

@@ -103,7 +103,7 @@ impl Frontend {
             After::More
         } else {
             if let Source::Relay(relay) = &mut stream.source {
-                relay.give_back(self.poll.registry(), now);
+                relay.give_back(Some(self.poll.registry()), now);
             }
             let close = stream.close;
             client.parked = None;
@@ -157,9 +157,7 @@ impl Frontend {
             return true;
         }
         let idle = now + tunnel.idle();
-        if connection.wants_more() {
-            connection.await_more(idle);
-        }
+        connection.await_more(idle);
         // What came behind the request is the new protocol's.
         if connection.has_input() && !tunnel.has_pending() {
             tunnel.push(connection.take_input());
@@ -202,7 +200,7 @@ impl Frontend {
                 true
             }
             (Step::Moved, _) | (_, Step::Moved) => {
-                connection.await_more(idle);
+                connection.put_off(idle);
                 true
             }
             _ => false,

@@ -1,6 +1,5 @@
 //! What the frontend answers by itself: the health paths and every refusal.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::Frontend;
@@ -10,7 +9,6 @@ use crate::health::bump;
 use crate::http::body::Framing;
 use crate::http::refusal::Refusal;
 use crate::report::Answer;
-use crate::server::exchange::ReplyRules;
 use crate::server::response::write_head;
 use crate::server::workers::write_some;
 
@@ -46,38 +44,12 @@ impl Frontend {
     }
 
     pub(super) fn answer(&mut self, slot: u32, answer: &Answer, now: Instant) {
-        let Some(form) = self.form(slot, answer) else {
+        let Some(client) = self.clients.get_mut(slot) else {
             return;
         };
-        self.written = None;
-        self.write_answer(answer, form);
-        self.send_answer(slot, form, now);
-    }
-
-    /// The same for an answer that may be given again: then it is not written again.
-    pub(super) fn answer_again(&mut self, slot: u32, answer: Arc<Answer>, now: Instant) {
-        let Some(form) = self.form(slot, &answer) else {
-            return;
-        };
-        let is_written =
-            |(written, of): &(Arc<Answer>, Form)| Arc::ptr_eq(written, &answer) && *of == form;
-        if !self.written.as_ref().is_some_and(is_written) {
-            self.write_answer(&answer, form);
-            self.written = Some((answer, form));
-        }
-        self.send_answer(slot, form, now);
-    }
-
-    fn form(&mut self, slot: u32, answer: &Answer) -> Option<Form> {
-        let client = self.clients.get_mut(slot)?;
         log::debug!("{} {} from the frontend", client.peer, answer.status);
         let rules = client.rules;
         let close = answer.close || !rules.keep_alive || self.drain.is_some();
-        Some(Form { rules, close })
-    }
-
-    /// Writes an answer into the scratch buffer.
-    fn write_answer(&mut self, answer: &Answer, form: Form) {
         let seconds = answer.retry_after.map(|seconds| seconds.to_string());
         let headers = [
             Some(("Content-Type", answer.content_type)),
@@ -85,37 +57,26 @@ impl Frontend {
             answer.allow.map(|methods| ("Allow", methods)),
             seconds.as_deref().map(|seconds| ("Retry-After", seconds)),
         ];
-        let out = &mut self.scratch;
-        out.clear();
-        let length = Framing::Length(answer.body.len() as u64);
         let headers = headers.into_iter().flatten();
         let headers = headers.chain(answer.headers.iter().copied());
         let headers = headers.filter(|(_, value)| !value.is_empty());
+        let length = Framing::Length(answer.body.len() as u64);
+        let out = &mut self.scratch;
+        out.clear();
+        let date = &mut self.date;
         write_head(
             out,
             answer.status,
             headers,
             length,
-            form.rules.http11,
-            form.close,
-            &mut self.date,
+            rules.http11,
+            close,
+            date,
         );
-        if !form.rules.head_only {
+        if !rules.head_only {
             out.extend_from_slice(&answer.body);
         }
-    }
-
-    /// Sends what is in the scratch buffer.
-    fn send_answer(&mut self, slot: u32, form: Form, now: Instant) {
-        let Some(client) = self.clients.get_mut(slot) else {
-            return;
-        };
-        let out = &self.scratch;
-        let after = if form.close {
-            After::Close
-        } else {
-            After::Keep
-        };
+        let after = if close { After::Close } else { After::Keep };
         if !client.connection.output().is_empty() {
             // What was sent before goes first.
             let piece = Piece::new(out.clone(), 0);
@@ -130,11 +91,4 @@ impl Frontend {
             Err(_) => client.connection.close(CloseReason::Reset),
         }
     }
-}
-
-/// What of a request and of the server shapes the answer to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Form {
-    rules: ReplyRules,
-    close: bool,
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Relay, Tunnel};
+use super::{Relay, Tunnel, Watcher};
 use crate::net::client::{self, Meanwhile};
 use crate::net::pool::{Pool, Reuse};
 use crate::patterns::Deadline;
@@ -15,6 +15,9 @@ use crate::server::request::Request;
 use crate::server::response::Response;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Nothing is on its way any more, so a short drain does.
+const STOP: Duration = Duration::from_millis(100);
 
 /// Another server: each of its connections runs `serve` for each request head that comes.
 fn upstream(
@@ -58,6 +61,43 @@ fn head_of(stream: &mut TcpStream) -> Option<String> {
 struct Relaying {
     pool: Arc<Pool>,
     idle: Duration,
+    ends: Arc<Ends>,
+}
+
+/// How many bodies came whole, how many failed, and how many bodies and tunnels are still on their way.
+#[derive(Debug, Default)]
+struct Ends {
+    whole: AtomicUsize,
+    failed: AtomicUsize,
+    pending: AtomicUsize,
+}
+
+impl Ends {
+    fn read(&self) -> [usize; 3] {
+        [&self.whole, &self.failed, &self.pending].map(|count| count.load(Ordering::SeqCst))
+    }
+}
+
+struct Counting(Arc<Ends>);
+
+impl Counting {
+    fn new(ends: &Arc<Ends>) -> Self {
+        ends.pending.fetch_add(1, Ordering::SeqCst);
+        Self(ends.clone())
+    }
+}
+
+impl Watcher for Counting {
+    fn ended(&mut self, whole: bool) {
+        let count = if whole { &self.0.whole } else { &self.0.failed };
+        count.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Handler for Relaying {
@@ -92,23 +132,31 @@ impl Handler for Relaying {
         };
         let status = reply.head.status;
         let parts = reply.body.into_parts().expect("there is more");
+        let watcher = Box::new(Counting::new(&self.ends));
         if status == 101 {
-            let tunnel = Tunnel::new(parts.socket, parts.ahead, self.idle);
+            let tunnel = Tunnel::new(parts, self.idle, watcher);
             return Response::switching("websocket".to_owned(), tunnel);
         }
-        Response::relayed(status, Relay::new(parts, self.idle, true), length)
+        Response::relayed(status, Relay::new(parts, self.idle, true, watcher), length)
     }
 }
 
-fn relaying(address: SocketAddr, workers: usize, idle: Duration) -> Server {
+fn relaying(address: SocketAddr, workers: usize, idle: Duration) -> (Server, Arc<Ends>) {
     let pool = Pool::new(address.into());
-    Server::builder()
+    let ends = Arc::new(Ends::default());
+    let handler = Relaying {
+        pool,
+        idle,
+        ends: ends.clone(),
+    };
+    let server = Server::builder()
         .listen("127.0.0.1:0")
         .workers(workers)
         .queue_budget(PATIENCE)
-        .handler(Relaying { pool, idle })
+        .handler(handler)
         .start()
-        .unwrap()
+        .unwrap();
+    (server, ends)
 }
 
 fn ask(address: SocketAddr, head: &str) -> BufReader<TcpStream> {
@@ -179,6 +227,14 @@ fn pattern(length: usize) -> Vec<u8> {
 fn a_body_that_comes_late_is_relayed_and_both_connections_are_used_again() {
     let (address, accepted) = upstream(|head, stream| {
         let mut send = |text: &[u8]| assert!(write_all(stream, text));
+        if head.starts_with("GET /at-once ") {
+            // More than comes with the head, and at hand before anybody asks for it.
+            let text = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n{:20000}",
+                ""
+            );
+            return send(text.as_bytes());
+        }
         if head.starts_with("GET /chunked ") {
             send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n\r\n");
             for piece in ["3\r\nabc\r\n", "2", "\r\nde\r\n0\r", "\nx: y\r\n\r\n"] {
@@ -193,7 +249,7 @@ fn a_body_that_comes_late_is_relayed_and_both_connections_are_used_again() {
             }
         }
     });
-    let server = relaying(address, 2, PATIENCE);
+    let (server, ends) = relaying(address, 2, PATIENCE);
     let mut client = get(server.local_addr(), "/chunked");
     for _ in 0..3 {
         let head = read_head(&mut client);
@@ -205,14 +261,19 @@ fn a_body_that_comes_late_is_relayed_and_both_connections_are_used_again() {
         let mut body = [0; 5];
         client.read_exact(&mut body).unwrap();
         assert_eq!(&body, b"whole");
+        let again = b"GET /at-once HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.get_mut().write_all(again).unwrap();
+        assert!(read_head(&mut client).contains("content-length: 20000\r\n"));
+        client.read_exact(&mut vec![0; 20_000]).unwrap();
         let again = b"GET /chunked HTTP/1.1\r\nHost: a\r\n\r\n";
         client.get_mut().write_all(again).unwrap();
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
+    await_that("nine have ended", || ends.read()[0] >= 9);
     await_that("all are counted", || {
         server.health().snapshot().totals.served >= 6
     });
-    server.shutdown(PATIENCE).unwrap();
+    server.shutdown(STOP).unwrap();
 }
 
 /// The client reads nothing for a while: the other server has to wait, and nobody keeps what it has for them.
@@ -231,7 +292,7 @@ fn a_large_body_waits_for_a_client_that_does_not_read() {
             counted.fetch_add(piece.len(), Ordering::SeqCst);
         }
     });
-    let server = relaying(address, 1, PATIENCE);
+    let (server, _) = relaying(address, 1, PATIENCE);
     let mut client = get(server.local_addr(), "/");
     assert!(read_head(&mut client).contains("200"));
     let mut stood_still = (0, Instant::now());
@@ -249,7 +310,7 @@ fn a_large_body_waits_for_a_client_that_does_not_read() {
     let mut body = vec![0; LENGTH];
     client.read_exact(&mut body).unwrap();
     assert!(body == pattern(LENGTH));
-    server.shutdown(PATIENCE).unwrap();
+    server.shutdown(STOP).unwrap();
 }
 
 #[test]
@@ -265,7 +326,7 @@ fn streams_that_are_silent_hold_no_worker_and_end_with_their_clients() {
         assert_eq!(count, 0);
         counted.fetch_add(1, Ordering::SeqCst);
     });
-    let server = relaying(address, 1, PATIENCE);
+    let (server, ends) = relaying(address, 1, PATIENCE);
     let mut clients: Vec<_> = (0..STREAMS)
         .map(|_| get(server.local_addr(), "/events"))
         .collect();
@@ -286,7 +347,9 @@ fn streams_that_are_silent_hold_no_worker_and_end_with_their_clients() {
     await_that("the other server is told", || {
         ended.load(Ordering::SeqCst) == STREAMS
     });
-    server.shutdown(PATIENCE).unwrap();
+    // That a client leaves tells nothing about the other server.
+    await_that("their ends are told", || ends.read() == [0, 0, 0]);
+    server.shutdown(STOP).unwrap();
 }
 
 #[test]
@@ -309,7 +372,7 @@ fn a_body_that_ends_short_or_stalls_is_cut_and_counted_as_failed() {
         }
         let _ = stream.shutdown(Shutdown::Both);
     });
-    let server = relaying(address, 1, Duration::from_millis(100));
+    let (server, ends) = relaying(address, 1, Duration::from_millis(100));
     for target in ["/short", "/stall", "/bad"] {
         let mut client = get(server.local_addr(), target);
         read_head(&mut client);
@@ -324,7 +387,8 @@ fn a_body_that_ends_short_or_stalls_is_cut_and_counted_as_failed() {
         let now = server.health().snapshot();
         (now.totals.failed, now.totals.cut) == (4, 4)
     });
-    server.shutdown(PATIENCE).unwrap();
+    await_that("their ends are told", || ends.read() == [0, 4, 0]);
+    server.shutdown(STOP).unwrap();
 }
 
 #[test]
@@ -335,13 +399,13 @@ fn a_client_of_http_1_0_gets_the_body_until_the_end() {
         thread::sleep(Duration::from_millis(10));
         assert!(write_all(stream, b"3\r\nabc\r\n0\r\n\r\n"));
     });
-    let server = relaying(address, 1, PATIENCE);
+    let (server, _) = relaying(address, 1, PATIENCE);
     let mut client = ask(server.local_addr(), "GET / HTTP/1.0\r\n\r\n");
     assert!(!read_head(&mut client).contains("chunked"));
     let mut body = String::new();
     client.read_to_string(&mut body).unwrap();
     assert_eq!(body, "abc");
-    server.shutdown(PATIENCE).unwrap();
+    server.shutdown(STOP).unwrap();
 }
 
 const SWITCH: &str =
@@ -366,7 +430,7 @@ fn echo() -> SocketAddr {
 #[test]
 fn a_tunnel_carries_both_directions_and_half_an_end() {
     const LENGTH: usize = 4 * 1024 * 1024;
-    let server = relaying(echo(), 1, PATIENCE);
+    let (server, _) = relaying(echo(), 1, PATIENCE);
     // Its first bytes come right behind the request.
     let mut client = ask(server.local_addr(), &format!("{SWITCH}early"));
     let head = read_head(&mut client);
@@ -392,13 +456,13 @@ fn a_tunnel_carries_both_directions_and_half_an_end() {
     await_that("it is counted", || {
         server.health().snapshot().totals.served == 2
     });
-    server.shutdown(PATIENCE).unwrap();
+    server.shutdown(STOP).unwrap();
 }
 
 #[test]
 fn a_silent_tunnel_ends_and_one_that_speaks_stays() {
     let idle = Duration::from_secs(1);
-    let server = relaying(echo(), 1, idle);
+    let (server, _) = relaying(echo(), 1, idle);
     let mut client = ask(server.local_addr(), SWITCH);
     read_head(&mut client);
     let mut first = [0; 2];
@@ -413,12 +477,12 @@ fn a_silent_tunnel_ends_and_one_that_speaks_stays() {
     await_that("it is counted", || {
         server.health().snapshot().totals.served == 1
     });
-    server.shutdown(PATIENCE).unwrap();
+    server.shutdown(STOP).unwrap();
 }
 
 #[test]
 fn a_drain_ends_streams_and_tunnels_at_its_end_only() {
-    let server = relaying(echo(), 1, PATIENCE);
+    let (server, _) = relaying(echo(), 1, PATIENCE);
     let mut client = ask(server.local_addr(), SWITCH);
     read_head(&mut client);
     let began = Instant::now();

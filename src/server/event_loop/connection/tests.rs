@@ -191,7 +191,7 @@ impl Scenario {
     }
 
     fn await_more(&mut self) {
-        self.connection.await_more(self.now);
+        self.connection.await_more(self.now + REQUEST_TIMEOUT);
     }
 
     /// Sends up to `count` bytes of the output, and returns them.
