@@ -1,5 +1,7 @@
 //! The plimsoll binary: reads its options, serves until a signal or asks a health endpoint, and says why when it cannot.
 
+#[cfg(feature = "events")]
+mod events;
 mod options;
 
 use std::error::Error;
@@ -25,6 +27,10 @@ fn main() -> ExitCode {
     match options::parse(env::args_os().skip(1), |name| env::var_os(name)) {
         Ok(Command::Serve(options)) => serve(options),
         Ok(Command::Probe(options)) => probe(&options),
+        #[cfg(feature = "events")]
+        Ok(Command::Events(options)) if events::run(&options) => ExitCode::SUCCESS,
+        #[cfg(feature = "events")]
+        Ok(Command::Events(_)) => ExitCode::FAILURE,
         Ok(Command::Help(text) | Command::Version(text)) => {
             match io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,8 @@
 //! Every error is one line that names the option or the variable, what it expected and what it
 //! found.
 
+#[cfg(feature = "events")]
+mod events;
 mod probe;
 
 use std::ffi::OsString;
@@ -16,6 +18,8 @@ use log::LevelFilter;
 use plimsoll::Config;
 use plimsoll::settings::{self, At, Complaint, Span, Word};
 
+#[cfg(feature = "events")]
+pub(crate) use events::{Action, EventsOptions, Letters};
 pub(crate) use probe::ProbeOptions;
 
 /// What the command line asks for.
@@ -29,6 +33,9 @@ pub(crate) enum Command {
     Serve(Options),
     /// Ask a health endpoint.
     Probe(ProbeOptions),
+    /// Look at dead letters.
+    #[cfg(feature = "events")]
+    Events(EventsOptions),
     /// Print this text, a help.
     Help(String),
     /// Print this text, the name and version.
@@ -168,6 +175,10 @@ pub(crate) fn parse(
             Arg::Value(word) if word == "probe" && given.is_empty() => {
                 return probe::parse(parser, environment);
             }
+            #[cfg(feature = "events")]
+            Arg::Value(word) if word == "events" && given.is_empty() => {
+                return events::parse(parser);
+            }
             Arg::Value(word) => {
                 let word = word.to_string_lossy();
                 return Err(OptionError::not_an_option(without_secret(&word), None));
@@ -295,7 +306,8 @@ fn help() -> String {
 
     let mut text = String::from(
         "A small HTTP server that measures itself, refuses what it cannot carry and recovers.\n\n\
-         Usage: plimsoll [OPTIONS]\n       plimsoll probe [OPTIONS] [URL]   (see plimsoll probe --help)\n\n\
+         Usage: plimsoll [OPTIONS]\n       plimsoll probe [OPTIONS] [URL]   (see plimsoll probe --help)\n       \
+         plimsoll events ACTION DIR       (see plimsoll events --help)\n\n\
          Options:\n",
     );
     let mut row = |flag: &str, help: &str| {

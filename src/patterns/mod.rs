@@ -137,8 +137,8 @@ pub use deadline::{Deadline, DeadlineExceeded};
 pub use discovery::{Discovered, Discovery, SourceError, SourceStatus};
 #[cfg(feature = "events")]
 pub use events::{
-    DeadLetter, Delivery, Event, EventDamage, EventDamageKind, EventError, EventId, EventIdError,
-    EventOpenError, EventQueue, EventSettings, EventStats, Outcome,
+    DeadLetter, DeadLetters, Delivery, Event, EventDamage, EventDamageKind, EventError, EventId,
+    EventIdError, EventOpenError, EventQueue, EventSettings, EventStats, Outcome,
 };
 pub use retry::{Backoff, Clock, Failed, Retry, RetryBudget};
 pub use throttle::{Quota, Rate, RateError, Throttle, ThrottleKey, Throttled};

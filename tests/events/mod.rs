@@ -2,6 +2,7 @@
 
 mod disk;
 mod kill;
+mod letters;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,6 +1,6 @@
 //! The dead letters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Mutex;
 
@@ -21,10 +21,30 @@ pub(crate) struct Letter {
     pub(crate) died: u64,
 }
 
-/// What is known of the dead letters, by slot.
+/// What is known of the dead letters.
 #[derive(Default)]
 pub(crate) struct Dead {
-    letters: Mutex<HashMap<u32, Letter>>,
+    letters: Mutex<Letters>,
+}
+
+#[derive(Default)]
+struct Letters {
+    by_slot: HashMap<u32, Letter>,
+    /// Their ids and slots. A crash may leave two with the same id: one that was replayed and died again.
+    ids: BTreeSet<(EventId, u32)>,
+}
+
+impl Letters {
+    fn find(&self, id: EventId) -> Option<u32> {
+        let mut same = self.ids.range((id, 0)..=(id, u32::MAX));
+        same.next_back().map(|(_, slot)| *slot)
+    }
+
+    fn remove(&mut self, slot: u32) -> Option<Letter> {
+        let letter = self.by_slot.remove(&slot)?;
+        self.ids.remove(&(letter.id, slot));
+        Some(letter)
+    }
 }
 
 /// What is to be known of a new dead letter once it is durable.
@@ -37,32 +57,34 @@ pub(crate) struct DeadTag {
 impl Dead {
     /// All of them, the oldest first.
     pub(crate) fn letters(&self) -> Vec<Letter> {
-        let mut letters: Vec<Letter> = lock(&self.letters).values().copied().collect();
+        let mut letters: Vec<Letter> = lock(&self.letters).by_slot.values().copied().collect();
         letters.sort_unstable_by_key(|letter| letter.sequence);
         letters
     }
 
     pub(crate) fn find(&self, id: EventId) -> Option<Letter> {
         let letters = lock(&self.letters);
-        letters.values().find(|letter| letter.id == id).copied()
+        letters.by_slot.get(&letters.find(id)?).copied()
     }
 
     /// Takes one out. Of two who want the same, one gets it.
     pub(crate) fn take(&self, id: EventId) -> Option<Letter> {
         let mut letters = lock(&self.letters);
-        let slot = letters.values().find(|letter| letter.id == id)?.slot;
-        letters.remove(&slot)
+        let slot = letters.find(id)?;
+        letters.remove(slot)
     }
 
     pub(crate) fn put_back(&self, letter: Letter) {
-        lock(&self.letters).insert(letter.slot, letter);
+        let mut letters = lock(&self.letters);
+        letters.ids.insert((letter.id, letter.slot));
+        letters.by_slot.insert(letter.slot, letter);
     }
 
     /// How many there are, and when the oldest died.
     pub(crate) fn count(&self) -> (usize, Option<u64>) {
         let letters = lock(&self.letters);
-        let oldest = letters.values().map(|letter| letter.died).min();
-        (letters.len(), oldest)
+        let oldest = letters.by_slot.values().map(|letter| letter.died).min();
+        (letters.by_slot.len(), oldest)
     }
 }
 
@@ -98,7 +120,7 @@ impl Owner for Dead {
     fn recovered_note(&self, _: u32, _: &Note) {}
 
     fn recovered_gone(&self, slot: u32) {
-        lock(&self.letters).remove(&slot);
+        lock(&self.letters).remove(slot);
     }
 
     fn before_removal(&self) -> io::Result<()> {

@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub enum EventOpenError {
     /// Another process, or another queue of this one, has the directory open.
     Locked(PathBuf),
+    /// There is no queue in this directory, and none was to be made.
+    Missing(PathBuf),
     /// A file is of a format that this version does not know.
     Version {
         /// The file's name.
@@ -28,6 +30,7 @@ impl fmt::Display for EventOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Locked(path) => write!(f, "{} is open elsewhere", path.display()),
+            Self::Missing(path) => write!(f, "{} is no directory of events", path.display()),
             Self::Version { file, found } => write!(
                 f,
                 "{file}: expected format version {}, found {found}",
@@ -75,6 +78,8 @@ pub enum EventError {
     Stopped,
     /// No dead letter has this id.
     Unknown,
+    /// The process that has the queue open did not answer, or could not do what was asked.
+    Control(Arc<io::Error>),
 }
 
 impl fmt::Display for EventError {
@@ -89,6 +94,9 @@ impl fmt::Display for EventError {
             Self::TimedOut => f.write_str("the disk did not answer in time"),
             Self::Stopped => f.write_str("the queue is stopping"),
             Self::Unknown => f.write_str("no dead letter has this id"),
+            Self::Control(source) => {
+                write!(f, "the process that has the queue open: {source}")
+            }
         }
     }
 }
@@ -96,7 +104,7 @@ impl fmt::Display for EventError {
 impl std::error::Error for EventError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io(source) => Some(&**source),
+            Self::Io(source) | Self::Control(source) => Some(&**source),
             _ => None,
         }
     }

@@ -11,6 +11,12 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::reader::Source;
 
+/// The file by whose lock a process holds the directory.
+pub(crate) const LOCK: &str = "lock";
+
+/// How the names of files begin that are not whole yet.
+pub(crate) const UNFINISHED: &str = "new.";
+
 /// The queue's directory. Names have no path in them.
 pub(crate) trait Directory: Send + Sync + 'static {
     /// The names of all files.
@@ -86,7 +92,7 @@ impl Disk {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(path.join("lock"))?;
+            .open(path.join(LOCK))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),

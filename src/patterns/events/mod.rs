@@ -52,6 +52,7 @@
 //! ```
 
 mod compact;
+mod control;
 mod dead;
 mod deliver;
 mod error;
@@ -60,6 +61,7 @@ mod files;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod invariants;
 mod keys;
+mod letters;
 mod live;
 mod log;
 mod queue;
@@ -74,6 +76,7 @@ mod writer;
 
 pub use error::{EventDamage, EventDamageKind, EventError, EventOpenError};
 pub use event::{DeadLetter, Delivery, Event, EventId, EventIdError, Outcome};
+pub use letters::DeadLetters;
 pub use queue::{EventQueue, EventStats};
 pub use settings::EventSettings;
 

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::dead::{self, Dead};
+use super::control::Control;
+use super::dead::Dead;
 use super::deliver;
 use super::error::{EventDamage, EventError, EventOpenError};
 use super::event::{
     DeadLetter, Delivery, Event, EventId, Fingerprint, Outcome, Stored, milliseconds, time,
 };
-use super::files::{Directory, Disk, NotTaken};
+use super::files::{Directory, Disk, NotTaken, UNFINISHED};
 use super::keys::{KeyFile, Known};
 use super::live::{Live, Tag, Twin};
 use super::log::{Log, Owner, lock};
@@ -47,6 +48,29 @@ pub(crate) struct Shared {
     pub(crate) dead_full: AtomicBool,
 }
 
+impl Shared {
+    /// Adds an event; it is durable when this returns.
+    pub(crate) fn append(
+        &self,
+        id: EventId,
+        event: &Event,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<EventId, EventError> {
+        let live = &self.live;
+        let accepted = milliseconds(SystemTime::now());
+        let body = Stored::encode(id, accepted, fingerprint.as_ref(), None, event);
+        let tag = Tag {
+            id,
+            key: live.owner.hash(event.key.as_deref()),
+            accepted,
+            fingerprint,
+        };
+        live.append(body, tag)?;
+        live.owner.accepted.fetch_add(1, Ordering::Relaxed);
+        Ok(id)
+    }
+}
+
 /// A queue of events on disk: what [`publish`](Self::publish) has taken is delivered at least once, whatever happens to
 /// the process. See the [module](super) for a walk-through.
 pub struct EventQueue {
@@ -54,7 +78,9 @@ pub struct EventQueue {
     spaces: [Arc<Space>; 2],
     settings: EventSettings,
     damage: Damage,
-    deliverers: Mutex<Vec<JoinHandle<()>>>,
+    /// Those that deliver, and that of the control socket.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    control: Mutex<Option<Control>>,
     writers: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -109,7 +135,19 @@ impl EventQueue {
             NotTaken::Io(source) => EventOpenError::Io(source),
         })?;
         let directory: Arc<dyn Directory> = Arc::new(disk);
-        Self::open_in(&directory, settings)
+        let queue = Self::open_in(&directory, settings)?;
+        match Control::start(path, &queue.shared) {
+            Ok((control, thread)) => {
+                *lock(&queue.control) = Some(control);
+                lock(&queue.threads).push(thread);
+            }
+            // Events matter more than a look at dead letters.
+            Err(error) => {
+                let path = path.display();
+                log::warn!("no other process can ask for the dead letters of {path}: {error}");
+            }
+        }
+        Ok(queue)
     }
 
     pub(crate) fn open_in(
@@ -118,7 +156,7 @@ impl EventQueue {
     ) -> Result<Self, EventOpenError> {
         let sizes = settings.sizes()?;
         let names = directory.list()?;
-        for name in names.iter().filter(|name| name.starts_with("new.")) {
+        for name in names.iter().filter(|name| name.starts_with(UNFINISHED)) {
             directory.remove(name)?;
         }
         let mut damage = Damage::default();
@@ -193,12 +231,12 @@ impl EventQueue {
             spaces,
             settings,
             damage,
-            deliverers: Mutex::default(),
+            threads: Mutex::default(),
+            control: Mutex::default(),
             writers: Mutex::new(writers),
         })
     }
 
-    #[cfg(test)]
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -221,14 +259,14 @@ impl EventQueue {
             return Err(EventError::TooLarge { limit });
         }
         let Some(fingerprint) = Fingerprint::of(event) else {
-            return self.append(EventId::random()?, event, None);
+            return self.shared.append(EventId::random()?, event, None);
         };
         if let Some(id) = self.claim(&fingerprint)? {
             return Ok(id);
         }
         let result = EventId::random()
             .map_err(EventError::from)
-            .and_then(|id| self.append(id, event, Some(fingerprint)));
+            .and_then(|id| self.shared.append(id, event, Some(fingerprint)));
         // After a timeout it may still become durable, and then the key is kept.
         if result.is_err() {
             lock(&self.shared.live.owner.keys).release(&fingerprint);
@@ -260,26 +298,6 @@ impl EventQueue {
         }
     }
 
-    fn append(
-        &self,
-        id: EventId,
-        event: &Event,
-        fingerprint: Option<Fingerprint>,
-    ) -> Result<EventId, EventError> {
-        let live = &self.shared.live;
-        let accepted = milliseconds(SystemTime::now());
-        let body = Stored::encode(id, accepted, fingerprint.as_ref(), None, event);
-        let tag = Tag {
-            id,
-            key: live.owner.hash(event.key.as_deref()),
-            accepted,
-            fingerprint,
-        };
-        live.append(body, tag)?;
-        live.owner.accepted.fetch_add(1, Ordering::Relaxed);
-        Ok(id)
-    }
-
     /// Starts the threads that deliver: as many as the setting `parallel` says.
     ///
     /// `deliver` is called from all of them, and should return within some time of its own. A panic in it counts as a
@@ -293,9 +311,9 @@ impl EventQueue {
         deliver: impl Fn(&Delivery) -> Outcome + Send + Sync + 'static,
     ) -> io::Result<()> {
         let deliver = Arc::new(deliver);
-        let mut deliverers = lock(&self.deliverers);
+        let mut threads = lock(&self.threads);
         for _ in 0..self.settings.parallel {
-            deliverers.push(deliver::start(&self.shared, Arc::clone(&deliver) as _)?);
+            threads.push(deliver::start(&self.shared, Arc::clone(&deliver) as _)?);
         }
         Ok(())
     }
@@ -340,16 +358,10 @@ impl EventQueue {
     /// All dead letters, the oldest first. Each is read from the disk when its turn comes, and left out if it has been
     /// replayed or purged meanwhile.
     pub fn dead_letters(&self) -> impl Iterator<Item = Result<DeadLetter, EventError>> {
-        let letters = self.shared.dead.owner.letters();
-        letters.into_iter().filter_map(|letter| {
-            let body = match self.shared.dead.read(letter.slot) {
-                Ok(body) => body?,
-                Err(error) => return Some(Err(error.into())),
-            };
-            // The slot may be another letter's by now.
-            dead::letter(&body)
-                .filter(|found| found.id == letter.id)
-                .map(Ok)
+        let ids = self.shared.ids().into_iter();
+        ids.filter_map(|id| match self.dead_letter(id) {
+            Err(EventError::Unknown) => None,
+            found => Some(found),
         })
     }
 
@@ -359,11 +371,7 @@ impl EventQueue {
     ///
     /// When there is none with this id, or it cannot be read.
     pub fn dead_letter(&self, id: EventId) -> Result<DeadLetter, EventError> {
-        let letter = self.shared.dead.owner.find(id).ok_or(EventError::Unknown)?;
-        let body = self.shared.dead.read(letter.slot)?;
-        body.and_then(|body| dead::letter(&body))
-            .filter(|found| found.id == id)
-            .ok_or(EventError::Unknown)
+        Shared::letter(id, &self.shared.record(id)?)
     }
 
     /// Queues a dead letter again, behind all that wait, with its id and without its attempts.
@@ -373,18 +381,7 @@ impl EventQueue {
     /// When there is none with this id, or no room, or the disk fails: then it stays a dead letter. If only the last
     /// write failed, it is queued, and perhaps also a dead letter again after a start.
     pub fn replay(&self, id: EventId) -> Result<(), EventError> {
-        let letter = self.shared.dead.owner.take(id).ok_or(EventError::Unknown)?;
-        let read = self.shared.dead.read(letter.slot);
-        let queued = read.map_err(EventError::from).and_then(|body| {
-            let found = body.and_then(|body| dead::letter(&body));
-            let found = found.ok_or(EventError::Unknown)?;
-            self.append(id, &found.event, None)
-        });
-        if let Err(error) = queued {
-            self.shared.dead.owner.put_back(letter);
-            return Err(error);
-        }
-        self.shared.dead.done_durably(letter.slot)
+        self.shared.replay(id)
     }
 
     /// Forgets a dead letter for good.
@@ -393,8 +390,7 @@ impl EventQueue {
     ///
     /// When there is none with this id, or the disk fails: then it may be there again after a start.
     pub fn purge(&self, id: EventId) -> Result<(), EventError> {
-        let letter = self.shared.dead.owner.take(id).ok_or(EventError::Unknown)?;
-        self.shared.dead.done_durably(letter.slot)
+        self.shared.purge(id)
     }
 
     /// Takes no more events, starts no more deliveries, and waits for those that are being made. Whether all had ended
@@ -408,7 +404,8 @@ impl EventQueue {
             self.shared.stopping.store(true, Ordering::Release);
         }
         self.shared.live.owner.due.notify_all();
-        let delivered = join(&self.deliverers, deadline);
+        drop(lock(&self.control).take());
+        let delivered = join(&self.threads, deadline);
         // The writers go last, since they note what the others did.
         let live = self.shared.live.stop(deadline.max(Instant::now() + TICK));
         let dead = self.shared.dead.stop(deadline.max(Instant::now() + TICK));

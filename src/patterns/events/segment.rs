@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::files::{Directory, File};
+use super::files::{Directory, File, UNFINISHED};
 use super::reader::{Reader, Source};
 use super::record::{BLOCK, BadHeader, FIRST, HEAD, Head, Header, Purpose, to_usize};
 
@@ -32,7 +32,7 @@ impl Segment {
             salt: random_salt()?,
             size,
         };
-        let unfinished = format!("new.{}", purpose.extension());
+        let unfinished = format!("{UNFINISHED}{}", purpose.extension());
         let made = Self::fill(directory, &unfinished, &header);
         if made.is_err() {
             // The space that it took may be what is missing. What cannot be removed is found at the next start.

@@ -7,9 +7,11 @@ use super::event::OVERHEAD;
 use super::log::COMMIT;
 use super::record::{BLOCK, FIRST, span};
 
-/// Least and most bytes of a queue: the segments of a smaller one would hold little, and those of a larger one would be
-/// too many open files.
-const BOUNDS: (u64, u64) = (512 * 1024, 4 << 30);
+/// Least bytes of a queue: the segments of a smaller one would hold little.
+const LEAST_BYTES: u64 = 512 * 1024;
+
+/// Most bytes of a queue: the segments of a larger one would be too many open files.
+pub(crate) const MOST_BYTES: u64 = 4 << 30;
 
 /// Least bytes of a segment.
 const LEAST_SEGMENT: u64 = 64 * 1024;
@@ -85,10 +87,9 @@ pub(crate) struct Sizes {
 impl EventSettings {
     pub(crate) fn sizes(&self) -> Result<Sizes, EventOpenError> {
         let max = self.max_bytes;
-        if !(BOUNDS.0..=BOUNDS.1).contains(&max) {
+        if !(LEAST_BYTES..=MOST_BYTES).contains(&max) {
             return Err(EventOpenError::Setting(format!(
-                "max_bytes: expected {} to {}, found {max}",
-                BOUNDS.0, BOUNDS.1
+                "max_bytes: expected {LEAST_BYTES} to {MOST_BYTES}, found {max}"
             )));
         }
         if !(1..=1024).contains(&self.parallel) {

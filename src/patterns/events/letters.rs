@@ -1,0 +1,178 @@
+//! What can be done with dead letters, by the process that has the queue open and by others.
+
+use std::fs;
+use std::path::Path;
+
+use super::control::Client;
+use super::dead;
+use super::error::{EventError, EventOpenError};
+use super::event::{DeadLetter, EventId};
+use super::files;
+use super::queue::{EventQueue, Shared};
+use super::settings::{self, EventSettings};
+
+impl Shared {
+    /// The ids of all dead letters, the oldest first.
+    pub(crate) fn ids(&self) -> Vec<EventId> {
+        let letters = self.dead.owner.letters();
+        letters.iter().map(|letter| letter.id).collect()
+    }
+
+    /// The body of a letter's record.
+    pub(crate) fn record(&self, id: EventId) -> Result<Vec<u8>, EventError> {
+        let letter = self.dead.owner.find(id).ok_or(EventError::Unknown)?;
+        self.dead.read(letter.slot)?.ok_or(EventError::Unknown)
+    }
+
+    /// The letter in the body of a record. It may be another's by now, since slots are used again.
+    pub(crate) fn letter(id: EventId, body: &[u8]) -> Result<DeadLetter, EventError> {
+        dead::letter(body)
+            .filter(|found| found.id == id)
+            .ok_or(EventError::Unknown)
+    }
+
+    /// Queues a letter again.
+    pub(crate) fn replay(&self, id: EventId) -> Result<(), EventError> {
+        let letter = self.dead.owner.take(id).ok_or(EventError::Unknown)?;
+        let read = self.dead.read(letter.slot).map_err(EventError::from);
+        let queued = read.and_then(|body| {
+            let found = Self::letter(id, &body.ok_or(EventError::Unknown)?)?;
+            self.append(id, &found.event, None)
+        });
+        if let Err(error) = queued {
+            self.dead.owner.put_back(letter);
+            return Err(error);
+        }
+        self.dead.done_durably(letter.slot)
+    }
+
+    /// Forgets a letter.
+    pub(crate) fn purge(&self, id: EventId) -> Result<(), EventError> {
+        let letter = self.dead.owner.take(id).ok_or(EventError::Unknown)?;
+        self.dead.done_durably(letter.slot)
+    }
+}
+
+/// The dead letters of a directory, whichever process has its queue open.
+///
+/// If one has, it is asked by a Unix socket in the directory, `control`, to which only the owner may connect. If none
+/// has, the files are read and written. `plimsoll events` is this on the command line.
+///
+/// ```
+/// use plimsoll::patterns::{DeadLetters, Event, EventQueue, EventSettings, Outcome};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = std::env::temp_dir().join(format!("plimsoll-doc-letters-{}", std::process::id()));
+/// let queue = EventQueue::open(&directory, EventSettings::default())?;
+/// queue.deliver(|_| Outcome::Rejected { reason: "no such customer".to_owned() })?;
+/// let id = queue.publish(&Event { topic: "/orders".to_owned(), ..Event::default() })?;
+/// # while queue.stats().dead_letters == 0 { std::thread::yield_now(); }
+///
+/// // Another process, while this one runs.
+/// let letters = DeadLetters::of(&directory)?;
+/// assert_eq!(letters.ids()?, [id]);
+/// assert_eq!(letters.get(id)?.reason, "no such customer");
+/// letters.purge(id)?;
+/// assert_eq!(letters.ids()?, []);
+/// # drop(queue);
+/// # std::fs::remove_dir_all(directory)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct DeadLetters(Way);
+
+#[derive(Debug)]
+enum Way {
+    /// Nobody else has it open.
+    Queue(Box<EventQueue>),
+    /// Another process has.
+    Control(Client),
+}
+
+impl DeadLetters {
+    /// Those of the queue in this directory.
+    ///
+    /// # Errors
+    ///
+    /// When there is no queue, it is of another version, or its files cannot be read.
+    pub fn of(path: impl AsRef<Path>) -> Result<Self, EventOpenError> {
+        let path = path.as_ref();
+        if !path.join(files::LOCK).try_exists()? {
+            return Err(EventOpenError::Missing(path.to_owned()));
+        }
+        match EventQueue::open(path, fitting(path)?) {
+            Ok(queue) => Ok(Self(Way::Queue(Box::new(queue)))),
+            Err(EventOpenError::Locked(_)) => Ok(Self(Way::Control(Client::new(path)))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What they are called, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the process that has the queue open does not answer.
+    pub fn ids(&self) -> Result<Vec<EventId>, EventError> {
+        match &self.0 {
+            Way::Queue(queue) => Ok(queue.shared().ids()),
+            Way::Control(client) => client.ids(),
+        }
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    ///
+    /// When there is none with this id, it cannot be read, or the process that has the queue open does not answer.
+    pub fn get(&self, id: EventId) -> Result<DeadLetter, EventError> {
+        match &self.0 {
+            Way::Queue(queue) => queue.dead_letter(id),
+            Way::Control(client) => client.letter(id),
+        }
+    }
+
+    /// Queues one again, as [`EventQueue::replay`] does. While nobody has the queue open it waits for the next start,
+    /// and may then take more than that start's limit.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`EventQueue::replay`], or the process that has the queue open does not answer.
+    pub fn replay(&self, id: EventId) -> Result<(), EventError> {
+        match &self.0 {
+            Way::Queue(queue) => queue.replay(id),
+            Way::Control(client) => client.replay(id),
+        }
+    }
+
+    /// Forgets one for good, as [`EventQueue::purge`] does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`EventQueue::purge`], or the process that has the queue open does not answer.
+    pub fn purge(&self, id: EventId) -> Result<(), EventError> {
+        match &self.0 {
+            Way::Queue(queue) => queue.purge(id),
+            Way::Control(client) => client.purge(id),
+        }
+    }
+}
+
+/// Settings with which all that is there can be read, and replayed: those of the process that wrote it are not known.
+fn fitting(path: &Path) -> Result<EventSettings, EventOpenError> {
+    let mut settings = EventSettings::default();
+    let (mut largest, mut total) = (0, 0);
+    for entry in fs::read_dir(path)? {
+        let length = entry?.metadata()?.len();
+        largest = length.max(largest);
+        total += length;
+    }
+    // No event is larger than a segment, and one may be an eighth of the limit, less what its record has beside it.
+    settings.max_event = settings
+        .max_event
+        .max(usize::try_from(largest).unwrap_or(usize::MAX));
+    let least = 9 * settings.max_event as u64;
+    settings.max_bytes = settings.max_bytes.max(2 * total).max(least);
+    settings.max_bytes = settings.max_bytes.min(settings::MOST_BYTES);
+    Ok(settings)
+}
