@@ -4,6 +4,7 @@
 //! all of them with `make bench`, some with `cargo bench --features internals -- NAME ...`. `QUICK=1` shortens them.
 
 mod common;
+mod events;
 mod footprint;
 mod instructions;
 mod overload;
@@ -17,7 +18,8 @@ use std::process::Command;
 use std::{env, io};
 
 /// The last reads what the others have left.
-const BENCHES: [&str; 8] = [
+const BENCHES: [&str; 9] = [
+    "events",
     "footprint",
     "instructions",
     "overload",
@@ -30,6 +32,7 @@ const BENCHES: [&str; 8] = [
 
 fn run(bench: &str) -> io::Result<()> {
     match bench {
+        "events" => events::run(),
         "footprint" => footprint::run(),
         "instructions" => instructions::run(),
         "overload" => overload::run(),
@@ -61,6 +64,7 @@ fn main() -> io::Result<()> {
         [instructions::REPEAT, part, times] => {
             instructions::repeat(part, times.parse().map_err(io::Error::other)?)
         }
+        [events::OPEN, path] => events::open(path),
         [scaling::SERVE, address] => scaling::serve(address),
         // So that `cargo test --benches`, which runs it too, does not make minutes of load.
         _ if !words.contains(&"--bench") => {
