@@ -7,20 +7,20 @@
 //! # Start
 //!
 //! ```no_run
-//! use plimsoll::Server;
+//! use plimsoll::{Request, Server};
 //!
 //! fn main() -> Result<(), plimsoll::Error> {
 //!     let server = Server::builder()
 //!         .listen("127.0.0.1:8080")
-//!         .handler_fn(|_| "hello\n")
+//!         .handler(|_: &mut Request| "hello\n")
 //!         .start()?;
 //!     server.run_until_signal()
 //! }
 //! ```
 //!
 //! A handler is blocking, straight-line code. What it returns is [a reply](IntoResponse): text, bytes, a status with
-//! either, an `Option`, a `Result`, a [`Response`] with headers and a body behind a [`Read`](std::io::Read), or a
-//! `tiny_http::Response`. It is tested without a socket: see [`Request`].
+//! either, a `Result`, a [`Response`] with headers and a body behind a [`Read`](std::io::Read), or a
+//! `tiny_http::Response`.
 //!
 //! # What happens to a request
 //!
@@ -61,6 +61,8 @@ pub mod internals;
 mod lines;
 mod net;
 pub mod patterns;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 mod random;
 mod report;
 mod server;
@@ -76,7 +78,7 @@ pub use health::{Ewma, GateState, Health, Snapshot, Status, Totals};
 pub use http::trust::Cidr;
 pub use lines::stderr::StderrLog;
 pub use server::handler::Handler;
-pub use server::request::{Request, RequestBuilder};
+pub use server::request::Request;
 pub use server::response::{IntoResponse, Response};
 pub use server::{Builder, Server};
 pub use settings::{Config, ConfigError, Details, GateMode, WatchedStore};

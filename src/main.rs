@@ -12,6 +12,7 @@ use std::time::Instant;
 use std::{env, thread};
 
 use listenfd::ListenFd;
+use plimsoll::proxy::Proxy;
 use plimsoll::{Builder, Request, Server, Status, StderrLog};
 
 use crate::options::{Command, Options, ProbeOptions};
@@ -67,8 +68,15 @@ fn serve(options: Options) -> ExitCode {
 
 fn run(options: Options, listeners: Vec<TcpListener>) -> Result<(), Box<dyn Error>> {
     let work = options.work;
+    let proxy = (!options.proxy.upstream.is_empty())
+        .then(|| Proxy::start(options.proxy))
+        .transpose()?
+        .map(|proxy| proxy.under(&options.config));
     let builder = Server::builder().config(options.config);
     let builder = listeners.into_iter().fold(builder, Builder::listener);
+    if let Some(proxy) = proxy {
+        return Ok(builder.handler(proxy).start()?.run_until_signal()?);
+    }
     let server = builder
         .handler(move |request: &mut Request| {
             if request.path() != "/" {

@@ -16,11 +16,15 @@ use std::time::Duration;
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use plimsoll::Config;
+use plimsoll::proxy::{self, ProxyConfig};
 use plimsoll::settings::{self, At, Complaint, Span, Word};
 
 #[cfg(feature = "events")]
 pub(crate) use events::{Action, EventsOptions, Letters};
 pub(crate) use probe::ProbeOptions;
+
+/// Threads that run the handler when it forwards: each waits for the service's answer. One that is idle takes some 12 KiB.
+const PROXY_WORKERS: usize = 64;
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
@@ -47,6 +51,8 @@ pub(crate) enum Command {
 pub(crate) struct Options {
     /// The server's knobs; always valid.
     pub config: Config,
+    /// How requests are forwarded; not at all while there is no upstream.
+    pub proxy: ProxyConfig,
     /// How long each request on `/` takes, for demonstrations. Default 0; any duration.
     pub work: Duration,
     /// The most talkative level that is logged. Default `info`.
@@ -57,6 +63,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             config: Config::default(),
+            proxy: ProxyConfig::default(),
             work: Duration::ZERO,
             log_level: LevelFilter::Info,
         }
@@ -72,6 +79,18 @@ impl AsRef<Config> for Options {
 impl AsMut<Config> for Options {
     fn as_mut(&mut self) -> &mut Config {
         &mut self.config
+    }
+}
+
+impl AsRef<ProxyConfig> for Options {
+    fn as_ref(&self) -> &ProxyConfig {
+        &self.proxy
+    }
+}
+
+impl AsMut<ProxyConfig> for Options {
+    fn as_mut(&mut self) -> &mut ProxyConfig {
+        &mut self.proxy
     }
 }
 
@@ -124,6 +143,7 @@ type Setting = settings::Setting<Options>;
 /// binary has beside them.
 fn table() -> Vec<Setting> {
     let mut table = settings::table();
+    table.extend(proxy::table());
     table.push(Setting {
         flag: "work",
         variable: "PLIMSOLL_WORK",
@@ -199,18 +219,27 @@ pub(crate) fn parse(
         set(&mut options, setting, &name, &value.to_string_lossy())?;
     }
 
-    for setting in table
-        .iter()
-        .filter(|setting| !given.contains(&setting.flag))
-    {
+    for setting in &table {
+        if given.contains(&setting.flag) {
+            continue;
+        }
         let Some(value) = environment(setting.variable) else {
             continue;
         };
+        given.push(setting.flag);
         let value = value.to_string_lossy();
         setting.field.clear(&mut options);
         let values = setting.field.split(&value);
         for value in values.unwrap_or_else(|| vec![value.into_owned()]) {
             set(&mut options, setting, setting.variable, &value)?;
+        }
+    }
+    if !options.proxy.upstream.is_empty() {
+        if !given.contains(&"workers") {
+            options.config.workers = PROXY_WORKERS;
+        }
+        if !given.contains(&"threshold") {
+            options.config.threshold = options.config.request_timeout / 2;
         }
     }
     Ok(Command::Serve(options))

@@ -17,6 +17,7 @@ mod monitors;
 #[cfg(feature = "r2d2")]
 mod pools;
 mod probe;
+mod proxy;
 mod refusals;
 mod reports;
 mod restarts;

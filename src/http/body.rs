@@ -45,7 +45,7 @@ pub(crate) enum BodyError {
 }
 
 /// Decodes the body of one message.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Body {
     state: State,
     /// Bytes of data the remaining chunks may have.

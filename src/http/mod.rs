@@ -1,6 +1,6 @@
 //! HTTP/1.1 as text: heads, bodies, fields and refusals. No sockets, no clock.
 
-mod authority;
+pub(crate) mod authority;
 pub(crate) mod body;
 pub(crate) mod fields;
 pub(crate) mod head;

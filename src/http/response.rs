@@ -155,7 +155,7 @@ impl ResponseHead {
     }
 
     /// The fields in the server's order: name and value.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         fields::iterate(&self.canonical[self.reason.end..])
     }
 

@@ -412,7 +412,8 @@ pub(crate) struct Parts {
 impl ReplyBody {
     /// Whether all of the body has been read.
     pub(crate) fn is_complete(&self) -> bool {
-        self.decoder.is_complete()
+        let ended = self.connection.is_none() && self.decoder.is_whole_at_close();
+        self.decoder.is_complete() || ended
     }
 
     /// The trailer fields so far, see [`crate::http::fields::iterate`].
@@ -446,6 +447,62 @@ impl ReplyBody {
         {
             lease.give_back(socket, Instant::now());
         }
+    }
+
+    /// The whole body, if all of it is here or comes without being waited for. Else it is as before: of one that is longer
+    /// than `most` bytes on the wire nothing is lost.
+    ///
+    /// # Errors
+    /// The body is broken, or was cut.
+    pub(crate) fn whole_at_hand(&mut self, most: usize) -> Result<Option<Vec<u8>>, ClientError> {
+        if let Some(data) = self.try_whole(false)? {
+            return Ok(Some(data));
+        }
+        if usize::try_from(self.decoder.missing()).is_ok_and(|missing| missing > most) {
+            return Ok(None);
+        }
+        self.ahead.drain(..self.start);
+        self.start = 0;
+        while self.ahead.len() < most
+            && let Some((socket, _)) = &mut self.connection
+        {
+            let before = self.ahead.len();
+            self.ahead.resize(before + PIECE, 0);
+            let read = socket.read(&mut self.ahead[before..]);
+            self.ahead.truncate(before + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => {
+                    return self
+                        .try_whole(true)?
+                        .map(Some)
+                        .ok_or(ClientError::Incomplete);
+                }
+                Ok(_) => {}
+                Err(error) if is_not_ready(&error) => break,
+                Err(_) => return Err(ClientError::Incomplete),
+            }
+        }
+        self.try_whole(false)
+    }
+
+    /// The whole body, if that is what has come; at the connection's end, if it `has_ended`.
+    fn try_whole(&mut self, has_ended: bool) -> Result<Option<Vec<u8>>, ClientError> {
+        let (mut decoder, mut data) = (self.decoder.clone(), Vec::new());
+        let input = &self.ahead[self.start..];
+        let (used, is_complete) = decoder
+            .decode(input, &mut data)
+            .map_err(ResponseError::from)?;
+        let is_ended = has_ended && decoder.is_whole_at_close();
+        if !is_complete && !is_ended {
+            return Ok(None);
+        }
+        self.decoder = decoder;
+        self.start += used;
+        self.finish();
+        if is_ended {
+            self.connection = None;
+        }
+        Ok(Some(data))
     }
 
     /// Decodes at most `most` bytes of what has come.

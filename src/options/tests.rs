@@ -30,6 +30,10 @@ fn samples(setting: &Setting) -> (&'static str, &'static str) {
         ("details", _) => ("never", "sometimes"),
         ("gate", _) => ("literal", "ajar"),
         ("log-level", _) => ("trace", "loud"),
+        ("upstream", _) => ("http://app:9000/v1#weight=2", "https://app"),
+        ("upstream-host", _) => ("app.example:81", "app/"),
+        ("breaker", _) => ("9,on=5xx", "many"),
+        ("balance", _) => ("hash=ip", "best"),
         (_, "ADDR") => ("[::1]:9", "nowhere"),
         (_, "NAME=URL") => ("a=tcp://b:1,critical,rise=1", "a"),
         (_, "CIDR") => ("10.0.0.0/8", "10.0.0.1/8"),
@@ -91,8 +95,9 @@ fn every_option_sets_a_field_of_its_own() {
 
 #[test]
 fn every_bad_value_names_its_flag_or_its_variable() {
-    // Of a bad check less is shown.
-    for setting in table().iter().filter(|setting| setting.flag != "check") {
+    // Of a bad URL less is shown.
+    let is_shown = |setting: &&Setting| !matches!(setting.flag, "check" | "upstream");
+    for setting in table().iter().filter(is_shown) {
         let (_, bad) = samples(setting);
         let rest = format!(": expected {}, found {bad:?}", setting.field.expected());
         assert_eq!(
@@ -104,6 +109,34 @@ fn every_bad_value_names_its_flag_or_its_variable() {
             format!("{}{rest}", setting.variable),
         );
     }
+}
+
+#[test]
+fn with_an_upstream_there_are_many_workers_and_a_threshold_by_the_timeout() {
+    let options = served(on_the_command_line(
+        "--upstream http://a --request-timeout 4s",
+    ));
+    assert_eq!(options.config.workers, 64);
+    assert_eq!(options.config.threshold, Duration::from_secs(2));
+    let given = "--upstream http://a --workers 3 --threshold 1s";
+    let options = served(on_the_command_line(given));
+    assert_eq!(options.config.workers, 3);
+    assert_eq!(options.config.threshold, Duration::from_secs(1));
+    let options = served(with_variable("--upstream unix:/a", "PLIMSOLL_WORKERS", "5"));
+    assert_eq!(options.config.workers, 5);
+}
+
+#[test]
+fn a_wrong_source_is_named_without_its_password() {
+    assert_eq!(
+        complaint(on_the_command_line("--upstream http://me:s3cret@app")),
+        "--upstream http://***@app: expected user: none in a URL of http://, found one",
+    );
+    let complaint = complaint(with_variable("", "PLIMSOLL_UPSTREAM", "http://a, app:9000"));
+    assert!(
+        complaint.starts_with("PLIMSOLL_UPSTREAM app:9000: expected one of http://"),
+        "{complaint}"
+    );
 }
 
 #[test]

@@ -42,8 +42,6 @@ use crate::server::event_loop::wake::{self, Message};
 use crate::server::event_loop::{Frontend, Parts, WAKER};
 use crate::server::handler::Handler;
 use crate::server::jobs::Jobs;
-use crate::server::request::Request;
-use crate::server::response::IntoResponse;
 use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 use crate::server::systemd::Manager;
@@ -114,18 +112,13 @@ impl Builder {
         self
     }
 
-    /// Adds an address to serve on, a [`SocketAddr`] or `host:port`; port 0 picks one. The first call replaces the
-    /// default.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a call reads better without &"
-    )]
-    pub fn listen(mut self, address: impl ToString) -> Self {
+    /// Adds an address to serve on, `host:port`; port 0 picks one. The first call replaces the default.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
         if !self.listen_given {
             self.config.listen.clear();
             self.listen_given = true;
         }
-        self.config.listen.push(address.to_string());
+        self.config.listen.push(address.into());
         self
     }
 
@@ -137,22 +130,14 @@ impl Builder {
     }
 
     /// Adds a second listener, for the health paths only and with all details.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a call reads better without &"
-    )]
-    pub fn admin(mut self, address: impl ToString) -> Self {
-        self.config.admin = Some(address.to_string());
+    pub fn admin(mut self, address: impl Into<String>) -> Self {
+        self.config.admin = Some(address.into());
         self
     }
 
     /// Adds a listener that speaks HAProxy's agent-check protocol.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a call reads better without &"
-    )]
-    pub fn agent(mut self, address: impl ToString) -> Self {
-        self.config.agent = Some(address.to_string());
+    pub fn agent(mut self, address: impl Into<String>) -> Self {
+        self.config.agent = Some(address.into());
         self
     }
 
@@ -216,20 +201,6 @@ impl Builder {
         self
     }
 
-    /// The same for a closure, whose argument's type need not be written then.
-    ///
-    /// ```
-    /// let builder = plimsoll::Server::builder().handler_fn(|request| format!("this is {}\n", request.path()));
-    /// # let _ = builder;
-    /// ```
-    pub fn handler_fn<F, R>(self, handler: F) -> Self
-    where
-        F: Fn(&mut Request) -> R + Send + Sync + 'static,
-        R: IntoResponse,
-    {
-        self.handler(handler)
-    }
-
     /// Starts the server: it listens when this returns.
     ///
     /// # Errors
@@ -270,7 +241,7 @@ impl Builder {
         }
         let handler = self
             .handler
-            .unwrap_or_else(|| Box::new(|_: &mut Request| (404, "not found\n")));
+            .unwrap_or_else(|| Box::new(|_: &mut crate::Request| (404, "not found\n")));
         Server::start(&self.config, self.paths, checks, handler, listeners)
     }
 }

@@ -26,7 +26,7 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    pub(super) fn found(expected: impl Into<String>, found: impl Into<String>) -> Self {
+    pub(crate) fn found(expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self {
             about: None,
             expected: expected.into(),
@@ -35,7 +35,7 @@ impl Complaint {
     }
 
     /// The error that says so of an option; `value` is how what was found is shown.
-    pub(super) fn of(self, option: &'static str, value: impl FnOnce() -> String) -> ConfigError {
+    pub(crate) fn of(self, option: &'static str, value: impl FnOnce() -> String) -> ConfigError {
         ConfigError {
             option,
             expected: self.expected,
@@ -292,7 +292,7 @@ pub(super) const ADDRESS: Text = Text {
 };
 
 /// The name of a host, without a port.
-pub(super) const HOST_NAME: Text = Text {
+pub(crate) const HOST_NAME: Text = Text {
     placeholder: "NAME",
     expected: "the name of a host, such as status.example",
     fits: is_host_name,

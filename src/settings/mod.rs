@@ -33,6 +33,7 @@ pub(crate) use checks::validate as validate_checks;
 pub use kinds::{Complaint, Count, Kind, LONGEST, List, Maybe, Size, Span, Switch, Text, Word};
 pub(crate) use limits::{DESCRIPTORS_KEPT, descriptor_limit};
 pub use modes::{Details, GateMode};
+pub(crate) use table::define_settings;
 pub use table::{At, Field, Setting};
 pub use units::{parse_count, parse_duration, parse_size, show_duration, show_size};
 
@@ -211,32 +212,6 @@ impl FromStr for Cidr {
             option: "trust",
             expected: CIDR.to_owned(),
             found: format!("{text:?}"),
-        })
-    }
-}
-
-impl AsRef<Config> for Config {
-    fn as_ref(&self) -> &Config {
-        self
-    }
-}
-
-impl AsMut<Config> for Config {
-    fn as_mut(&mut self) -> &mut Config {
-        self
-    }
-}
-
-impl Config {
-    /// Checks every setting against its bounds.
-    ///
-    /// # Errors
-    ///
-    /// The first setting, in the order of the fields, that is out of its bounds.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        table::<Self>().iter().try_for_each(|setting| {
-            let checked = setting.field.check(self);
-            checked.map_err(|complaint| complaint.of(setting.flag, || setting.field.show(self)))
         })
     }
 }

@@ -84,39 +84,63 @@ impl<T, K: Kind> Field<T> for At<T, K> {
     }
 }
 
-/// Makes [`Config`](super::Config) and [`table`](super::table) of the rows in `settings/mod.rs`.
-macro_rules! define_config {
-    ($(
+/// Makes a struct of settings, with its defaults, and its table, of rows as those in `settings/mod.rs`.
+macro_rules! define_settings {
+    ($(#[$about:meta])* $name:ident; $(
         $(#[$doc:meta])*
         $how:ident $field:ident: $type:ty = $value:expr => {
             flag: $flag:literal, variable: $variable:literal, kind: $kind:expr,
             $(default: $default:literal,)? help: $help:literal $(,)?
         }
     )*) => {
-        /// Every setting of a server. Plain data: [`validate`](Config::validate) says whether it makes sense.
-        ///
-        /// All durations are at most 24 hours.
+        $(#[$about])*
         #[derive(Clone, Debug, PartialEq, Eq)]
-        pub struct Config {
+        pub struct $name {
             $($(#[$doc])* pub $field: $type,)*
         }
 
-        impl Default for Config {
-            /// The documented defaults, some of them measured on the machine; they are always valid.
+        impl Default for $name {
+            /// The documented defaults; they are always valid.
             fn default() -> Self {
                 Self { $($field: $value,)* }
             }
         }
 
-        /// The rows of the table, for a [`Config`] or for what has one, in the order of its fields.
+        impl AsRef<$name> for $name {
+            fn as_ref(&self) -> &$name {
+                self
+            }
+        }
+
+        impl AsMut<$name> for $name {
+            fn as_mut(&mut self) -> &mut $name {
+                self
+            }
+        }
+
+        impl $name {
+            /// Checks every setting against its bounds.
+            ///
+            /// # Errors
+            ///
+            /// The first setting, in the order of the fields, that is out of its bounds.
+            pub fn validate(&self) -> Result<(), $crate::ConfigError> {
+                table::<Self>().iter().try_for_each(|setting| {
+                    let checked = setting.field.check(self);
+                    checked.map_err(|complaint| complaint.of(setting.flag, || setting.field.show(self)))
+                })
+            }
+        }
+
+        /// The rows of the table, for these settings or for what has them, in the order of the fields.
         #[must_use]
-        pub fn table<T: AsRef<Config> + AsMut<Config> + 'static>() -> Vec<Setting<T>> {
-            vec![$(Setting {
+        pub fn table<T: AsRef<$name> + AsMut<$name> + 'static>() -> Vec<$crate::settings::Setting<T>> {
+            vec![$($crate::settings::Setting {
                 flag: $flag,
                 variable: $variable,
                 default: None$(.or(Some($default)))?,
                 help: $help,
-                field: Box::new(At {
+                field: Box::new($crate::settings::At {
                     kind: $kind,
                     get: |of: &T| &of.as_ref().$field,
                     get_mut: |of: &mut T| &mut of.as_mut().$field,
@@ -126,4 +150,18 @@ macro_rules! define_config {
     };
 }
 
+/// Makes [`Config`](super::Config) and [`table`](super::table) of the rows in `settings/mod.rs`.
+macro_rules! define_config {
+    ($($rows:tt)*) => {
+        $crate::settings::define_settings! {
+            /// Every setting of a server. Plain data: [`validate`](Config::validate) says whether it makes sense.
+            ///
+            /// All durations are at most 24 hours. Some defaults are measured on the machine.
+            Config;
+            $($rows)*
+        }
+    };
+}
+
 pub(super) use define_config;
+pub(crate) use define_settings;

@@ -9,6 +9,7 @@ pub(crate) mod process;
 pub(crate) mod reply;
 pub(crate) mod server;
 pub(crate) mod stores;
+pub(crate) mod upstream;
 pub(crate) mod usage;
 pub(crate) mod wait;
 
@@ -17,5 +18,6 @@ pub(crate) use binary::{Plimsoll, Serving, metric_in};
 pub(crate) use client::{Client, ask, get, pattern, time_to_get};
 pub(crate) use reply::{Framing, Reply};
 pub(crate) use server::{Latch, quiet, report, settle};
+pub(crate) use upstream::Upstream;
 pub(crate) use usage::Usage;
 pub(crate) use wait::{NEVER, PATIENCE, wait_until};

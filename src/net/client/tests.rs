@@ -604,3 +604,69 @@ fn a_server_on_a_unix_socket_is_asked_too() {
     server.join().expect("the server ends");
     std::fs::remove_file(path).expect("it is there");
 }
+
+#[test]
+fn a_body_that_is_at_hand_is_taken_whole() {
+    for (body, expected) in [
+        ("Content-Length: 5\r\n\r\nhello", "hello"),
+        ("Content-Length: 0\r\n\r\n", ""),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            "hello",
+        ),
+        ("Connection: close\r\n\r\nhello", "hello"),
+    ] {
+        let upstream = Upstream::answering(&[&format!("HTTP/1.1 200 OK\r\n{body}")]);
+        let mut reply = get(&upstream.pool());
+        let deadline = Instant::now() + PATIENCE;
+        let whole = loop {
+            if let Some(whole) = reply.body.whole_at_hand(1024).expect("a good body") {
+                break whole;
+            }
+            assert!(Instant::now() < deadline, "it comes: {body}");
+            thread::yield_now();
+        };
+        assert_eq!(whole, expected.as_bytes(), "{body}");
+        assert!(reply.body.is_complete());
+        assert_eq!(reply.body.read(&mut [0; 8]).expect("the end"), 0);
+    }
+}
+
+#[test]
+fn what_is_at_hand_of_a_longer_body_is_not_lost() {
+    let chunk = "x".repeat(5000);
+    let body = format!("Transfer-Encoding: chunked\r\n\r\n1388\r\n{chunk}\r\n1\r\ny\r\n");
+    let upstream = Upstream::holding(&format!("HTTP/1.1 200 OK\r\n{body}"));
+    let mut reply = get(&upstream.pool());
+    for most in [1, 100, 1 << 20] {
+        assert_eq!(reply.body.whole_at_hand(most).expect("a good body"), None);
+    }
+    let mut read = vec![0; 5001];
+    reply.body.read_exact(&mut read).expect("all of it");
+    assert_eq!(read, format!("{chunk}y").into_bytes());
+}
+
+#[test]
+fn a_body_that_is_broken_or_cut_at_once_is_an_error() {
+    for (body, expected) in [
+        ("Content-Length: 5\r\n\r\nhell", "http_response_incomplete"),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            "http_response_incomplete",
+        ),
+        ("Transfer-Encoding: chunked\r\n\r\nz", "http_protocol_error"),
+    ] {
+        let upstream = Upstream::answering(&[&format!("HTTP/1.1 200 OK\r\n{body}")]);
+        let mut reply = get(&upstream.pool());
+        let deadline = Instant::now() + PATIENCE;
+        let error = loop {
+            match reply.body.whole_at_hand(1024) {
+                Ok(whole) => assert_eq!(whole, None, "{body}"),
+                Err(error) => break error,
+            }
+            assert!(Instant::now() < deadline, "it comes: {body}");
+            thread::yield_now();
+        };
+        assert_eq!(error.token(), expected, "{body}");
+    }
+}

@@ -1,0 +1,386 @@
+//! What of a message's head goes on, in both directions (RFC 9110 7.6, RFC 9112).
+//!
+//! Names are compared as the services behind read them: many turn a dash into an underscore (CGI, WSGI, PHP), so to them
+//! `X_Forwarded_For` is `X-Forwarded-For`. A field that is removed is removed in both forms.
+
+use std::net::IpAddr;
+
+use crate::http::fields;
+
+/// The name of this proxy in `Via` and `Proxy-Status`.
+pub(super) const PSEUDONYM: &str = "plimsoll";
+
+/// A request as the client sent it.
+#[derive(Debug, Clone)]
+pub(super) struct Received<'a, F> {
+    pub(super) method: &'a str,
+    /// `1.0` or `1.1`.
+    pub(super) version: &'a str,
+    pub(super) fields: F,
+    pub(super) body_len: usize,
+    pub(super) peer: IpAddr,
+    /// Whether what the peer says of the client is believed.
+    pub(super) trusted: bool,
+    /// The request's id.
+    pub(super) id: &'a str,
+    /// What Host is sent as, if it is not the client's.
+    pub(super) host: Option<&'a str>,
+}
+
+/// What one request line and one head for all tries are made of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Forwarded {
+    /// All fields but those that depend on the try, each ended by CR LF.
+    fields: Vec<u8>,
+    has_host: bool,
+    /// The protocols that the client wants to switch to, as it wrote them.
+    pub(super) upgrade: Option<Vec<u8>>,
+    /// The client takes trailers.
+    pub(super) trailers: bool,
+    /// An X-Forwarded-Proto was replaced, as that of a peer which is not trusted.
+    pub(super) replaced_proto: bool,
+}
+
+/// What else than a head to send may come of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Forward(Forwarded),
+    /// `Max-Forwards` is used up: it is for this server to answer.
+    Answer,
+    /// `Max-Forwards` is no number.
+    BadMaxForwards,
+}
+
+/// What a field is to a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Goes on, unless Connection names it.
+    EndToEnd,
+    /// Goes on, whatever Connection says.
+    Kept,
+    /// Is for this connection.
+    Connection,
+    Te,
+    Upgrade,
+    /// Is for one connection, whether or not Connection names it.
+    HopByHop,
+    /// Frames the message.
+    Framing,
+    Host,
+    ForwardedFor,
+    ForwardedProto,
+    ForwardedHost,
+    /// What else says where a request comes from.
+    Forwarding,
+    MaxForwards,
+    RequestId,
+    /// Is made anew for each try.
+    Timeout,
+}
+
+/// The longest name that is told apart from others.
+const LONGEST_KNOWN: usize = 31;
+
+impl Kind {
+    /// What a field is, however its dashes are written; and whether it is written with dashes.
+    fn of(name: &str) -> (Self, bool) {
+        let mut lower = [0; LONGEST_KNOWN];
+        let prefix = name.as_bytes().get(..12).unwrap_or_default();
+        let is_forwarded = prefix
+            .iter()
+            .zip(b"x-forwarded-")
+            .all(|(&byte, &expected)| plain(byte) == expected)
+            && !prefix.is_empty();
+        let dashed = !name.contains('_');
+        let Some(lower) = lower.get_mut(..name.len()) else {
+            let kind = if is_forwarded {
+                Self::Forwarding
+            } else {
+                Self::EndToEnd
+            };
+            return (kind, dashed);
+        };
+        for (to, &from) in lower.iter_mut().zip(name.as_bytes()) {
+            *to = plain(from);
+        }
+        let kind = match &*lower {
+            b"connection" => Self::Connection,
+            b"te" => Self::Te,
+            b"upgrade" => Self::Upgrade,
+            // Expect is answered by the event loop; the trailers of a request are not kept. Proxy is read as a setting by
+            // programs behind CGI (https://httpoxy.org).
+            b"keep-alive"
+            | b"proxy-connection"
+            | b"proxy-authorization"
+            | b"proxy-authenticate"
+            | b"proxy-authentication-info"
+            | b"proxy"
+            | b"expect"
+            | b"trailer" => Self::HopByHop,
+            b"content-length" | b"transfer-encoding" => Self::Framing,
+            b"host" => Self::Host,
+            b"x-forwarded-for" => Self::ForwardedFor,
+            b"x-forwarded-proto" => Self::ForwardedProto,
+            b"x-forwarded-host" => Self::ForwardedHost,
+            b"forwarded" | b"x-real-ip" => Self::Forwarding,
+            b"via" => Self::Kept,
+            b"max-forwards" => Self::MaxForwards,
+            b"x-request-id" => Self::RequestId,
+            b"x-envoy-expected-rq-timeout-ms" => Self::Timeout,
+            _ if is_forwarded => Self::Forwarding,
+            _ => Self::EndToEnd,
+        };
+        (kind, dashed)
+    }
+}
+
+/// A byte of a name as it is compared.
+fn plain(byte: u8) -> u8 {
+    match byte {
+        b'_' => b'-',
+        byte => byte.to_ascii_lowercase(),
+    }
+}
+
+fn is_same_name(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|(&one, &other)| plain(one) == plain(other))
+}
+
+/// Whether a Connection field of the message names this one.
+fn is_named<'a>(name: &str, fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
+    options(fields).any(|option| is_same_name(option, name.as_bytes()))
+}
+
+/// What the Connection fields of a message name.
+fn options<'a>(
+    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> impl Iterator<Item = &'a [u8]> {
+    fields
+        .filter(|(name, _)| is_same_name(name.as_bytes(), b"connection"))
+        .flat_map(|(_, value)| fields::list(value))
+}
+
+/// Makes what is forwarded of a request.
+pub(super) fn forward<'a, F>(request: &Received<'a, F>) -> Outcome
+where
+    F: Iterator<Item = (&'a str, &'a [u8])> + Clone,
+{
+    let mut sorted = Sorted::new();
+    sorted.has_framing = request.body_len > 0;
+    let has_options = options(request.fields.clone()).next().is_some();
+    for (name, value) in request.fields.clone() {
+        let (kind, dashed) = Kind::of(name);
+        let named = || has_options && is_named(name, request.fields.clone());
+        if kind == Kind::EndToEnd && named() {
+            continue;
+        }
+        match kind {
+            Kind::MaxForwards if matches!(request.method, "TRACE" | "OPTIONS") => {
+                let count = fields::parse_length(value);
+                let (Some(count), None) = (count, sorted.max_forwards) else {
+                    return Outcome::BadMaxForwards;
+                };
+                sorted.max_forwards = Some(count);
+            }
+            Kind::Host => {
+                sorted.host = Some(value);
+                let value = request.host.map_or(value, str::as_bytes);
+                fields::push(&mut sorted.out.fields, name, value);
+            }
+            Kind::Te => {
+                let mut codings = fields::list(value);
+                let takes = codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+                // HTTP/1.0 has no trailers.
+                sorted.out.trailers |= takes && request.version == "1.1";
+            }
+            // Nobody who is trusted writes these with underscores.
+            _ if request.trusted && dashed => sorted.of_trusted(kind, name, value),
+            _ => sorted.of_anybody(kind, name, value, dashed),
+        }
+    }
+    if sorted.max_forwards == Some(0) {
+        return Outcome::Answer;
+    }
+    sorted.finish(request)
+}
+
+/// What was found among the fields so far.
+struct Sorted<'a> {
+    out: Forwarded,
+    /// What is in X-Forwarded-For, if that is believed.
+    forwarded_for: Vec<u8>,
+    has_proto: bool,
+    has_forwarded_host: bool,
+    has_framing: bool,
+    max_forwards: Option<u64>,
+    /// The client's Host.
+    host: Option<&'a [u8]>,
+}
+
+impl Sorted<'_> {
+    fn new() -> Self {
+        Self {
+            out: Forwarded {
+                fields: Vec::with_capacity(1024),
+                has_host: false,
+                upgrade: None,
+                trailers: false,
+                replaced_proto: false,
+            },
+            forwarded_for: Vec::new(),
+            has_proto: false,
+            has_forwarded_host: false,
+            has_framing: false,
+            max_forwards: None,
+            host: None,
+        }
+    }
+
+    /// Takes a field of a peer whose word on the client is believed.
+    fn of_trusted(&mut self, kind: Kind, name: &str, value: &[u8]) {
+        match kind {
+            Kind::ForwardedFor => {
+                push_element(&mut self.forwarded_for, value);
+                return;
+            }
+            Kind::ForwardedProto => self.has_proto = true,
+            Kind::ForwardedHost => self.has_forwarded_host = true,
+            Kind::Forwarding => {}
+            _ => return self.of_anybody(kind, name, value, true),
+        }
+        fields::push(&mut self.out.fields, name, value);
+    }
+
+    fn of_anybody(&mut self, kind: Kind, name: &str, value: &[u8], dashed: bool) {
+        match kind {
+            Kind::EndToEnd | Kind::Kept | Kind::MaxForwards => {
+                fields::push(&mut self.out.fields, name, value);
+            }
+            Kind::ForwardedProto => self.out.replaced_proto |= dashed,
+            Kind::Upgrade => push_element(self.out.upgrade.get_or_insert_default(), value),
+            Kind::Framing => self.has_framing |= dashed,
+            _ => {}
+        }
+    }
+
+    /// Adds what the proxy says itself.
+    fn finish<F>(mut self, request: &Received<'_, F>) -> Outcome {
+        let lines = &mut self.out.fields;
+        if let Some(count) = self.max_forwards {
+            fields::push(lines, "Max-Forwards", (count - 1).to_string().as_bytes());
+        }
+        if self.out.trailers {
+            lines.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
+        }
+        let peer = request.peer.to_canonical().to_string();
+        push_element(&mut self.forwarded_for, peer.as_bytes());
+        fields::push(lines, "X-Forwarded-For", &self.forwarded_for);
+        if !self.has_proto {
+            fields::push(lines, "X-Forwarded-Proto", b"http");
+        }
+        if let Some(host) = self.host {
+            self.out.has_host = true;
+            if !self.has_forwarded_host {
+                fields::push(lines, "X-Forwarded-Host", host);
+            }
+        }
+        fields::push(lines, "X-Request-Id", request.id.as_bytes());
+        let via = [request.version, " ", PSEUDONYM].concat();
+        fields::push(lines, "Via", via.as_bytes());
+        if self.has_framing {
+            let length = request.body_len.to_string();
+            fields::push(lines, "Content-Length", length.as_bytes());
+        }
+        Outcome::Forward(self.out)
+    }
+}
+
+/// Appends an element to a comma-separated list.
+fn push_element(list: &mut Vec<u8>, element: &[u8]) {
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(element);
+}
+
+/// Where a try goes to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Destination<'a> {
+    /// What Host is if the client has sent none.
+    pub(super) authority: &'a str,
+    /// What comes before each path: empty, or it begins with a slash and does not end with one.
+    pub(super) prefix: &'a str,
+    /// How long the client waits for the answer, in milliseconds.
+    pub(super) timeout_ms: u128,
+}
+
+impl Forwarded {
+    /// The whole head of one try, from the request line to the empty line.
+    pub(super) fn head(&self, method: &str, target: &str, to: &Destination<'_>) -> Vec<u8> {
+        let mut head = Vec::with_capacity(self.fields.len() + target.len() + 128);
+        // A prefix has no meaning for the server as a whole, which `OPTIONS *` asks about (RFC 9112 3.2.4).
+        let prefix = if target.starts_with('/') {
+            to.prefix
+        } else {
+            ""
+        };
+        for part in [method, " ", prefix, target, " HTTP/1.1\r\n"] {
+            head.extend_from_slice(part.as_bytes());
+        }
+        if !self.has_host {
+            fields::push(&mut head, "Host", to.authority.as_bytes());
+        }
+        head.extend_from_slice(&self.fields);
+        let timeout = to.timeout_ms.to_string();
+        fields::push(
+            &mut head,
+            "X-Envoy-Expected-Rq-Timeout-Ms",
+            timeout.as_bytes(),
+        );
+        head.extend_from_slice(b"\r\n");
+        head
+    }
+}
+
+/// The fields of a response that go on to the client.
+pub(super) fn back<'a>(
+    fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    let has_options = options(fields.clone()).next().is_some();
+    let all = fields.clone();
+    fields.filter(move |(name, _)| match Kind::of(name).0 {
+        Kind::Connection | Kind::Te | Kind::Upgrade | Kind::HopByHop | Kind::Framing => false,
+        Kind::EndToEnd => !has_options || !is_named(name, all.clone()),
+        _ => true,
+    })
+}
+
+/// What a server is asked to trace is sent back (RFC 9110 9.3.8), without what tells who the client is.
+pub(super) fn trace<'a>(
+    method: &str,
+    target: &str,
+    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> Vec<u8> {
+    let mut text = Vec::new();
+    for part in [method, " ", target, " HTTP/1.1\r\n"] {
+        text.extend_from_slice(part.as_bytes());
+    }
+    let secret = ["authorization", "proxy-authorization", "cookie"];
+    for (name, value) in fields {
+        if !secret
+            .iter()
+            .any(|secret| name.eq_ignore_ascii_case(secret))
+        {
+            fields::push(&mut text, name, value);
+        }
+    }
+    text.extend_from_slice(b"\r\n");
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! One request to the endpoints: which try is worth another, and what each says about its endpoint.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+
+use super::config::{BalanceBy, BreakerMode, ProxyConfig};
+use super::failure::Failure;
+use super::headers::{Destination, Forwarded};
+use super::upstreams::{Upstream, Upstreams};
+use crate::Request;
+use crate::http::fields;
+use crate::http::response::ResponseHead;
+use crate::net::client::{self, ClientError, Meanwhile, Reply, ReplyBody};
+use crate::net::pool::Reuse;
+use crate::patterns::{Ask, BreakerState, Deadline, Failed, Pick, Retry, Unavailable};
+
+/// Most bytes of a body that are taken whole, if they are at hand with the head.
+const MOST_AT_HAND: usize = 64 * 1024;
+
+/// An endpoint's answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) head: ResponseHead,
+    pub(super) body: AnswerBody,
+    /// The interim replies before it.
+    pub(super) interim: Vec<ResponseHead>,
+    pub(super) pick: Pick<Upstream>,
+}
+
+#[derive(Debug)]
+pub(super) enum AnswerBody {
+    Whole(Vec<u8>),
+    /// It is still to come, in whole or in part.
+    Rest(ReplyBody),
+}
+
+/// One client's request, as it goes to the endpoints.
+pub(super) struct Tries<'a> {
+    pub(super) config: &'a ProxyConfig,
+    pub(super) upstreams: &'a Upstreams,
+    pub(super) request: &'a Request,
+    pub(super) forwarded: &'a Forwarded,
+    pub(super) deadline: Deadline,
+    /// Longest that it waits while every endpoint does as much as it can.
+    pub(super) patience: Duration,
+}
+
+impl Tries<'_> {
+    /// Tries until there is an answer, or no other try is worth it.
+    pub(super) fn run(&self, retry: &Retry) -> Result<Answer, Failure> {
+        let (mut tried, mut last) = (Vec::new(), None);
+        let result = retry.call(self.deadline, |_| {
+            self.attempt(&mut tried).map_err(|(failure, next)| {
+                // That there is no other endpoint says less than why the last try failed.
+                if last.is_none() || !matches!(failure, Failure::Unavailable(_)) {
+                    last = Some(failure);
+                }
+                next
+            })
+        });
+        result.map_err(|()| last.unwrap_or(Failure::Unavailable(Unavailable::Empty)))
+    }
+
+    /// One try; what it fails with, and whether another one is worth it.
+    fn attempt(&self, tried: &mut Vec<Arc<str>>) -> Result<Answer, (Failure, Failed<()>)> {
+        let deadline = match self.config.try_timeout {
+            Some(timeout) => self.deadline.within(timeout),
+            None => self.deadline,
+        };
+        let key = self.key();
+        let ask = Ask::by(deadline).avoid(tried).patience(self.patience);
+        let ask = key.as_deref().map_or(ask, |key| ask.key(key));
+        let picked = self.upstreams.balancer.pick(ask);
+        let mut pick = picked.map_err(|why| (Failure::Unavailable(why), Failed::for_good(())))?;
+        tried.push(pick.name().clone());
+        match self.ask(&pick, deadline) {
+            Ok((head, body, interim)) => {
+                let is_refusal = matches!(head.status, 502..=504);
+                let on_5xx = matches!(self.config.breaker, BreakerMode::On { on_5xx: true, .. });
+                if is_refusal || (on_5xx && head.status >= 500) {
+                    pick.failure();
+                } else {
+                    pick.success();
+                }
+                let next = (is_refusal && self.may_repeat())
+                    .then(|| self.next(&pick, tried, retry_after(&head)));
+                let answer = Answer {
+                    head,
+                    body,
+                    interim,
+                    pick,
+                };
+                match next {
+                    Some(next) => Err((Failure::Answer(Box::new(answer)), next)),
+                    None => Ok(answer),
+                }
+            }
+            Err(error) => {
+                log::debug!("{}: {error}", pick.name());
+                if blames_endpoint(&error) {
+                    pick.failure();
+                }
+                let next = if self.is_worth_another(&error) {
+                    self.next(&pick, tried, None)
+                } else {
+                    Failed::for_good(())
+                };
+                Err((Failure::Client(error), next))
+            }
+        }
+    }
+
+    /// What follows a try that is worth another one.
+    fn next(
+        &self,
+        pick: &Pick<Upstream>,
+        tried: &[Arc<str>],
+        retry_after: Option<Duration>,
+    ) -> Failed<()> {
+        let breaker = pick.data().breaker.as_ref();
+        if self.upstreams.balancer.has_another(tried) {
+            Failed::again_at_once(())
+        } else if breaker.is_some_and(|breaker| breaker.status().state == BreakerState::Open) {
+            Failed::for_good(())
+        } else if let Some(time) = retry_after {
+            Failed::again_after((), time)
+        } else {
+            Failed::again(())
+        }
+    }
+
+    /// Sends the request to an endpoint, on a kept connection if there is one.
+    fn ask(
+        &self,
+        pick: &Pick<Upstream>,
+        deadline: Deadline,
+    ) -> Result<(ResponseHead, AnswerBody, Vec<ResponseHead>), ClientError> {
+        let to = &**pick.data();
+        let may_repeat = self.may_repeat();
+        let mut reuse = if may_repeat {
+            Reuse::Any
+        } else {
+            Reuse::Recent
+        };
+        loop {
+            let left = deadline
+                .remaining()
+                .map_err(|_| ClientError::ResponseTimeout)?;
+            let destination = Destination {
+                authority: &to.authority,
+                prefix: &to.prefix,
+                timeout_ms: left.as_millis(),
+            };
+            let method = self.request.method();
+            let head = self
+                .forwarded
+                .head(method, self.request.url(), &destination);
+            let request = client::Request {
+                method,
+                head: &head,
+                body: self.request.body_bytes(),
+                upgrade: false,
+                reuse,
+            };
+            let mut interim = Vec::new();
+            let mut meanwhile = Meanwhile {
+                cancelled: &|| self.request.abandoned(),
+                interim: &mut |head| {
+                    // The event loop answers Expect.
+                    if head.status != 100 {
+                        interim.push(head.clone());
+                    }
+                },
+            };
+            let connect_timeout = self.config.connect_timeout;
+            let sent = client::send(
+                &to.pool,
+                &request,
+                connect_timeout,
+                deadline,
+                &mut meanwhile,
+            );
+            let Reply { head, mut body } = match sent {
+                Err(ClientError::Stale) if may_repeat && reuse != Reuse::Never => {
+                    reuse = Reuse::Never;
+                    continue;
+                }
+                sent => sent?,
+            };
+            let body = match body.whole_at_hand(MOST_AT_HAND)? {
+                Some(whole) => AnswerBody::Whole(whole),
+                None => AnswerBody::Rest(body),
+            };
+            return Ok((head, body, interim));
+        }
+    }
+
+    /// Whether the request may be sent twice: its method is idempotent (RFC 9110 9.2.2), or the client has given it a key
+    /// by which the service knows it again.
+    fn may_repeat(&self) -> bool {
+        let method = self.request.method();
+        matches!(
+            method,
+            "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE"
+        ) || self.request.header_bytes("idempotency-key").is_some()
+    }
+
+    fn is_worth_another(&self, error: &ClientError) -> bool {
+        match error {
+            // Nothing was sent.
+            ClientError::Connect(_) | ClientError::ConnectTimeout => true,
+            ClientError::Closed | ClientError::Stale | ClientError::Incomplete => self.may_repeat(),
+            // Without a limit of its own, a try takes all the time there is.
+            ClientError::SendTimeout | ClientError::ResponseTimeout => {
+                self.may_repeat() && self.config.try_timeout.is_some()
+            }
+            ClientError::StatusLine(_) | ClientError::Response(_) | ClientError::Cancelled => false,
+        }
+    }
+
+    /// What decides which endpoint gets the request, if anything of it does.
+    fn key(&self) -> Option<Cow<'_, [u8]>> {
+        match &self.config.balance {
+            BalanceBy::Latency | BalanceBy::RoundRobin => None,
+            BalanceBy::HashIp => Some(match self.request.client() {
+                IpAddr::V4(address) => address.octets().to_vec().into(),
+                IpAddr::V6(address) => address.octets().to_vec().into(),
+            }),
+            BalanceBy::HashHeader(name) => self.request.header_bytes(name).map(Cow::Borrowed),
+        }
+    }
+}
+
+/// Whether the endpoint is at fault, and not this host or the client.
+fn blames_endpoint(error: &ClientError) -> bool {
+    match error {
+        // Another connection may be closed between two requests; that says nothing about the endpoint.
+        ClientError::Stale | ClientError::Cancelled => false,
+        ClientError::Connect(error) => {
+            let number = error.raw_os_error().map(Errno::from_raw);
+            !matches!(
+                number,
+                Some(
+                    Errno::EMFILE
+                        | Errno::ENFILE
+                        | Errno::ENOBUFS
+                        | Errno::ENOMEM
+                        | Errno::EADDRNOTAVAIL
+                )
+            )
+        }
+        _ => true,
+    }
+}
+
+/// How long the endpoint asks to be left alone: seconds, or a date (RFC 9110 10.2.3).
+fn retry_after(head: &ResponseHead) -> Option<Duration> {
+    let value = head.field("retry-after")?;
+    if let Some(seconds) = fields::parse_length(value) {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(str::from_utf8(value).ok()?).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
