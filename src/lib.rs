@@ -77,6 +77,7 @@ pub use error::Error;
 pub use health::{Ewma, GateState, Health, Snapshot, Status, Totals};
 pub use http::trust::Cidr;
 pub use lines::stderr::StderrLog;
+pub use server::handle::Handle;
 pub use server::handler::Handler;
 pub use server::request::Request;
 pub use server::response::{IntoResponse, Response};

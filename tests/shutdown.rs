@@ -197,6 +197,71 @@ fn dropping_a_server_whose_handler_hangs_does_not_hang() {
     latch.open();
 }
 
+/// A request that only needed a moment more was cut.
+#[test]
+fn dropping_a_server_finishes_what_is_in_flight_and_waits_for_nothing_else() {
+    let (server, latch) = holding();
+    let address = server.local_addr();
+    let mut idle = Client::connect(address);
+    assert_eq!(idle.get("/").reply().text(), "served\n");
+    let mut unfinished = Client::connect(address);
+    unfinished.send("GET / HTTP/1.1\r\n");
+    let mut client = Client::connect(address);
+    client.get("/held");
+    latch.wait_for(1);
+    let handle = server.handle();
+    let dropping = thread::spawn(move || drop(server));
+    wait_until("it drains", || handle.health().snapshot().draining);
+    latch.open();
+    let reply = client.reply();
+    assert_eq!((reply.text(), reply.closes()), ("held\n", true));
+    idle.expect_close();
+    unfinished.expect_close();
+    dropping.join().expect("no panic");
+    assert!(!is_listening(address));
+}
+
+#[test]
+fn the_rest_of_the_program_reaches_a_server_that_runs() {
+    let (server, latch) = holding();
+    let handle = server.handle();
+    let serving = thread::spawn(move || server.run());
+    let mut client = Client::connect(handle.local_addr());
+    client.get("/held");
+    latch.wait_for(1);
+    assert_eq!(handle.local_addrs(), [handle.local_addr()]);
+    assert_eq!((handle.admin_addr(), handle.agent_addr()), (None, None));
+    assert_eq!(handle.health().snapshot().in_flight, 1);
+    handle.clone().shutdown(PATIENCE);
+    wait_until("it drains", || handle.health().snapshot().draining);
+    assert!(!serving.is_finished());
+    latch.open();
+    assert_eq!(client.reply().text(), "held\n");
+    // The longer drain has been begun already.
+    handle.shutdown(Duration::ZERO);
+    serving.join().expect("no panic").expect("a clean end");
+    assert!(!is_listening(handle.local_addr()));
+    handle.shutdown(PATIENCE);
+    assert!(handle.health().snapshot().draining);
+}
+
+#[test]
+fn a_handle_that_leaves_no_time_cuts_and_says_so() {
+    let (server, latch) = holding();
+    let handle = server.handle();
+    let serving = thread::spawn(move || server.run());
+    let mut client = Client::connect(handle.local_addr());
+    client.get("/held");
+    latch.wait_for(1);
+    handle.shutdown(Duration::ZERO);
+    match serving.join().expect("no panic") {
+        Err(Error::Cut(1)) => {}
+        other => panic!("{other:?}"),
+    }
+    client.expect_close();
+    latch.open();
+}
+
 #[test]
 fn several_servers_live_in_one_process_each_with_its_own_numbers() {
     let start = |name: &'static str| {

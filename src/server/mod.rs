@@ -3,6 +3,7 @@
 mod descriptors;
 pub(crate) mod event_loop;
 pub(crate) mod exchange;
+pub(crate) mod handle;
 pub(crate) mod handler;
 pub(crate) mod jobs;
 #[allow(dead_code, reason = "the sidecar makes them")]
@@ -11,6 +12,7 @@ pub(crate) mod request;
 pub(crate) mod request_id;
 pub(crate) mod response;
 pub(crate) mod roster;
+mod signals;
 pub(crate) mod spin;
 pub(crate) mod stream;
 pub(crate) mod systemd;
@@ -20,7 +22,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,8 +40,9 @@ use crate::report::Paths;
 use crate::server::event_loop::doors::Door;
 use crate::server::event_loop::drain::LAST_WORDS;
 use crate::server::event_loop::intake::Carrier;
-use crate::server::event_loop::wake::{self, Message};
+use crate::server::event_loop::wake;
 use crate::server::event_loop::{Frontend, Parts, WAKER};
+use crate::server::handle::{Addresses, Handle, end_of};
 use crate::server::handler::Handler;
 use crate::server::jobs::Jobs;
 use crate::server::roster::Roster;
@@ -265,13 +268,16 @@ impl fmt::Debug for NamedCheck {
     }
 }
 
-/// A running server. Dropping it stops it.
+/// A running server.
+///
+/// Dropping it stops it: nothing more is accepted, what is in flight is finished for up to a second, and cut then; every
+/// thread is joined, but for those whose handler or check hangs for half a second more. [`shutdown`](Self::shutdown)
+/// takes longer and says what became of it.
 pub struct Server {
-    addresses: Vec<SocketAddr>,
-    admin: Option<SocketAddr>,
-    agent: Option<SocketAddr>,
+    handle: Handle,
     drain: Duration,
-    health: Arc<Health>,
+    /// How long a [`Handle`] wants it to drain.
+    drained: Receiver<Duration>,
     /// `None` once stopped.
     running: Option<Box<Running>>,
 }
@@ -350,9 +356,11 @@ impl Server {
             let found = doors.iter().filter(move |(door, _)| *door == wanted);
             found.map(|(_, address)| *address)
         };
-        let addresses: Vec<_> = at(Door::Public).collect();
-        let admin = at(Door::Admin).next();
-        let agent = at(Door::Agent).next();
+        let addresses = Addresses {
+            public: at(Door::Public).collect(),
+            admin: at(Door::Admin).next(),
+            agent: at(Door::Agent).next(),
+        };
         let (trips, tripped) = crossbeam_channel::unbounded();
         let now = Instant::now();
         let mut random = Random::new(random::seed());
@@ -404,12 +412,11 @@ impl Server {
                 frontend.run()
             })
             .map_err(system("the event loop's thread"))?;
+        let (handle, drained) = Handle::new(addresses, health, shared.event_loop.clone());
         let mut server = Self {
-            addresses,
-            admin,
-            agent,
+            handle,
             drain: config.drain,
-            health,
+            drained,
             running: Some(Box::new(Running {
                 shared: shared.clone(),
                 event_loop,
@@ -442,45 +449,51 @@ impl Server {
     }
 
     fn log_addresses(&self) {
-        for address in &self.addresses {
+        for address in self.local_addrs() {
             log::info!("listening on http://{address}");
         }
-        if let Some(address) = self.admin {
+        if let Some(address) = self.admin_addr() {
             log::info!("admin listening on http://{address}");
         }
-        if let Some(address) = self.agent {
+        if let Some(address) = self.agent_addr() {
             log::info!("agent listening on {address}");
         }
+    }
+
+    /// What the rest of the program needs while this server is [run](Self::run).
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// The first address that it listens on.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.addresses[0]
+        self.handle.local_addr()
     }
 
     /// Every address that it listens on, in the order given.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addresses
+        self.handle.local_addrs()
     }
 
     /// The address of the listener for the health paths only, if there is one.
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin
+        self.handle.admin_addr()
     }
 
     /// The address of the listener for HAProxy's agent-check, if there is one.
     #[must_use]
     pub fn agent_addr(&self) -> Option<SocketAddr> {
-        self.agent
+        self.handle.agent_addr()
     }
 
     /// What the server knows about itself.
     #[must_use]
     pub fn health(&self) -> &Health {
-        &self.health
+        self.handle.health()
     }
 
     /// Stops: not ready at once, keeps serving, answers what is in flight, and joins every thread; at most that long, and
@@ -491,11 +504,11 @@ impl Server {
     /// # Errors
     /// [`Error::Cut`] when the time was over before every request was answered.
     pub fn shutdown(mut self, drain: Duration) -> Result<(), Error> {
-        self.stop(drain)
+        self.handle.drain(drain, true);
+        self.end(drain)
     }
 
-    /// Serves until SIGINT or SIGTERM, then drains as the `drain` setting says. A second signal ends the process at
-    /// once, with status 1.
+    /// Serves until a [`Handle`] shuts it down.
     ///
     /// A service manager that is named by `NOTIFY_SOCKET`, as systemd is, hears of it all in the protocol of
     /// `sd_notify(3)`: READY=1 at once, STATUS= when the status changes, WATCHDOG=1 at half of `WATCHDOG_USEC` while
@@ -503,51 +516,53 @@ impl Server {
     /// and left as it is.
     ///
     /// # Errors
-    /// As [`shutdown`](Self::shutdown); [`Error::EventLoop`] as soon as the event loop has failed; and [`Error::Signals`] when the handlers can't be installed, as when somebody
-    /// else has done so: the server stops then.
-    pub fn run_until_signal(mut self) -> Result<(), Error> {
-        let (sender, signals) = crossbeam_channel::bounded(1);
-        let asked = AtomicBool::new(false);
-        ctrlc::set_handler(move || {
-            if asked.swap(true, Ordering::AcqRel) {
-                // Without a word: nothing may hold it up.
-                std::process::exit(1);
-            }
-            // Nobody listens any more when the server has ended already.
-            let _ = sender.try_send(());
-        })
-        .map_err(Error::Signals)?;
-        if let Some(running) = &self.running {
-            let ended = &running.event_loop_ended;
-            if let Some(mut manager) = Manager::from_env() {
-                let event_loop = &running.shared.event_loop;
-                manager.watch(&signals, ended, event_loop, &self.health);
-                manager.stopping(self.drain + LAST_WORDS + JOIN_GRACE);
-            } else {
-                crossbeam_channel::select! {
-                    recv(signals) -> _ => {}
-                    recv(ended) -> _ => {}
-                }
-            }
-            if running.event_loop.is_finished() {
-                return self.stop(Duration::ZERO);
-            }
-        }
-        log::info!(
-            "draining for up to {:?}; a second signal stops at once",
-            self.drain
-        );
-        self.stop(self.drain)
+    /// As [`shutdown`](Self::shutdown), and [`Error::EventLoop`] as soon as the event loop has failed.
+    pub fn run(self) -> Result<(), Error> {
+        self.serve("")
     }
 
-    fn stop(&mut self, drain: Duration) -> Result<(), Error> {
+    /// Serves until told to drain; what is logged then ends with `hint`.
+    fn serve(mut self, hint: &str) -> Result<(), Error> {
+        let Some(running) = &self.running else {
+            return Ok(());
+        };
+        let ended = &running.event_loop_ended;
+        let drain = if let Some(mut manager) = Manager::from_env() {
+            let event_loop = &running.shared.event_loop;
+            let drain = manager.watch(&self.drained, ended, event_loop, self.health());
+            let drained = drain.unwrap_or_default();
+            manager.stopping(drained.saturating_add(LAST_WORDS + JOIN_GRACE));
+            drain
+        } else {
+            crossbeam_channel::select! {
+                recv(self.drained) -> drain => drain.ok(),
+                recv(ended) -> _ => None,
+            }
+        };
+        if let Some(drain) = drain {
+            log::info!("draining for up to {drain:?}{hint}");
+        }
+        self.end(drain.unwrap_or_default())
+    }
+
+    /// Serves as [`run`](Self::run) does until SIGINT or SIGTERM, then drains as the `drain` setting says. Every server
+    /// that was started so drains on the same signal, and a second one ends the process at once, with status 1.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); and [`Error::Signals`] when the handlers can't be installed, as when somebody else has done
+    /// so: the server stops then.
+    pub fn run_until_signal(self) -> Result<(), Error> {
+        let _registration = signals::register(self.handle(), self.drain)?;
+        self.serve("; a second signal stops at once")
+    }
+
+    /// Joins what has been told to end within that time.
+    fn end(&mut self, drain: Duration) -> Result<(), Error> {
         let Some(running) = self.running.take() else {
             return Ok(());
         };
         let running = *running;
-        let now = Instant::now();
-        let until = now.checked_add(drain).unwrap_or(now + LONGEST_DRAIN);
-        running.shared.event_loop.send(Message::Drain { until });
+        let until = end_of(drain);
         let ended = match running.event_loop.join() {
             Ok(ended) => ended.map_err(|error| error.to_string()),
             Err(panic) => Err(format!("it panicked: {}", workers::panic_text(&*panic))),
@@ -586,16 +601,20 @@ impl Server {
     }
 }
 
-/// The longest drain: a longer one is taken for this.
-const LONGEST_DRAIN: Duration = Duration::from_hours(365 * 24);
-
 /// How long a stop waits for handlers that run on beyond the drain, and for checks.
 const JOIN_GRACE: Duration = Duration::from_millis(500);
 
+/// How long a server that is dropped finishes what is in flight.
+const DROP_DRAIN: Duration = Duration::from_secs(1);
+
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Err(error) = self.stop(Duration::ZERO) {
-            log::debug!("stopped: {error}");
+        if self.running.is_none() {
+            return;
+        }
+        self.handle.drain(DROP_DRAIN, false);
+        if let Err(error) = self.end(DROP_DRAIN) {
+            log::warn!("stopped: {error}");
         }
     }
 }
@@ -603,8 +622,8 @@ impl Drop for Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("addresses", &self.addresses)
-            .field("health", &self.health)
+            .field("handle", &self.handle)
+            .field("drain", &self.drain)
             .finish_non_exhaustive()
     }
 }

@@ -91,14 +91,14 @@ impl Manager {
         sent.is_ok()
     }
 
-    /// Tells what there is to tell until a signal comes, or the event loop has ended.
+    /// Tells what there is to tell until a drain begins, or the event loop has ended; returns how long the drain is.
     pub(crate) fn watch(
         &mut self,
-        signals: &Receiver<()>,
+        drained: &Receiver<Duration>,
         ended: &Receiver<()>,
         event_loop: &Sender,
         health: &Health,
-    ) {
+    ) -> Option<Duration> {
         // One ping is under way at a time, and this end outlives it: the channel never fills, and never closes.
         let (answer, answers) = crossbeam_channel::bounded(1);
         let mut watch = Watch::new(self.watchdog, Instant::now());
@@ -112,8 +112,8 @@ impl Manager {
                 watch.handle_told(delivered);
             }
             crossbeam_channel::select! {
-                recv(signals) -> _ => return,
-                recv(ended) -> _ => return,
+                recv(drained) -> drain => return drain.ok(),
+                recv(ended) -> _ => return None,
                 recv(answers) -> _ => watch.handle_answer(),
                 default(watch.next_timeout().saturating_duration_since(now)) => {}
             }

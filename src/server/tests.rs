@@ -1,9 +1,10 @@
 use super::event_loop::intake::carried_number;
+use super::event_loop::wake::Message;
 use super::exchange::lock;
 use super::*;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -118,6 +119,7 @@ fn a_drain_without_end_is_no_panic() {
     // Only a shorter drain ends one that long.
     shared.event_loop.send(Message::Drain {
         until: Instant::now(),
+        serves: true,
     });
     stopped.join().unwrap().unwrap();
 }

@@ -87,6 +87,11 @@ impl Client {
         matches!(source, Some(Source::Tunnel(_)))
     }
 
+    /// Whether a request of it is being answered.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.connection.is_answering() || self.connection.is_replying()
+    }
+
     /// Whether a worker writes its reply, or has written it and has yet to say so.
     pub(crate) fn is_written_to(&self) -> bool {
         let is_written = |exchange: &Arc<Exchange>| {

@@ -10,7 +10,8 @@
 //!
 //! A balancer needs time to see that the server is not ready. While somebody watches the server's health, it accepts and
 //! serves for the whole time, whether or not requests come. Else nobody can be told, and the drain ends early when
-//! nothing is in flight and no request has come for a fifth of the time.
+//! nothing is in flight and no request has come for a fifth of the time. A drain that does not serve takes nothing more
+//! and ends as soon as nothing is in flight.
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug)]
 pub(super) struct Drain {
     until: Instant,
+    /// Requests are served on. Else it ends as soon as those in flight are answered.
+    serves: bool,
     /// A fifth of the time: how long it must be quiet, and how long before the end accepting stops.
     fifth: Duration,
     last_request: Instant,
@@ -47,10 +50,15 @@ const WATCHED: Duration = Duration::from_mins(1);
 const BACKLOG_TURNS: usize = 64;
 
 impl Drain {
-    fn new(until: Instant, last_probe: Option<Instant>, now: Instant) -> Self {
+    fn new(until: Instant, serves: bool, last_probe: Option<Instant>, now: Instant) -> Self {
         Self {
             until,
-            fifth: until.saturating_duration_since(now) / 5,
+            serves,
+            fifth: if serves {
+                until.saturating_duration_since(now) / 5
+            } else {
+                Duration::ZERO
+            },
             last_request: now,
             next_step: now,
             last_probe,
@@ -71,7 +79,7 @@ impl Drain {
     /// Whether somebody is to be told, and so needs the whole time.
     fn is_watched(&self, now: Instant) -> bool {
         let age = self.last_probe.map(|at| now.saturating_duration_since(at));
-        age.is_some_and(|age| age < WATCHED)
+        self.serves && age.is_some_and(|age| age < WATCHED)
     }
 
     /// When to look again.
@@ -94,7 +102,7 @@ impl Drain {
         } else {
             self.until.checked_sub(self.fifth).unwrap_or(self.until)
         };
-        now < end
+        self.serves && now < end
     }
 
     /// Whether what was accepted until the time was over may be answered still: nothing but a drain without time, which
@@ -105,13 +113,12 @@ impl Drain {
 }
 
 impl Frontend {
-    pub(super) fn begin_drain(&mut self, until: Instant, now: Instant) {
+    pub(super) fn begin_drain(&mut self, until: Instant, serves: bool, now: Instant) {
         // A second call may only hasten the first.
-        let until = self
-            .drain
-            .as_ref()
-            .map_or(until, |drain| drain.until.min(until));
-        self.drain = Some(Drain::new(until, self.last_probe, now));
+        let (until, serves) = self.drain.as_ref().map_or((until, serves), |drain| {
+            (drain.until.min(until), drain.serves && serves)
+        });
+        self.drain = Some(Drain::new(until, serves, self.last_probe, now));
         self.shared.health.gauges.draining.store(true, Relaxed);
     }
 
@@ -164,7 +171,7 @@ impl Frontend {
             return true;
         }
         drain.over = now >= drain.until;
-        let over = drain.over;
+        let (over, serves) = (drain.over, drain.serves);
         let last_words = drain.has_last_words(now);
         let all_gone = drain.is_quiet(now) || !drain.accepts(now);
         (over || all_gone)
@@ -174,6 +181,7 @@ impl Frontend {
                     client.door != Door::Public
                         || client.connection.is_lingering()
                         || client.connection.is_idle() && over
+                        || !serves && !client.is_in_flight()
                         || over && !last_words && !client.is_written_to()
                 })
             })
@@ -193,9 +201,7 @@ impl Frontend {
                 self.dispatcher.remove(ticket);
                 bump(&self.shared.health.counts.shed_drain);
                 self.refuse(slot, Refusal::Draining, None, now);
-            } else if client.door == Door::Public
-                && (client.connection.is_answering() || client.connection.is_replying())
-            {
+            } else if client.door == Door::Public && client.is_in_flight() {
                 cut += 1;
                 self.part(slot, CloseReason::Cut);
                 continue;
@@ -223,11 +229,11 @@ mod tests {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let until = at(5_000);
-        let unwatched = Drain::new(until, None, start);
+        let unwatched = Drain::new(until, true, None, start);
         assert!(!unwatched.is_quiet(at(999)) && unwatched.is_quiet(at(1_000)));
         assert!(unwatched.accepts(at(3_999)) && !unwatched.accepts(at(4_000)));
         for asked in [at(0), at(2_000)] {
-            let mut watched = Drain::new(until, Some(start), start);
+            let mut watched = Drain::new(until, true, Some(start), start);
             watched.note_probe(asked);
             assert!(!watched.is_quiet(at(4_999)) && watched.accepts(at(4_999)));
             assert!(!watched.accepts(until));
@@ -235,10 +241,19 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_that_serves_no_more_is_over_once_nothing_is_in_flight() {
+        let start = Instant::now();
+        let mut drain = Drain::new(start + Duration::from_secs(1), false, Some(start), start);
+        drain.note_request(start);
+        assert!(!drain.accepts(start) && drain.is_quiet(start));
+        assert!(!drain.is_watched(start) && !drain.has_last_words(start));
+    }
+
+    #[test]
     fn who_has_not_asked_for_a_minute_is_not_waited_for() {
         let start = Instant::now();
         let begun = start + Duration::from_mins(1);
-        let drain = Drain::new(begun + Duration::from_mins(5), Some(start), begun);
+        let drain = Drain::new(begun + Duration::from_mins(5), true, Some(start), begun);
         assert!(!drain.is_watched(begun));
         assert!(drain.is_watched(start + Duration::from_secs(59)));
     }

@@ -374,7 +374,7 @@ impl Frontend {
             }
             // Its channel has room for the one answer; nobody waits for it any more once it has none.
             Message::Ping(answer) => drop(answer.try_send(())),
-            Message::Drain { until } => self.begin_drain(until, now),
+            Message::Drain { until, serves } => self.begin_drain(until, serves, now),
             #[cfg(test)]
             Message::BreakStream => self.intake.sabotage(),
             #[cfg(test)]

@@ -22,8 +22,8 @@ pub(crate) enum Message {
     },
     /// Answer, to show that the event loop turns.
     Ping(crossbeam_channel::Sender<()>),
-    /// Drain, and end at `until`, or soon after.
-    Drain { until: Instant },
+    /// Drain, and end at `until`, or soon after; serve what comes, or only finish what is in flight.
+    Drain { until: Instant, serves: bool },
     /// Break the stream as a fault would.
     #[cfg(test)]
     BreakStream,
