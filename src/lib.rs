@@ -7,20 +7,20 @@
 //! # Start
 //!
 //! ```no_run
-//! use plimsoll::{Request, Server};
+//! use plimsoll::Server;
 //!
 //! fn main() -> Result<(), plimsoll::Error> {
 //!     let server = Server::builder()
 //!         .listen("127.0.0.1:8080")
-//!         .handler(|_: &mut Request| "hello\n")
+//!         .handler_fn(|_| "hello\n")
 //!         .start()?;
 //!     server.run_until_signal()
 //! }
 //! ```
 //!
 //! A handler is blocking, straight-line code. What it returns is [a reply](IntoResponse): text, bytes, a status with
-//! either, a `Result`, a [`Response`] with headers and a body behind a [`Read`](std::io::Read), or a
-//! `tiny_http::Response`.
+//! either, an `Option`, a `Result`, a [`Response`] with headers and a body behind a [`Read`](std::io::Read), or a
+//! `tiny_http::Response`. It is tested without a socket: see [`Request`].
 //!
 //! # What happens to a request
 //!
@@ -79,7 +79,7 @@ pub use http::trust::Cidr;
 pub use lines::stderr::StderrLog;
 pub use server::handle::Handle;
 pub use server::handler::Handler;
-pub use server::request::Request;
+pub use server::request::{Request, RequestBuilder};
 pub use server::response::{IntoResponse, Response};
 pub use server::{Builder, Server};
 pub use settings::{Config, ConfigError, Details, GateMode, WatchedStore};

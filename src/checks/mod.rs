@@ -56,7 +56,29 @@ pub trait Check: Send + Sync + 'static {
     }
 }
 
-impl<C: Check + ?Sized> Check for Box<C> {
+/// A closure is a check without a pool.
+///
+/// ```
+/// use std::time::Instant;
+///
+/// use plimsoll::Server;
+///
+/// let builder = Server::builder().check("spool", |_: Instant| {
+///     std::fs::read_dir("/var/spool/orders")?;
+///     Ok(())
+/// });
+/// # let _ = builder;
+/// ```
+impl<F> Check for F
+where
+    F: Fn(Instant) -> Result<(), CheckError> + Send + Sync + 'static,
+{
+    fn check(&self, deadline: Instant) -> Result<(), CheckError> {
+        self(deadline)
+    }
+}
+
+impl Check for Box<dyn Check> {
     fn check(&self, deadline: Instant) -> Result<(), CheckError> {
         (**self).check(deadline)
     }

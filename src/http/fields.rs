@@ -131,9 +131,14 @@ pub(crate) fn parse_length(value: &[u8]) -> Option<u64> {
 /// Whether a value holds control characters, which it must not (RFC 9110 5.5).
 pub(crate) fn has_control(value: &[u8]) -> bool {
     // No early exit, so that it can be vectorised.
-    value.iter().fold(false, |bad, &byte| {
-        bad | (byte.is_ascii_control() && byte != b'\t')
-    })
+    value
+        .iter()
+        .fold(false, |bad, &byte| bad | is_control(byte))
+}
+
+/// Whether it is a control character that no value may hold (RFC 9110 5.5).
+pub(crate) fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
 }
 
 /// Whether a token may hold this byte (RFC 9110 5.6.2).

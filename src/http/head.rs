@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use httparse::Status;
+use percent_encoding::percent_encode_byte;
 
 use super::authority::{self, is_authority};
 pub(crate) use super::body::Framing;
@@ -219,25 +220,6 @@ pub(crate) fn empty_lines(input: &[u8]) -> usize {
         .take(MAX_EMPTY_LINES)
         .take_while(|pair| *pair == b"\r\n");
     2 * lines.count()
-}
-
-/// A text without its percent-encoding; what is no escape stays as it is.
-pub(crate) fn percent_decode(value: &str) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte == b'%'
-            && let Some((digits, after)) = rest.split_first_chunk()
-            && let [Some(high), Some(low)] = digits.map(hex_digit)
-        {
-            decoded.push(high << 4 | low);
-            rest = after;
-        } else {
-            decoded.push(byte);
-        }
-    }
-    decoded
 }
 
 fn refused(error: httparse::Error) -> Refusal {
@@ -509,23 +491,11 @@ fn push_target(canonical: &mut Vec<u8>, origin: &str) -> Result<(), Refusal> {
     for &byte in origin.as_bytes() {
         match byte {
             0x21..=0x7e => canonical.push(byte),
-            0x80.. => push_encoded(canonical, byte),
+            0x80.. => canonical.extend_from_slice(percent_encode_byte(byte).as_bytes()),
             _ => return Err(BAD_TARGET),
         }
     }
     Ok(())
-}
-
-fn push_encoded(out: &mut Vec<u8>, byte: u8) {
-    const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
-    let digit = |nibble: u8| DIGITS[usize::from(nibble & 0xf)];
-    out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use percent_encoding::percent_decode_str;
+
 /// Longest URL, in bytes.
 const MOST_URL: usize = 2048;
 
@@ -453,23 +455,15 @@ fn decode(part: UrlPart, text: &str) -> Result<String, StoreUrlError> {
 /// Takes percent-encoding off. The result is without NUL, which neither a path nor a protocol here can carry.
 pub(crate) fn decode_bytes(part: UrlPart, text: &str) -> Result<Vec<u8>, StoreUrlError> {
     let refuse = |expected: &str, found: &str| Err(StoreUrlError::new(part, expected, found));
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || {
-            bytes
-                .next()
-                .and_then(|digit| char::from(digit).to_digit(16))
-        };
-        let (Some(high), Some(low)) = (digit(), digit()) else {
-            return refuse("two hexadecimal digits after each %", "something else");
-        };
-        decoded.extend(u8::try_from(high * 16 + low));
+    let mut after_percent = text.split('%').skip(1);
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().first_chunk::<2>();
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !after_percent.all(is_escape) {
+        return refuse("two hexadecimal digits after each %", "something else");
     }
+    let decoded: Vec<u8> = percent_decode_str(text).collect();
     if decoded.contains(&0) {
         return refuse("no NUL in it", "one");
     }

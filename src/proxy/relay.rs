@@ -48,7 +48,7 @@ pub(super) fn respond(answer: Answer, to_head: bool, body_idle: Duration) -> Res
         _ => response,
     };
     headers::back(head.fields()).fold(response, |response, (name, value)| {
-        response.with_added_header_bytes(name, value)
+        response.with_added_header(name, value)
     })
 }
 

@@ -162,7 +162,7 @@ impl Tries<'_> {
             let request = client::Request {
                 method,
                 head: &head,
-                body: self.request.body_bytes(),
+                body: self.request.bytes(),
                 upgrade: false,
                 reuse,
             };

@@ -5,9 +5,10 @@
 
 use std::fmt::Write;
 
+use percent_encoding::percent_decode_str;
+
 use crate::checks::{CheckReport, CheckState};
 use crate::health::Snapshot;
-use crate::http::head::percent_decode;
 
 /// One part: what it is called, how it is, and whether the verdict hangs on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +131,7 @@ pub(super) fn judge(check: &str, parts: &[Part<'_>], query: Option<&str>) -> Ver
 
 /// The part of that name, as it stands in a path.
 pub(super) fn find<'a>(parts: &[Part<'a>], name: &str) -> Option<Part<'a>> {
-    let name = percent_decode(name);
+    let name: Vec<u8> = percent_decode_str(name).collect();
     let mut parts = parts.iter();
     let found = parts.find(|part| part.name.as_bytes() == name);
     found.copied()
@@ -147,7 +148,7 @@ fn values<'a>(query: Option<&'a str>, key: &'a str) -> impl Iterator<Item = Stri
     let parts = query.unwrap_or_default().split('&');
     let pairs = parts.filter_map(|part| part.split_once('='));
     let found = pairs.filter(move |(name, value)| *name == key && !value.is_empty());
-    found.map(|(_, value)| String::from_utf8_lossy(&percent_decode(value)).into_owned())
+    found.map(|(_, value)| percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
 
 #[cfg(test)]

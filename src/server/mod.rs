@@ -45,6 +45,8 @@ use crate::server::event_loop::{Frontend, Parts, WAKER};
 use crate::server::handle::{Addresses, Handle, end_of};
 use crate::server::handler::Handler;
 use crate::server::jobs::Jobs;
+use crate::server::request::Request;
+use crate::server::response::IntoResponse;
 use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 use crate::server::systemd::Manager;
@@ -115,13 +117,18 @@ impl Builder {
         self
     }
 
-    /// Adds an address to serve on, `host:port`; port 0 picks one. The first call replaces the default.
-    pub fn listen(mut self, address: impl Into<String>) -> Self {
+    /// Adds an address to serve on, a [`SocketAddr`] or `host:port`; port 0 picks one. The first call replaces the
+    /// default.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a call reads better without &"
+    )]
+    pub fn listen(mut self, address: impl ToString) -> Self {
         if !self.listen_given {
             self.config.listen.clear();
             self.listen_given = true;
         }
-        self.config.listen.push(address.into());
+        self.config.listen.push(address.to_string());
         self
     }
 
@@ -133,14 +140,22 @@ impl Builder {
     }
 
     /// Adds a second listener, for the health paths only and with all details.
-    pub fn admin(mut self, address: impl Into<String>) -> Self {
-        self.config.admin = Some(address.into());
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a call reads better without &"
+    )]
+    pub fn admin(mut self, address: impl ToString) -> Self {
+        self.config.admin = Some(address.to_string());
         self
     }
 
     /// Adds a listener that speaks HAProxy's agent-check protocol.
-    pub fn agent(mut self, address: impl Into<String>) -> Self {
-        self.config.agent = Some(address.into());
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a call reads better without &"
+    )]
+    pub fn agent(mut self, address: impl ToString) -> Self {
+        self.config.agent = Some(address.to_string());
         self
     }
 
@@ -204,6 +219,20 @@ impl Builder {
         self
     }
 
+    /// The same for a closure, whose argument's type need not be written then.
+    ///
+    /// ```
+    /// let builder = plimsoll::Server::builder().handler_fn(|request| format!("this is {}\n", request.path()));
+    /// # let _ = builder;
+    /// ```
+    pub fn handler_fn<F, R>(self, handler: F) -> Self
+    where
+        F: Fn(&mut Request) -> R + Send + Sync + 'static,
+        R: IntoResponse,
+    {
+        self.handler(handler)
+    }
+
     /// Starts the server: it listens when this returns.
     ///
     /// # Errors
@@ -244,7 +273,7 @@ impl Builder {
         }
         let handler = self
             .handler
-            .unwrap_or_else(|| Box::new(|_: &mut crate::Request| (404, "not found\n")));
+            .unwrap_or_else(|| Box::new(|_: &mut Request| (404, "not found\n")));
         Server::start(&self.config, self.paths, checks, handler, listeners)
     }
 }

@@ -1,20 +1,38 @@
 //! What a handler returns, and how a reply's head is written.
 
+mod into;
+
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::SystemTime;
 
 use crate::http::body::Framing;
-use crate::http::fields::{self, is_token_byte};
+use crate::http::fields::{self, is_control, is_token_byte};
 use crate::server::exchange::ReplyRules;
 use crate::server::relay::{Relay, Tunnel};
 use crate::server::stream::{Source, Stream};
+
+pub use into::IntoResponse;
 
 /// A reply: status, headers, and a body in memory or behind a [`Read`].
 ///
 /// The server adds `Connection` and the framing (`Content-Length`, or chunks when the length is not known) by itself, and
 /// `Date` unless the reply has one.
+///
+/// ```
+/// use plimsoll::Response;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let mut response = Response::json(r#"{"id":7}"#).with_status(201).with_header("Location", "/orders/7");
+///
+/// // A test reads what a handler returned.
+/// assert_eq!(response.status(), 201);
+/// assert_eq!(response.header("content-type"), Some("application/json"));
+/// assert_eq!(response.body()?, br#"{"id":7}"#);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Response {
     status: u16,
     /// The reason phrase; none: the usual one.
@@ -59,12 +77,30 @@ impl Response {
     /// A reply with a `text/plain` body.
     #[must_use]
     pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
-        let body = match body.into() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        };
-        Self::with_body(status, Body::Bytes(body))
+        Self::new(status, text_bytes(body.into()))
             .with_header("Content-Type", "text/plain; charset=utf-8")
+    }
+
+    /// 200 with an `application/json` body, which the caller has serialized; see [`with_status`](Self::with_status)
+    /// for another status.
+    #[must_use]
+    pub fn json(body: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(200, text_bytes(body.into())).with_header("Content-Type", "application/json")
+    }
+
+    /// A reply without a body.
+    #[must_use]
+    pub fn empty(status: u16) -> Self {
+        Self::new(status, &b""[..])
+    }
+
+    /// Sends the client elsewhere (RFC 9110 section 15.4). `location` is a URI or a part of one, such as `/orders/7`.
+    ///
+    /// The status is 303 after a POST, whose result is to be read with GET; 307 for now, or 308 for ever, where the
+    /// client repeats the same request. With 301 and 302 a client may turn POST into GET.
+    #[must_use]
+    pub fn redirect(status: u16, location: impl AsRef<[u8]>) -> Self {
+        Self::empty(status).with_header("Location", location)
     }
 
     /// A reply whose body is read as the client takes it, by a worker, never more than a little ahead.
@@ -108,6 +144,13 @@ impl Response {
         }
     }
 
+    /// The same reply with another status; one outside 200 to 999 becomes 500.
+    #[must_use]
+    pub fn with_status(self, status: u16) -> Self {
+        let status = final_status(status);
+        Self { status, ..self }
+    }
+
     /// Sets the reason phrase behind the status, which nothing but people read. Control characters in it become spaces.
     #[must_use]
     pub fn with_reason(self, reason: impl Into<Cow<'static, str>>) -> Self {
@@ -121,22 +164,18 @@ impl Response {
         }
     }
 
-    /// Sets a header: it replaces those of that name (in any case).
+    /// Sets a header: it replaces those of that name (in any case). The value is text or bytes.
     ///
     /// The server's own (`Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive`, `Upgrade`, `Trailer`) are
     /// left out, except that `close` in `Connection` closes. A name that is no token is left out; control characters in
     /// a value become spaces, so that no value can split a reply.
     #[must_use]
-    pub fn with_header(
-        mut self,
-        name: impl Into<Cow<'static, str>>,
-        value: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        let name = name.into();
-        let is_same = |(other, _): &(&str, &[u8])| other.eq_ignore_ascii_case(&name);
-        if self.fields().any(|field| is_same(&field)) {
+    pub fn with_header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
+        let name = name.as_ref();
+        let is_same = |(other, _): &(&str, &[u8])| other.eq_ignore_ascii_case(name);
+        if self.headers_bytes().any(|field| is_same(&field)) {
             let mut others = Vec::with_capacity(self.headers.capacity());
-            for (name, value) in self.fields().filter(|field| !is_same(field)) {
+            for (name, value) in self.headers_bytes().filter(|field| !is_same(field)) {
                 fields::push(&mut others, name, value);
             }
             self.headers = others;
@@ -161,19 +200,8 @@ impl Response {
     /// # assert_eq!(response.status(), 200);
     /// ```
     #[must_use]
-    pub fn with_added_header(
-        self,
-        name: impl Into<Cow<'static, str>>,
-        value: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        self.with_added_header_bytes(&name.into(), value.into().as_bytes())
-    }
-
-    /// Adds a header whose value need not be text, beside those of that name; see
-    /// [`with_added_header`](Self::with_added_header).
-    #[must_use]
-    pub fn with_added_header_bytes(mut self, name: &str, value: &[u8]) -> Self {
-        push_header(&mut self.headers, name, value);
+    pub fn with_added_header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
+        push_header(&mut self.headers, name.as_ref(), value.as_ref());
         self
     }
 
@@ -202,14 +230,46 @@ impl Response {
         self
     }
 
-    fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        fields::iterate(&self.headers)
-    }
-
     /// The status code.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.status
+    }
+
+    /// The first header of that name (in any case); `None` too when its value is not UTF-8.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers_bytes();
+        let (_, value) = headers.find(|(field, _)| field.eq_ignore_ascii_case(name))?;
+        str::from_utf8(value).ok()
+    }
+
+    /// The headers that were set, in that order: name and value, byte for byte. Those that the server adds are not there
+    /// yet.
+    pub fn headers_bytes(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        fields::iterate(&self.headers)
+    }
+
+    /// The body. One behind a [`Read`] is first read to its end, or to its length, and kept in memory: use it in tests.
+    ///
+    /// # Errors
+    /// The reader's own, or `UnexpectedEof` when it ends short of the length that was promised.
+    pub fn body(&mut self) -> io::Result<&[u8]> {
+        if let Body::Reader { reader, length } = &mut self.body {
+            let mut bytes = Vec::new();
+            reader
+                .take(length.unwrap_or(u64::MAX))
+                .read_to_end(&mut bytes)?;
+            if length.is_some_and(|length| length > bytes.len() as u64) {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.body = Body::Bytes(bytes.into());
+        }
+        match &self.body {
+            Body::Bytes(bytes) => Ok(bytes),
+            // No handler outside this crate makes the other two.
+            Body::Reader { .. } | Body::Relay { .. } | Body::Tunnel { .. } => Ok(&[]),
+        }
     }
 
     /// Takes the reply apart: its head as bytes, whether the connection closes after it, and the body.
@@ -220,7 +280,7 @@ impl Response {
         date: &mut DateCache,
         out: &mut Vec<u8>,
     ) -> (bool, Option<Payload>) {
-        let handler_closes = self.fields().any(|(name, value)| {
+        let handler_closes = self.headers_bytes().any(|(name, value)| {
             let is_close = |option: &[u8]| option.eq_ignore_ascii_case(b"close");
             name.eq_ignore_ascii_case("connection") && fields::list(value).any(is_close)
         });
@@ -249,7 +309,7 @@ impl Response {
         }
         push_status_line(out, self.status, self.reason.as_deref());
         let has_date = self
-            .fields()
+            .headers_bytes()
             .any(|(name, _)| name.eq_ignore_ascii_case("date"));
         if !has_date {
             push_date(out, date);
@@ -257,7 +317,7 @@ impl Response {
         let trailers = matches!(&self.body, Body::Relay { relay, .. } if relay.has_trailers());
         let is_own =
             |name: &str| is_own(name) && !(trailers && name.eq_ignore_ascii_case("trailer"));
-        for (name, value) in self.fields().filter(|(name, _)| !is_own(name)) {
+        for (name, value) in self.headers_bytes().filter(|(name, _)| !is_own(name)) {
             out.extend_from_slice(b"\r\n");
             push_field(out, name, value);
         }
@@ -451,161 +511,12 @@ fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_token_byte)
 }
 
-fn is_control(byte: u8) -> bool {
-    byte.is_ascii_control() && byte != b'\t'
-}
-
-/// What a handler may return.
-pub trait IntoResponse {
-    /// The reply it stands for.
-    fn into_response(self) -> Response;
-}
-
-impl IntoResponse for Response {
-    fn into_response(self) -> Response {
-        self
-    }
-}
-
-/// 200, `text/plain`.
-impl IntoResponse for &'static str {
-    fn into_response(self) -> Response {
-        Response::text(200, self)
-    }
-}
-
-/// 200, `text/plain`.
-impl IntoResponse for String {
-    fn into_response(self) -> Response {
-        Response::text(200, self)
-    }
-}
-
-/// 200, `application/octet-stream`.
-impl IntoResponse for Vec<u8> {
-    fn into_response(self) -> Response {
-        Response::new(200, self).with_header("Content-Type", "application/octet-stream")
-    }
-}
-
-/// The same reply with another status.
-impl<T: IntoResponse> IntoResponse for (u16, T) {
-    fn into_response(self) -> Response {
-        let mut response = self.1.into_response();
-        response.status = final_status(self.0);
-        response
-    }
-}
-
-/// Either reply; give the error a status of its own with `(u16, T)`.
-impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
-    fn into_response(self) -> Response {
-        match self {
-            Ok(value) => value.into_response(),
-            Err(error) => error.into_response(),
-        }
-    }
-}
-
-/// A reply made with `tiny_http`: its status, headers, length and reader.
-impl<R: Read + Send + 'static> IntoResponse for tiny_http::Response<R> {
-    fn into_response(self) -> Response {
-        let status = self.status_code().0;
-        let length = self.data_length().map(|length| length as u64);
-        let headers: Vec<_> = self
-            .headers()
-            .iter()
-            .map(|header| (header.field.to_string(), header.value.to_string()))
-            .collect();
-        let response = Response::reader(status, self.into_reader(), length);
-        headers
-            .into_iter()
-            .fold(response, |response, (name, value)| {
-                response.with_added_header(name, value)
-            })
+fn text_bytes(text: Cow<'static, str>) -> Cow<'static, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn a_clock_that_has_no_date_gives_no_date() {
-        let mut date = DateCache::default();
-        let epoch = SystemTime::UNIX_EPOCH;
-        let second = Duration::from_secs(1);
-        let last = Duration::from_secs(LAST_SECOND);
-        for (now, expected) in [
-            (epoch - second, None),
-            (epoch, Some("Thu, 01 Jan 1970 00:00:00 GMT")),
-            (epoch + last, Some("Fri, 31 Dec 9999 23:59:59 GMT")),
-            (epoch + last + second, None),
-            (epoch + second, Some("Thu, 01 Jan 1970 00:00:01 GMT")),
-        ] {
-            assert_eq!(date.at(now), expected, "{now:?}");
-        }
-    }
-
-    /// The head of a reply, as it is sent to a client of HTTP/1.1 or 1.0.
-    fn head(response: Response, http11: bool) -> String {
-        let rules = ReplyRules {
-            http11,
-            head_only: false,
-            keep_alive: true,
-        };
-        let mut out = Vec::new();
-        let mut date = DateCache::default();
-        let _ = response.into_parts(rules, false, &mut date, &mut out);
-        out.iter().copied().map(char::from).collect()
-    }
-
-    #[test]
-    fn a_reply_keeps_its_own_date_and_reason_and_bytes_outside_ascii() {
-        let response = Response::new(200, Vec::new())
-            .with_reason("Fine\r\n")
-            .with_added_header("Date", "Thu, 01 Jan 1970 00:00:00 GMT")
-            .with_added_header_bytes("X", b"\xe9\na")
-            .with_added_header_bytes("Bad name", b"");
-        assert_eq!(
-            head(response, true),
-            "HTTP/1.1 200 Fine  \r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nX: \u{e9} a\r\nContent-Length: 0\r\n\r\n"
-        );
-    }
-
-    #[test]
-    fn a_header_that_is_set_replaces_those_of_its_name_only() {
-        let response = Response::new(204, Vec::new())
-            .with_header("Date", "x")
-            .with_added_header("A", "1")
-            .with_added_header("b", "2")
-            .with_added_header("a", "3")
-            .with_header("A", "4");
-        assert_eq!(
-            head(response, true),
-            "HTTP/1.1 204 No Content\r\nDate: x\r\nb: 2\r\nA: 4\r\n\r\n"
-        );
-    }
-
-    #[test]
-    fn interim_replies_go_before_the_reply_and_only_to_clients_that_know_them() {
-        let response = |status| {
-            let link = [("Link", &b"</a>"[..]), ("Content-Length", b"5")];
-            let response = Response::new(204, Vec::new()).with_interim(status, link);
-            response.with_header("Date", "x")
-        };
-        let reply = "HTTP/1.1 204 No Content\r\nDate: x\r\n";
-        assert_eq!(
-            head(response(103), true),
-            format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{reply}\r\n")
-        );
-        assert_eq!(
-            head(response(103), false),
-            format!("{reply}Connection: keep-alive\r\n\r\n")
-        );
-        for status in [0, 99, 101, 200] {
-            assert_eq!(head(response(status), true), format!("{reply}\r\n"));
-        }
-    }
-}
+mod tests;

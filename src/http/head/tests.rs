@@ -543,20 +543,6 @@ fn a_head_that_drips_in_is_parsed_a_logarithmic_number_of_times() {
     ));
 }
 
-#[test]
-fn decoding_leaves_what_is_not_an_escape() {
-    for (value, decoded) in [
-        ("", ""),
-        ("a%20b", "a b"),
-        ("%2525", "%25"),
-        ("%", "%"),
-        ("%2", "%2"),
-        ("%zz%", "%zz%"),
-    ] {
-        assert_eq!(percent_decode(value), decoded.as_bytes(), "{value}");
-    }
-}
-
 /// Bytes that are nearly a head, so that most of the parser is reached.
 fn nearly_a_head() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
