@@ -74,7 +74,7 @@ pub use checks::pool::PoolCheck;
 pub use checks::store::{Probe, Probed, Store, StoreUrlError, UrlPart};
 pub use checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
 pub use error::Error;
-pub use health::{Ewma, GateState, Health, Snapshot, Status, Totals};
+pub use health::{Ewma, GateState, Health, Snapshot, Status, ThrottleReport, Totals};
 pub use http::trust::Cidr;
 pub use lines::stderr::StderrLog;
 pub use server::handle::Handle;
@@ -82,4 +82,6 @@ pub use server::handler::Handler;
 pub use server::request::{Request, RequestBuilder};
 pub use server::response::{IntoResponse, Response};
 pub use server::{Builder, Server};
-pub use settings::{Config, ConfigError, Details, GateMode, WatchedStore};
+pub use settings::{
+    Config, ConfigError, Details, GateMode, ThrottleBy, ThrottleRule, WatchedStore,
+};

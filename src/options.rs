@@ -355,7 +355,8 @@ fn help() -> String {
     text.push_str(
         "\nA flag beats the environment. Behind the URL of a store may stand ,critical ,interval=10s\n\
          ,timeout=2s ,fall=3 and ,rise=2 (the defaults, but that no store is critical). A comma in a URL is\n\
-         written %2C.\n\
+         written %2C. Behind a RATE (100/s, 10/m, 5/h) may stand ,burst=N ,path=PREFIX ,name=NAME and ,by=ip\n\
+         ,by=header:NAME or ,by=all.\n\
          BOOL is on or off; DUR is 250ms, 1.5s, 2m, 1h, 500us or 0; SIZE is 16KiB, 1MiB, 1GiB or 4096.\n",
     );
     text

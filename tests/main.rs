@@ -25,6 +25,7 @@ mod service;
 mod shutdown;
 mod status;
 mod stores;
+mod throttling;
 mod trust;
 mod under_load;
 mod watched;

@@ -53,7 +53,7 @@ fn the_page_is_one_file_that_may_load_nothing() {
     ] {
         assert!(policy.contains(directive), "{policy}");
     }
-    assert!(page.body.len() < 24 * 1024);
+    assert!(page.body.len() < 32 * 1024);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::histogram::{Cells, whole};
 use super::standing::{Recent, Standing};
 use super::{GateState, Snapshot, Totals};
 
-/// Samples kept: ten minutes of them, 31 KiB.
+/// Samples kept: ten minutes of them, 33 KiB.
 pub(crate) const SAMPLES: usize = 600;
 
 /// From one sample to the next.
@@ -36,6 +36,8 @@ pub(crate) struct Sample {
     pub(crate) crowded_out: u32,
     /// Refused because the gate was not closed, or the server stopping.
     pub(crate) turned_away: u32,
+    /// Refused because their client asked too often.
+    pub(crate) throttled: u32,
     pub(crate) connections: u32,
     pub(crate) queue: u32,
     pub(crate) busy: u16,
@@ -66,6 +68,7 @@ impl Sample {
         failed: 0,
         crowded_out: 0,
         turned_away: 0,
+        throttled: 0,
         connections: 0,
         queue: 0,
         busy: 0,
@@ -109,6 +112,13 @@ fn micros(seconds: Option<f64>) -> u32 {
     seconds.map_or(NONE, |seconds| whole(seconds * 1e6))
 }
 
+/// Requests that one limit has refused, beside the ring of samples.
+#[derive(Debug)]
+struct Throttled {
+    ring: Box<[u32]>,
+    total: u64,
+}
+
 /// The ring, and what the next sample is the difference to.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -117,6 +127,7 @@ pub(crate) struct History {
     /// The number of the next sample.
     next: u64,
     totals: Totals,
+    throttles: Box<[Throttled]>,
     cells: Box<Cells>,
     trips: u64,
     standing: Standing,
@@ -124,13 +135,18 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// An empty history of a server that starts now.
-    pub(crate) fn new(started: Instant) -> Self {
+    /// An empty history of a server that starts now, with so many limits on how often clients may ask.
+    pub(crate) fn new(started: Instant, limits: usize) -> Self {
+        let throttled = |_| Throttled {
+            ring: vec![0; SAMPLES].into_boxed_slice(),
+            total: 0,
+        };
         Self {
             started,
             ring: vec![Sample::GAP; SAMPLES].into_boxed_slice(),
             next: 0,
             totals: Totals::default(),
+            throttles: (0..limits).map(throttled).collect(),
             cells: Box::new(Cells::EMPTY),
             trips: 0,
             standing: Standing::Healthy,
@@ -160,6 +176,10 @@ impl History {
         self.next = newest;
         self.stand(Standing::of(state, self.recent(&state.totals)), state, now);
         self.ring[place(newest)] = self.sample(state, cells, span);
+        for (throttled, report) in self.throttles.iter_mut().zip(&state.throttles) {
+            throttled.ring[place(newest)] = each(report.throttled, throttled.total, span);
+            throttled.total = report.throttled;
+        }
         self.next = due;
         self.totals = state.totals;
         self.trips = state.trips;
@@ -168,12 +188,7 @@ impl History {
 
     fn sample(&self, state: &Snapshot, cells: &Cells, span: u64) -> Sample {
         let (totals, before) = (&state.totals, &self.totals);
-        let each = |count: u64, before: u64| {
-            let count = count.saturating_sub(before);
-            // To the nearest, but never to none: a single failure is to be seen.
-            let rate = (count + span / 2) / span;
-            u32::try_from(rate.max(u64::from(count > 0))).unwrap_or(u32::MAX)
-        };
+        let each = |count, before| each(count, before, span);
         let times = cells.since(&self.cells);
         let gate = match state.gate {
             _ if state.trips > self.trips => GateLetter::Open,
@@ -191,6 +206,7 @@ impl History {
             failed: each(totals.failed, before.failed),
             crowded_out: each(crowded_out(totals), crowded_out(before)),
             turned_away: each(turned_away(totals), turned_away(before)),
+            throttled: each(totals.throttled, before.throttled),
             connections: u32::try_from(state.connections).unwrap_or(u32::MAX),
             queue: u32::try_from(state.queue).unwrap_or(u32::MAX),
             busy: u16::try_from(state.workers_busy).unwrap_or(u16::MAX),
@@ -233,10 +249,23 @@ impl History {
         (first..self.next).map(|number| (number, &self.ring[place(number)]))
     }
 
+    /// How many requests the limit at that place refused in the second of that sample.
+    pub(crate) fn throttled(&self, throttle: usize, number: u64) -> u32 {
+        self.throttles[throttle].ring[place(number)]
+    }
+
     /// The number of the next sample.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
+}
+
+/// How often a second something happened, in so many.
+fn each(count: u64, before: u64, span: u64) -> u32 {
+    let count = count.saturating_sub(before);
+    // To the nearest, but never to none: a single failure is to be seen.
+    let rate = (count + span / 2) / span;
+    u32::try_from(rate.max(u64::from(count > 0))).unwrap_or(u32::MAX)
 }
 
 fn place(number: u64) -> usize {

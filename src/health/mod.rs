@@ -48,6 +48,8 @@ pub struct Health {
     pub(crate) counts: Counts,
     pub(crate) gauges: Gauges,
     pub(crate) checks: Box<[Watched]>,
+    /// Requests that each limit has refused, with its name.
+    throttles: Box<[(Arc<str>, AtomicU64)]>,
     history: Mutex<History>,
     /// What the server was started with.
     pub(crate) config: Config,
@@ -89,6 +91,8 @@ counts! {
     shed_gate,
     /// Requests refused with 503 because the server was stopping.
     shed_drain,
+    /// Requests refused with 429 because their client asked too often.
+    throttled,
     /// Requests for the health paths, and agent-checks.
     probed,
     /// Handlers that panicked; each is a failed request too.
@@ -179,6 +183,16 @@ impl GateState {
     }
 }
 
+/// A limit on how often clients may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThrottleReport {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Requests that it has refused.
+    pub throttled: u64,
+}
+
 /// Every number of the health report at one moment. Times are in seconds, ratios from 0 to 1.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -234,6 +248,8 @@ pub struct Snapshot {
     pub request_timeout: Duration,
     /// The data stores that are watched, in the order in which they were named.
     pub checks: Vec<CheckReport>,
+    /// The limits on how often clients may ask, in the order in which they were named.
+    pub throttles: Vec<ThrottleReport>,
     /// Whether the server is stopping.
     pub draining: bool,
     /// Time since the start.
@@ -361,6 +377,8 @@ impl Health {
             cooldown: config.cooldown,
         };
         let gate = Gate::new(gate_config, service.clone(), predictor.clone(), now);
+        let rules = config.throttle.iter().enumerate();
+        let throttles = rules.map(|(place, rule)| (rule.name_at(place).into(), AtomicU64::new(0)));
         Self {
             started: now,
             start_time: SystemTime::now(),
@@ -379,7 +397,8 @@ impl Health {
             counts: Counts::default(),
             gauges: Gauges::default(),
             checks: Box::default(),
-            history: Mutex::new(History::new(now)),
+            throttles: throttles.collect(),
+            history: Mutex::new(History::new(now, config.throttle.len())),
             config: config.clone(),
         }
     }
@@ -452,6 +471,7 @@ impl Health {
             queue_budget: self.config.queue_budget,
             request_timeout: self.config.request_timeout,
             checks: self.checks.iter().map(|store| store.report(now)).collect(),
+            throttles: self.throttles.iter().map(throttle_report).collect(),
             draining: self.gauges.draining.load(Relaxed),
             uptime: now.saturating_duration_since(self.started),
             start_time: self.start_time,
@@ -579,6 +599,12 @@ impl Health {
         bump(count);
     }
 
+    /// Takes that a request was refused by the limit at that place. It is in no average: it says nothing of the service.
+    pub(crate) fn throttled(&self, place: usize) {
+        bump(&self.counts.throttled);
+        bump(&self.throttles[place].1);
+    }
+
     /// Starts the averages afresh: for the reset thread alone. While every worker is stuck nothing happens, and the
     /// thread is to come again after the time returned.
     pub(crate) fn reset(&self, now: Instant) -> Option<Duration> {
@@ -625,6 +651,13 @@ impl Health {
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Health").field(&self.snapshot()).finish()
+    }
+}
+
+fn throttle_report((name, throttled): &(Arc<str>, AtomicU64)) -> ThrottleReport {
+    ThrottleReport {
+        name: name.clone(),
+        throttled: throttled.load(Relaxed),
     }
 }
 

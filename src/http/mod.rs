@@ -4,6 +4,7 @@ pub(crate) mod authority;
 pub(crate) mod body;
 pub(crate) mod fields;
 pub(crate) mod head;
+pub(crate) mod path;
 pub(crate) mod refusal;
 pub(crate) mod response;
 pub(crate) mod trust;

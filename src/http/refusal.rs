@@ -21,6 +21,8 @@ pub(crate) enum Refusal {
     TunnelUnsupported,
     /// The body is wrapped in a transfer coding other than `chunked`.
     UnknownTransferCoding,
+    /// The client asks more often than a limit allows.
+    Throttled,
     /// There is more work than can be done in time.
     Shed,
     /// The average service time is over the threshold.
@@ -66,6 +68,7 @@ impl Refusal {
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
+            Self::Throttled => 429,
             Self::HeadTooLarge => 431,
             // 405 would promise an Allow list under which the same target takes other methods; an authority takes none.
             Self::TunnelUnsupported | Self::UnknownTransferCoding => 501,
@@ -94,6 +97,7 @@ impl Refusal {
             Self::UnknownTransferCoding => {
                 "The only transfer coding understood here is chunked: use no other.\n"
             }
+            Self::Throttled => "Too many requests: try again later.\n",
             Self::Shed => "The server is overloaded: try again later.\n",
             Self::Unhealthy => "The service is unhealthy and recovers: try again later.\n",
             Self::Draining => "The server is stopping: try another one.\n",
@@ -107,7 +111,10 @@ impl Refusal {
     /// True where the end of this request, hence the start of the next, is unknown or may never arrive, and while
     /// draining. Otherwise the request's framing is known and the connection can carry on once its body has been read.
     pub(crate) fn must_close(self) -> bool {
-        !matches!(self, Self::Shed | Self::Unhealthy | Self::HandlerTooSlow)
+        !matches!(
+            self,
+            Self::Throttled | Self::Shed | Self::Unhealthy | Self::HandlerTooSlow
+        )
     }
 
     /// Whether the client, rather than the server's state, is the reason.
@@ -125,7 +132,7 @@ mod tests {
     use super::Refusal;
 
     /// Refusal, status, closes, client's fault.
-    const ALL: [(Refusal, u16, bool, bool); 13] = [
+    const ALL: [(Refusal, u16, bool, bool); 14] = [
         (
             Refusal::Malformed("Send one Host field.\n"),
             400,
@@ -136,6 +143,7 @@ mod tests {
         (Refusal::BodyTooLarge, 413, true, true),
         (Refusal::TargetTooLong, 414, true, true),
         (Refusal::ExpectationFailed, 417, true, true),
+        (Refusal::Throttled, 429, false, true),
         (Refusal::HeadTooLarge, 431, true, true),
         (Refusal::TunnelUnsupported, 501, true, true),
         (Refusal::UnknownTransferCoding, 501, true, true),

@@ -36,6 +36,7 @@ fn samples(setting: &Setting) -> (&'static str, &'static str) {
         ("balance", _) => ("hash=ip", "best"),
         (_, "ADDR") => ("[::1]:9", "nowhere"),
         (_, "NAME=URL") => ("a=tcp://b:1,critical,rise=1", "a"),
+        (_, "RATE[,...]") => ("20/s,path=/a,name=a", "fast"),
         (_, "CIDR") => ("10.0.0.0/8", "10.0.0.1/8"),
         (_, "NAME") => ("status.example", "status.example:80"),
         (_, "N") => ("7", "many"),
@@ -249,6 +250,30 @@ fn the_variable_of_checks_is_a_list_whose_items_have_commas() {
     let expected = served(on_the_command_line(&format!("--check {flags}")));
     assert_eq!(expected.config.checks.len(), 3);
     assert_eq!(served(with_variable("", "PLIMSOLL_CHECKS", list)), expected);
+}
+
+#[test]
+fn the_variable_of_throttles_is_a_list_in_which_a_rate_begins_a_rule() {
+    let list = "20/s,by=header:X-Key,path=/api, 5/m,path=/login,name=login";
+    let flags = list.replace(", ", " --throttle=");
+    let expected = served(on_the_command_line(&format!("--throttle {flags}")));
+    assert_eq!(expected.config.throttle.len(), 2);
+    let options = served(with_variable("", "PLIMSOLL_THROTTLE", list));
+    assert_eq!(options, expected);
+    for (bad, said) in [
+        (
+            "5/s,by=me",
+            "expected by=ip, by=header:NAME or by=all, found \"by=me\"",
+        ),
+        ("5/s,burst=0", "expected a burst from 1 to 1000000, found 0"),
+        (
+            "5/s,name=a,6/s,name=a",
+            "expected a name of its own for each rule, found \"a\" twice",
+        ),
+    ] {
+        let said = format!("PLIMSOLL_THROTTLE: {said}");
+        assert_eq!(complaint(with_variable("", "PLIMSOLL_THROTTLE", bad)), said);
+    }
 }
 
 #[test]

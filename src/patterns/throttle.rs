@@ -146,6 +146,16 @@ impl Throttle {
             reset: Duration::from_nanos(then_ahead),
         })
     }
+
+    /// Takes back one request of this key that was let through, because it was not made after all: another limit
+    /// refused it.
+    pub fn give_back(&self, key: ThrottleKey<'_>) {
+        let hash = key.hash(&self.seed);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(caught_up) = state.table.find(hash) {
+            *caught_up = caught_up.saturating_sub(self.interval);
+        }
+    }
 }
 
 impl fmt::Debug for Throttle {

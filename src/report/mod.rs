@@ -30,6 +30,8 @@ pub(crate) struct Answer {
     pub(crate) close: bool,
     /// More headers.
     pub(crate) headers: &'static [(&'static str, &'static str)],
+    /// More headers, with values made for this answer.
+    pub(crate) made_headers: Vec<(&'static str, String)>,
 }
 
 impl Answer {
@@ -44,6 +46,7 @@ impl Answer {
             retry_after: None,
             close: false,
             headers: &[],
+            made_headers: Vec::new(),
         }
     }
 

@@ -203,6 +203,15 @@ fn requests(page: &mut Page, now: &Snapshot) {
         "reason",
         &shed,
     );
+    page.family(
+        "plimsoll_throttled_total",
+        "counter",
+        "Requests refused with 429: their client asked too often. By the limit that refused them.",
+    );
+    for throttle in &now.throttles {
+        let labels = labels(&[("rule", &throttle.name)]);
+        page.sample("plimsoll_throttled_total", &labels, throttle.throttled);
+    }
     for (name, help, value) in [
         (
             "health_requests",

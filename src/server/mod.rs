@@ -16,6 +16,7 @@ mod signals;
 pub(crate) mod spin;
 pub(crate) mod stream;
 pub(crate) mod systemd;
+pub(crate) mod throttling;
 pub(crate) mod workers;
 
 use std::fmt;
@@ -51,7 +52,7 @@ use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 use crate::server::systemd::Manager;
 use crate::server::workers::Shared;
-use crate::settings::{self, Config, Details, GateMode};
+use crate::settings::{self, Config, Details, GateMode, ThrottleRule};
 
 /// How long a start may wait for the way to the workers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -173,6 +174,17 @@ impl Builder {
     /// ```
     pub fn trust(mut self, proxies: Cidr) -> Self {
         self.config.trust.push(proxies);
+        self
+    }
+
+    /// Adds a limit on how often clients may ask: see [`ThrottleRule`].
+    ///
+    /// ```
+    /// let builder = plimsoll::Server::builder().throttle("20/s,path=/api".parse()?);
+    /// # Ok::<(), plimsoll::Error>(())
+    /// ```
+    pub fn throttle(mut self, rule: ThrottleRule) -> Self {
+        self.config.throttle.push(rule);
         self
     }
 

@@ -22,6 +22,7 @@ mod kinds;
 mod limits;
 mod modes;
 mod table;
+mod throttle;
 mod units;
 
 use std::fmt;
@@ -35,6 +36,7 @@ pub(crate) use limits::{DESCRIPTORS_KEPT, descriptor_limit};
 pub use modes::{Details, GateMode};
 pub(crate) use table::define_settings;
 pub use table::{At, Field, Setting};
+pub use throttle::{ThrottleBy, ThrottleRule};
 pub use units::{parse_count, parse_duration, parse_size, show_duration, show_size};
 
 use crate::http::trust::Cidr;
@@ -42,6 +44,7 @@ use checks::Checks;
 use kinds::{ADDRESS, HOST_NAME};
 use limits::{MAX_CONNECTIONS, WORKERS, default_max_connections, default_workers};
 use table::define_config;
+use throttle::Throttles;
 
 /// Gives the rows of the table to the macro `$use`.
 ///
@@ -130,6 +133,12 @@ macro_rules! config_rows {
                 flag: "trust", variable: "PLIMSOLL_TRUST",
                 kind: List { item: Word::new("CIDR", CIDR), count: 0..=1024, plural: "ranges" },
                 help: "proxies whose X-Forwarded-For is believed; repeatable",
+            }
+            /// How often clients may ask; what comes more often is refused with 429. Default none; at most 16, as each is
+            /// looked at for each request, and no two of one name.
+            own throttle: Vec<ThrottleRule> = Vec::new() => {
+                flag: "throttle", variable: "PLIMSOLL_THROTTLE", kind: Throttles,
+                help: "how often a client may ask, e.g. 20/s,path=/api; repeatable",
             }
             /// Client connections held at the same moment. Default the process's descriptor limit less 64,
             /// at most 65,536; 1 to 1,048,576.

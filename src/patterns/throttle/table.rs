@@ -48,10 +48,7 @@ impl Table {
     /// The time at which this key will have caught up, as the key used last. A key that is not known has always caught
     /// up; if there is no room for it, another is forgotten.
     pub(super) fn touch(&mut self, hash: u64, now: u64) -> &mut u64 {
-        let mut index = self.buckets[self.bucket(hash)];
-        while index != 0 && self.slot(index).hash != hash {
-            index = self.slot(index).chained;
-        }
+        let mut index = self.index(hash);
         if index == 0 {
             index = self.insert(hash, now);
         } else if index != self.newest {
@@ -59,6 +56,22 @@ impl Table {
             self.link_newest(index);
         }
         &mut self.slot_mut(index).caught_up
+    }
+
+    /// The time at which this key will have caught up, if it is known. It is not used by that.
+    pub(super) fn find(&mut self, hash: u64) -> Option<&mut u64> {
+        match self.index(hash) {
+            0 => None,
+            index => Some(&mut self.slot_mut(index).caught_up),
+        }
+    }
+
+    fn index(&self, hash: u64) -> u32 {
+        let mut index = self.buckets[self.bucket(hash)];
+        while index != 0 && self.slot(index).hash != hash {
+            index = self.slot(index).chained;
+        }
+        index
     }
 
     fn insert(&mut self, hash: u64, now: u64) -> u32 {

@@ -52,6 +52,24 @@ fn a_refused_request_does_not_delay_the_next_one() {
 }
 
 #[test]
+fn a_request_that_is_given_back_was_never_made() {
+    let throttle = Throttle::new(rate("1/m")).with_burst(2);
+    let now = Instant::now();
+    let key = ThrottleKey::Value(b"a");
+    throttle.give_back(key);
+    assert_eq!(throttle.keys(), 0, "nothing is known of it");
+    for _ in 0..10 {
+        let remaining = throttle.check(key, now).map(|quota| quota.remaining);
+        assert_eq!(remaining, Ok(1));
+        throttle.give_back(key);
+    }
+    // More than was taken is not there to be given.
+    throttle.give_back(key);
+    let passed = (0..10).filter(|_| throttle.check(key, now).is_ok());
+    assert_eq!(passed.count(), 2);
+}
+
+#[test]
 fn the_burst_is_what_the_rate_gives_in_a_second_unless_it_is_set() {
     assert_eq!(Throttle::new(rate("100/s")).burst(), 100);
     assert_eq!(Throttle::new(rate("10/m")).burst(), 1);

@@ -83,6 +83,7 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
             ("shed_fair", counts.shed_fair),
             ("shed_gate", counts.shed_gate),
             ("shed_drain", counts.shed_drain),
+            ("throttled", counts.throttled),
             ("timeouts", counts.timeouts),
             ("panics", counts.panics),
             ("accepted", counts.accepted),
@@ -93,10 +94,19 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
     report.array("checks", now.checks.iter(), |out, check| {
         self::check(&mut Object::open(out), check);
     });
+    throttles(&mut report, now, &health.config);
     report.object("config", |fields| config(fields, &health.config));
     report.object("history", |fields| {
         let samples: Vec<_> = history.since_sample(after).collect();
         self::history(fields, &samples, history.next());
+        for (place, throttle) in now.throttles.iter().enumerate() {
+            column(
+                fields,
+                &format!("throttled.{}", throttle.name),
+                &samples,
+                |&(number, _)| Some(history.throttled(place, number)),
+            );
+        }
     });
     report.close();
     out.push('\n');
@@ -142,6 +152,18 @@ fn check(fields: &mut Object, check: &CheckReport) {
     fields.close();
 }
 
+/// The limits on how often clients may ask, and what each has refused.
+fn throttles(report: &mut Object, now: &Snapshot, config: &Config) {
+    let limits = now.throttles.iter().zip(&config.throttle);
+    report.array("throttles", limits, |out, (throttle, rule)| {
+        let mut fields = Object::open(out);
+        fields.text("name", &throttle.name);
+        fields.text("rule", &rule.to_string());
+        fields.field("throttled", throttle.throttled);
+        fields.close();
+    });
+}
+
 /// The settings in force, by the names and in the manner of the command line.
 fn config(fields: &mut Object, config: &Config) {
     for setting in settings::table::<Config>() {
@@ -168,12 +190,7 @@ fn history(fields: &mut Object, samples: &[(u64, &Sample)], next: u64) {
     fields.text("state", &letters(state));
     fields.text("gate", &letters(gate));
     let mut column = |name, value: fn(&Sample) -> Option<u32>| {
-        fields.array(name, samples.iter(), |out, (_, sample)| {
-            match value(sample).filter(|_| !sample.is_gap()) {
-                Some(value) => append(out, value),
-                None => out.push_str("null"),
-            }
-        });
+        column(fields, name, samples, |(_, sample)| value(sample));
     };
     column("response_us", Sample::response);
     column("p50_us", Sample::p50);
@@ -185,10 +202,26 @@ fn history(fields: &mut Object, samples: &[(u64, &Sample)], next: u64) {
     column("shed", |sample| {
         Some(sample.crowded_out.saturating_add(sample.turned_away))
     });
+    column("throttled", |sample| Some(sample.throttled));
     column("connections", |sample| Some(sample.connections));
     column("queue", |sample| Some(sample.queue));
     column("busy", |sample| Some(u32::from(sample.busy)));
     column("load_percent", |sample| Some(sample.load));
+}
+
+/// One value of each sample; null where it is not known.
+fn column(
+    fields: &mut Object,
+    name: &str,
+    samples: &[(u64, &Sample)],
+    value: impl Fn(&(u64, &Sample)) -> Option<u32>,
+) {
+    fields.array(name, samples.iter(), |out, sample| {
+        match value(sample).filter(|_| !sample.1.is_gap()) {
+            Some(value) => append(out, value),
+            None => out.push_str("null"),
+        }
+    });
 }
 
 fn gate(sample: &Sample) -> char {

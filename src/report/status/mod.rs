@@ -19,7 +19,7 @@ const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; ",
     "style-src 'sha256-P3UqWRaq4zsEDcrNQnBHkP6DexMPpjCaslouigagT7c='; ",
-    "script-src 'sha256-VWkVzzAFYttPHk1kql9NrIn7yAxx4Gmh5v45iQSbis0='",
+    "script-src 'sha256-lTne3cIoGtVk/dKXiG/ciTDZz3w1GQ0E1xuv0BxjBew='",
 );
 
 const HEADERS: &[(&str, &str)] = &[

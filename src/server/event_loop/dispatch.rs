@@ -99,6 +99,11 @@ impl Frontend {
         if let Some(drain) = &mut self.drain {
             drain.note_request(now);
         }
+        let throttling = self.throttling.clone();
+        if let Err(throttled) = throttling.check(head, client_ip, now) {
+            health.throttled(throttled.place);
+            return self.throttle(slot, &throttled, now);
+        }
         let permit = match health.admit(idle, now) {
             Ok(permit) => permit,
             Err(retry_after) => {

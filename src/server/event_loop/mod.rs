@@ -46,6 +46,7 @@ use crate::server::exchange::Stage;
 use crate::server::jobs::Job;
 use crate::server::response::DateCache;
 use crate::server::stream::Source;
+use crate::server::throttling::Throttling;
 use crate::server::workers::{Shared, write_some};
 use crate::settings::{Config, Details};
 use admission::{Admission, RetryAfter};
@@ -126,6 +127,7 @@ pub(crate) struct Frontend {
     dispatcher: Dispatcher,
     retry_after: RetryAfter,
     shedding: Shedding,
+    throttling: Arc<Throttling>,
     paths: Paths,
     /// Who sees more of the health reports than the status word.
     details: Details,
@@ -199,6 +201,7 @@ impl Frontend {
             dispatcher,
             retry_after: RetryAfter::new(random::seed(), now),
             shedding: Shedding::default(),
+            throttling: Arc::new(Throttling::new(&config.throttle)),
             paths,
             details: config.details,
             details_hosts: config.details_hosts.clone(),

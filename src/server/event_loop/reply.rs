@@ -10,6 +10,7 @@ use crate::http::body::Framing;
 use crate::http::refusal::Refusal;
 use crate::report::Answer;
 use crate::server::response::write_head;
+use crate::server::throttling::Throttled;
 use crate::server::workers::write_some;
 
 impl Frontend {
@@ -26,6 +27,15 @@ impl Frontend {
         self.refuse(slot, Refusal::Shed, Some(seconds), now);
     }
 
+    /// Refuses a request that comes too often.
+    pub(super) fn throttle(&mut self, slot: u32, throttled: &Throttled<'_>, now: Instant) {
+        let answer = Answer {
+            made_headers: throttled.fields().into(),
+            ..refused(Refusal::Throttled, Some(throttled.retry_after))
+        };
+        self.answer(slot, &answer, now);
+    }
+
     /// Answers with a refusal, and closes the connection where it can't be trusted further.
     pub(super) fn refuse(
         &mut self,
@@ -34,13 +44,7 @@ impl Frontend {
         retry_after: Option<u64>,
         now: Instant,
     ) {
-        let answer = Answer {
-            status: refusal.status(),
-            retry_after,
-            close: refusal.must_close(),
-            ..Answer::text(refusal.text())
-        };
-        self.answer(slot, &answer, now);
+        self.answer(slot, &refused(refusal, retry_after), now);
     }
 
     pub(super) fn answer(&mut self, slot: u32, answer: &Answer, now: Instant) {
@@ -59,6 +63,8 @@ impl Frontend {
         ];
         let headers = headers.into_iter().flatten();
         let headers = headers.chain(answer.headers.iter().copied());
+        let made = answer.made_headers.iter();
+        let headers = headers.chain(made.map(|(name, value)| (*name, value.as_str())));
         let headers = headers.filter(|(_, value)| !value.is_empty());
         let length = Framing::Length(answer.body.len() as u64);
         let out = &mut self.scratch;
@@ -90,5 +96,14 @@ impl Frontend {
             }
             Err(_) => client.connection.close(CloseReason::Reset),
         }
+    }
+}
+
+fn refused(refusal: Refusal, retry_after: Option<u64>) -> Answer {
+    Answer {
+        status: refusal.status(),
+        retry_after,
+        close: refusal.must_close(),
+        ..Answer::text(refusal.text())
     }
 }

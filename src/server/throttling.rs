@@ -1,0 +1,226 @@
+//! Throttling: the rules in force, and which of them refuses a request.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::http::head::Head;
+use crate::http::path;
+use crate::patterns::{Throttle, ThrottleKey};
+use crate::settings::{ThrottleBy, ThrottleRule};
+
+/// All rules, in the order in which they were given.
+#[derive(Debug, Default)]
+pub(crate) struct Throttling(Box<[Rule]>);
+
+/// A rule in force.
+#[derive(Debug)]
+struct Rule {
+    throttle: Throttle,
+    by: ThrottleBy,
+    /// The path that it is about, resolved.
+    prefix: Vec<u8>,
+    name: String,
+}
+
+/// A request comes too often.
+#[derive(Debug)]
+pub(crate) struct Throttled<'a> {
+    rule: &'a Rule,
+    /// The rule's place among all.
+    pub(crate) place: usize,
+    /// Whole seconds until it will be let through.
+    pub(crate) retry_after: u64,
+}
+
+impl Throttling {
+    pub(crate) fn new(settings: &[ThrottleRule]) -> Self {
+        let rules = settings.iter().enumerate().map(|(place, setting)| Rule {
+            throttle: setting.throttle(),
+            by: setting.by.clone(),
+            prefix: path::resolved(&setting.path).into_owned(),
+            name: setting.name_at(place),
+        });
+        Self(rules.collect())
+    }
+
+    /// Counts a request under every rule that is about it, unless one refuses it: then it counts under none.
+    pub(crate) fn check(
+        &self,
+        head: &Head,
+        client: IpAddr,
+        now: Instant,
+    ) -> Result<(), Throttled<'_>> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let path = path::resolved(head.path());
+        let about_it = |rule: &&Rule| path::is_under(&path, &rule.prefix);
+        for (place, rule) in self.0.iter().enumerate() {
+            if !about_it(&rule) {
+                continue;
+            }
+            let Err(throttled) = rule.throttle.check(rule.key(head, client), now) else {
+                continue;
+            };
+            for earlier in self.0[..place].iter().filter(about_it) {
+                earlier.throttle.give_back(earlier.key(head, client));
+            }
+            return Err(Throttled {
+                rule,
+                place,
+                retry_after: whole_seconds(throttled.retry_after),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn key<'a>(&self, head: &'a Head, client: IpAddr) -> ThrottleKey<'a> {
+        match &self.by {
+            ThrottleBy::All => ThrottleKey::All,
+            ThrottleBy::Address => ThrottleKey::Address(client),
+            ThrottleBy::Header(wanted) => {
+                let mut values = head
+                    .fields()
+                    .filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+                match (values.next(), values.next()) {
+                    (Some((_, value)), None) => ThrottleKey::Value(value),
+                    // Of two values nobody knows which one the service goes by.
+                    _ => ThrottleKey::Address(client),
+                }
+            }
+        }
+    }
+}
+
+impl Throttled<'_> {
+    /// The fields that tell the client what it may do, as of draft-ietf-httpapi-ratelimit-headers-08 and later:
+    /// structured fields, with times in seconds.
+    pub(crate) fn fields(&self) -> [(&'static str, String); 2] {
+        let (name, rate) = (&self.rule.name, self.rule.throttle.rate());
+        let (quota, window) = (rate.count(), rate.period().as_secs());
+        [
+            (
+                "RateLimit-Policy",
+                format!("\"{name}\";q={quota};w={window}"),
+            ),
+            (
+                "RateLimit",
+                format!("\"{name}\";r=0;t={}", self.retry_after),
+            ),
+        ]
+    }
+}
+
+/// Rounded up: who comes a moment too early is refused again.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::{self, Progress};
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    fn throttling<const N: usize>(rules: [&str; N]) -> Throttling {
+        Throttling::new(&rules.map(|rule| rule.parse().expect(rule)))
+    }
+
+    fn head(path: &str, fields: &str) -> Head {
+        let text = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let parsed = head::parse(text.as_bytes(), 1024, &mut Progress::default());
+        parsed.expect(path).expect(path).1
+    }
+
+    /// Who refuses each of these requests, all at the same moment.
+    fn refusals(throttling: &Throttling, requests: &[(&str, &str, IpAddr)]) -> Vec<Option<String>> {
+        let now = Instant::now();
+        let refused = requests.iter().map(|(path, fields, client)| {
+            let checked = throttling.check(&head(path, fields), *client, now);
+            checked.err().map(|throttled| throttled.rule.name.clone())
+        });
+        refused.collect()
+    }
+
+    #[test]
+    fn a_rule_is_about_its_path_however_that_is_spelled() {
+        let throttling = throttling(["1/h,path=/log%69n/"]);
+        let paths = [
+            "/login",
+            "/other",
+            "/loginx",
+            "//x/../login",
+            "/login/a?b",
+            "/%6cogin/",
+            "/LOGIN",
+        ];
+        let requests = paths.map(|path| (path, "", CLIENT));
+        let refused: Vec<_> = refusals(&throttling, &requests);
+        let refused: Vec<bool> = refused.iter().map(Option::is_some).collect();
+        assert_eq!(refused, [false, false, false, true, true, true, false]);
+    }
+
+    #[test]
+    fn requests_count_by_header_and_under_the_address_without_one() {
+        let throttling = throttling(["1/h,by=header:x-key"]);
+        let refused = refusals(
+            &throttling,
+            &[
+                ("/", "X-Key: a\r\n", CLIENT),
+                ("/", "X-Key: a\r\n", OTHER),
+                ("/", "X-Key: b\r\n", CLIENT),
+                ("/", "", CLIENT),
+                ("/", "", CLIENT),
+                ("/", "X-Key: c\r\nx-key: a\r\n", CLIENT),
+                ("/", "", OTHER),
+            ],
+        );
+        let refused: Vec<bool> = refused.iter().map(Option::is_some).collect();
+        assert_eq!(refused, [false, true, false, false, true, true, false]);
+    }
+
+    #[test]
+    fn a_request_that_one_rule_refuses_counts_under_no_other() {
+        let throttling = throttling(["2/h,burst=2,by=all,name=whole", "1/h,path=/a,name=part"]);
+        let refused = refusals(
+            &throttling,
+            &[
+                ("/a", "", CLIENT),
+                ("/a", "", CLIENT),
+                ("/a", "", CLIENT),
+                ("/b", "", CLIENT),
+                ("/b", "", CLIENT),
+            ],
+        );
+        let refused: Vec<_> = refused.iter().map(Option::as_deref).collect();
+        assert_eq!(
+            refused,
+            [None, Some("part"), Some("part"), None, Some("whole")]
+        );
+    }
+
+    #[test]
+    fn a_refusal_tells_the_policy_and_when_to_come_again() {
+        let throttling = throttling(["10/m,burst=1"]);
+        let now = Instant::now();
+        let head = head("/", "");
+        assert!(throttling.check(&head, CLIENT, now).is_ok());
+        let throttled = throttling
+            .check(&head, CLIENT, now + Duration::from_millis(1))
+            .expect_err("the second within six seconds");
+        assert_eq!(throttled.retry_after, 6, "5.999 s");
+        assert_eq!(
+            throttled
+                .fields()
+                .map(|(name, value)| format!("{name}: {value}")),
+            [
+                "RateLimit-Policy: \"rule1\";q=10;w=60",
+                "RateLimit: \"rule1\";r=0;t=6",
+            ]
+        );
+    }
+}
