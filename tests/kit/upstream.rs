@@ -41,7 +41,7 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
     connections: AtomicUsize,
     stopped: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
+    open: Mutex<Vec<(usize, TcpStream)>>,
 }
 
 impl Upstream {
@@ -67,12 +67,12 @@ impl Upstream {
                     return;
                 }
                 let mut stream = stream.expect("a connection");
-                kept.connections.fetch_add(1, Ordering::SeqCst);
+                let number = kept.connections.fetch_add(1, Ordering::SeqCst);
                 stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
                 stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
                 stream.set_nodelay(true).expect("no delay");
                 let other = stream.try_clone().expect("a descriptor is free");
-                lock(&kept.open).push(other);
+                lock(&kept.open).push((number, other));
                 let (kept, script) = (kept.clone(), script.clone());
                 thread::spawn(move || {
                     while let Some(asked) = read_request(&mut stream) {
@@ -81,8 +81,8 @@ impl Upstream {
                             break;
                         }
                     }
-                    // The other side may have closed it.
-                    let _ = stream.shutdown(std::net::Shutdown::Both);
+                    // The last to go closes it.
+                    lock(&kept.open).retain(|(other, _)| *other != number);
                 });
             }
         });
@@ -146,7 +146,7 @@ impl Upstream {
         // It wakes the thread, which then ends.
         let _ = TcpStream::connect(self.address);
         accepting.join().expect("the thread ends");
-        for stream in lock(&self.shared.open).drain(..) {
+        for (_, stream) in lock(&self.shared.open).drain(..) {
             // It may be closed already.
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
