@@ -18,6 +18,7 @@ mod monitors;
 mod pools;
 mod probe;
 mod proxy;
+mod proxy_faults;
 mod proxy_hostile;
 mod refusals;
 mod reports;

@@ -1,0 +1,364 @@
+//! Services that fail: what is tried again and how often, what a breaker keeps from them, and how they come back.
+
+use std::fs;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use plimsoll::Server;
+use plimsoll::proxy::{BalanceBy, BreakerMode, Proxy, ProxyConfig};
+
+use crate::kit::process::TempDir;
+use crate::kit::{Client, Latch, Reply, Upstream, ask, get, quiet, wait_until};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+fn status(status: u16, fields: &str) -> String {
+    format!("HTTP/1.1 {status} x\r\n{fields}Content-Length: 0\r\n\r\n")
+}
+
+/// Answers with a name.
+fn named(name: &str) -> Upstream {
+    let length = name.len();
+    Upstream::answering(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}"
+    ))
+}
+
+#[track_caller]
+fn serve(config: ProxyConfig) -> Server {
+    let proxy = Proxy::start(config).expect("it starts");
+    quiet(8).handler(proxy).start().expect("the server starts")
+}
+
+fn to(upstreams: &[&Upstream]) -> ProxyConfig {
+    ProxyConfig::to(upstreams.iter().map(|upstream| upstream.url()))
+}
+
+/// A service that takes each request and closes the connection.
+fn closing() -> Upstream {
+    Upstream::start(|_, _| Err(io::ErrorKind::ConnectionAborted.into()))
+}
+
+fn request(server: &Server, method: &str, fields: &str) -> Reply {
+    let head = format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}Content-Length: 0\r\n\r\n");
+    ask(server.local_addr(), head)
+}
+
+#[test]
+fn a_service_that_always_fails_is_left_alone_by_its_breaker() {
+    let upstream = Upstream::answering(status(500, ""));
+    let server = serve(ProxyConfig {
+        breaker: "5,on=5xx".parse().expect("a breaker"),
+        ..to(&[&upstream])
+    });
+    let began = Instant::now();
+    let mut refused = 0;
+    for _ in 0..60 {
+        let reply = get(server.local_addr(), "/");
+        if reply.status == 503 {
+            refused += 1;
+            let why = reply.header("Proxy-Status");
+            assert_eq!(why, Some("plimsoll; error=destination_unavailable"));
+            let seconds = reply.header("Retry-After").expect("a time");
+            assert!(seconds.parse::<u32>().expect("seconds") >= 1);
+        } else {
+            assert_eq!(reply.status, 500);
+        }
+    }
+    let asked = upstream.asked().len();
+    assert_eq!(asked + refused, 60);
+    // The delay is 0.8 s at least, and then one trial comes.
+    let trials = began.elapsed().as_millis() / 800;
+    assert!(
+        asked <= 5 + usize::try_from(trials).expect("few"),
+        "{asked}"
+    );
+}
+
+#[test]
+fn one_address_that_gives_500_harms_no_other() {
+    let upstream = Upstream::start(|asked, stream| {
+        let is_bad = asked.line().contains("/bad");
+        let reply = status(if is_bad { 500 } else { 200 }, "");
+        stream.write_all(reply.as_bytes())
+    });
+    let server = serve(to(&[&upstream]));
+    for _ in 0..60 {
+        assert_eq!(get(server.local_addr(), "/bad").status, 500);
+    }
+    assert_eq!(get(server.local_addr(), "/good").status, 200);
+    assert_eq!(upstream.asked().len(), 61);
+}
+
+#[test]
+fn what_may_be_sent_twice_is_tried_again_and_nothing_else_is() {
+    let breaker = BreakerMode::Off;
+    for (method, fields, tries) in [
+        ("GET", "", 3),
+        ("PUT", "", 3),
+        ("POST", "", 1),
+        ("PATCH", "", 1),
+        ("POST", "Idempotency-Key: \"a\"\r\n", 3),
+    ] {
+        let upstream = closing();
+        let server = serve(ProxyConfig {
+            breaker,
+            ..to(&[&upstream])
+        });
+        let reply = request(&server, method, fields);
+        assert_eq!(reply.status, 502, "{method} {fields}");
+        let why = reply.header("Proxy-Status");
+        assert_eq!(why, Some("plimsoll; error=connection_terminated"));
+        assert_eq!(upstream.asked().len(), tries, "{method} {fields}");
+    }
+    for (code, tries) in [
+        (502, 3),
+        (503, 3),
+        (504, 3),
+        (500, 1),
+        (501, 1),
+        (429, 1),
+        (404, 1),
+    ] {
+        let upstream = Upstream::answering(status(code, "X: theirs\r\n"));
+        let server = serve(ProxyConfig {
+            breaker,
+            ..to(&[&upstream])
+        });
+        let reply = request(&server, "GET", "");
+        assert_eq!((reply.status, reply.header("X")), (code, Some("theirs")));
+        assert_eq!(upstream.asked().len(), tries, "{code}");
+        assert_eq!(upstream.connections(), 1, "it is kept after a whole reply");
+        assert_eq!(request(&server, "POST", "").status, code);
+        assert_eq!(upstream.asked().len(), tries + 1, "{code}");
+    }
+}
+
+#[test]
+fn retry_after_is_waited_for_if_it_is_short() {
+    for (fields, least, tries) in [
+        ("Retry-After: 1\r\n", 1, 2),
+        ("Retry-After: 3600\r\n", 0, 1),
+        ("Retry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\n", 0, 1),
+        ("Retry-After: Thu, 01 Jan 1970 00:00:00 GMT\r\n", 0, 2),
+        ("Retry-After: soon\r\n", 0, 2),
+    ] {
+        let upstream = Upstream::answering(status(503, fields));
+        let server = serve(ProxyConfig {
+            retries: 1,
+            ..to(&[&upstream])
+        });
+        let began = Instant::now();
+        let reply = get(server.local_addr(), "/");
+        assert_eq!(reply.status, 503);
+        assert!(reply.header("Retry-After").is_some(), "it is passed on");
+        assert_eq!(upstream.asked().len(), tries, "{fields}");
+        assert!(began.elapsed() >= Duration::from_secs(least), "{fields}");
+    }
+}
+
+#[test]
+fn a_try_that_took_too_long_is_made_again_only_with_a_limit_of_its_own() {
+    let upstream = Upstream::hanging();
+    let server = serve(ProxyConfig {
+        try_timeout: Some(Duration::from_millis(50)),
+        ..to(&[&upstream])
+    });
+    assert_eq!(request(&server, "GET", "").status, 504);
+    assert_eq!(upstream.asked().len(), 3);
+    assert_eq!(request(&server, "POST", "").status, 504);
+    assert_eq!(upstream.asked().len(), 4);
+}
+
+#[test]
+fn at_total_failure_the_budget_bounds_the_load() {
+    let upstream = Upstream::answering(status(503, ""));
+    let server = serve(ProxyConfig {
+        breaker: BreakerMode::Off,
+        ..to(&[&upstream])
+    });
+    let requests = 300;
+    let threads = 6;
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut client = Client::connect(server.local_addr());
+                for _ in 0..requests / threads {
+                    assert_eq!(client.get("/").reply().status, 503);
+                }
+            });
+        }
+    });
+    // 0.2 of the requests and 30 more in each window of 10 s.
+    let windows = 1 + began.elapsed().as_secs() / 10;
+    let most = requests + requests / 5 + 30 * windows + 1;
+    let asked = upstream.asked().len() as u64;
+    assert!(asked <= most, "{asked} of at most {most}");
+    assert!(asked > requests, "some are tried again");
+}
+
+#[test]
+fn one_endpoint_of_three_can_be_killed_and_no_client_notices() {
+    let (first, second, mut third) = (named("1"), named("2"), named("3"));
+    let server = serve(to(&[&first, &second, &third]));
+    let is_killed = AtomicBool::new(false);
+    let after = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = Client::connect(server.local_addr());
+                while after.load(Ordering::SeqCst) < 400 {
+                    let reply = client.get("/").reply();
+                    assert_eq!(reply.status, 200, "{reply:?}");
+                    if is_killed.load(Ordering::SeqCst) {
+                        after.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        wait_until("each is asked", || {
+            [&first, &second, &third]
+                .iter()
+                .all(|one| !one.asked().is_empty())
+        });
+        third.stop();
+        is_killed.store(true, Ordering::SeqCst);
+    });
+    let before = third.asked().len();
+    assert_eq!(get(server.local_addr(), "/").status, 200);
+    assert_eq!(third.asked().len(), before);
+}
+
+#[test]
+fn when_all_are_dead_clients_are_refused_at_once_and_the_first_that_returns_is_used() {
+    let mut upstreams = [named("1"), named("2"), named("3")];
+    let addresses = upstreams.each_ref().map(|upstream| upstream.address);
+    let server = serve(to(&upstreams.each_ref()));
+    for upstream in &mut upstreams {
+        upstream.stop();
+    }
+    wait_until("every breaker is open", || {
+        let reply = get(server.local_addr(), "/");
+        assert!(matches!(reply.status, 502 | 503), "{reply:?}");
+        reply.status == 503
+    });
+    let mut client = Client::connect(server.local_addr());
+    let quickest = (0..20).map(|_| {
+        let began = Instant::now();
+        let reply = client.get("/").reply();
+        let is_refused = reply.status == 503 && reply.header("Retry-After").is_some();
+        assert!(is_refused || reply.status == 502, "{reply:?}");
+        began.elapsed()
+    });
+    let quickest = quickest.min().expect("some");
+    assert!(quickest < Duration::from_millis(5), "{quickest:?}");
+    let _back = Upstream::start_at(addresses[1], |_, stream| stream.write_all(OK.as_bytes()));
+    wait_until("it is used", || get(server.local_addr(), "/").status == 200);
+}
+
+#[test]
+fn a_connection_that_was_closed_between_requests_costs_no_client_its_answer() {
+    let upstream = Upstream::start(|asked, stream| {
+        stream.write_all(OK.as_bytes())?;
+        // It has said that it would keep the connection.
+        let closes = asked.line().contains("/close");
+        if closes {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        } else {
+            Ok(())
+        }
+    });
+    let server = serve(ProxyConfig {
+        retries: 0,
+        ..to(&[&upstream])
+    });
+    for _ in 0..50 {
+        assert_eq!(get(server.local_addr(), "/close").status, 200);
+        assert_eq!(get(server.local_addr(), "/").status, 200);
+    }
+    assert_eq!(upstream.asked().len(), 100);
+}
+
+#[test]
+fn a_header_leads_to_the_same_endpoint() {
+    let upstreams = [named("1"), named("2"), named("3"), named("4")];
+    let server = serve(ProxyConfig {
+        balance: BalanceBy::HashHeader("x-user".to_owned()),
+        ..to(&upstreams.each_ref())
+    });
+    let asked = |user: &str| request(&server, "GET", &format!("X-User: {user}\r\n")).body;
+    let users: Vec<String> = (0..30).map(|user| user.to_string()).collect();
+    let first: Vec<_> = users.iter().map(|user| asked(user)).collect();
+    let again: Vec<_> = users.iter().map(|user| asked(user)).collect();
+    assert_eq!(first, again);
+    assert!(
+        first.iter().any(|endpoint| endpoint != &first[0]),
+        "{first:?}"
+    );
+}
+
+#[test]
+fn an_endpoint_gets_no_more_at_once_than_it_can_do() {
+    let latch = Arc::new(Latch::default());
+    let (held, most, now) = (
+        latch.clone(),
+        Arc::new(AtomicUsize::new(0)),
+        AtomicUsize::new(0),
+    );
+    let seen = most.clone();
+    let upstream = Upstream::start(move |_, stream| {
+        seen.fetch_max(1 + now.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+        held.pass();
+        now.fetch_sub(1, Ordering::SeqCst);
+        stream.write_all(OK.as_bytes())
+    });
+    let server = serve(ProxyConfig::to([format!("{}#max=2", upstream.url())]));
+    let begin = Barrier::new(3);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                begin.wait();
+                assert_eq!(get(server.local_addr(), "/").status, 200);
+            });
+        }
+        begin.wait();
+        latch.wait_for(2);
+        let refused = get(server.local_addr(), "/");
+        assert_eq!(refused.status, 503);
+        let why = refused.header("Proxy-Status");
+        assert_eq!(why, Some("plimsoll; error=connection_limit_reached"));
+        latch.open();
+    });
+    assert_eq!(most.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_file_of_endpoints_is_followed() {
+    let directory = TempDir::new("endpoints");
+    let path = directory.path().join("endpoints");
+    let source = format!("file:{}", path.display());
+    let server = serve(ProxyConfig::to([source]));
+    let reply = get(server.local_addr(), "/");
+    assert_eq!(reply.status, 503, "it cannot be read yet");
+    let (first, second) = (named("1"), named("2"));
+    fs::write(&path, first.url()).expect("a file");
+    wait_until("the first is used", || {
+        get(server.local_addr(), "/").body == b"1"
+    });
+    fs::write(&path, format!("http//broken\n{}\n", second.url())).expect("a file");
+    assert_eq!(
+        get(server.local_addr(), "/").text(),
+        "1",
+        "the last good set is kept"
+    );
+    fs::write(&path, second.url()).expect("a file");
+    wait_until("the second is used", || {
+        get(server.local_addr(), "/").body == b"2"
+    });
+    fs::remove_file(&path).expect("it is there");
+    assert_eq!(get(server.local_addr(), "/").text(), "2");
+}
