@@ -83,5 +83,5 @@ pub use server::request::{Request, RequestBuilder};
 pub use server::response::{IntoResponse, Response};
 pub use server::{Builder, Server};
 pub use settings::{
-    Config, ConfigError, Details, GateMode, ThrottleBy, ThrottleRule, WatchedStore,
+    Config, ConfigError, Details, GateMode, OwnPaths, ThrottleBy, ThrottleRule, WatchedStore,
 };

@@ -242,6 +242,9 @@ pub(crate) fn parse(
             options.config.threshold = options.config.request_timeout / 2;
         }
     }
+    // What is wrong with several of them together.
+    let checked = options.config.validate();
+    checked.map_err(|error| OptionError(format!("--{error}")))?;
     Ok(Command::Serve(options))
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::kit::{
     Client, Latch, NEVER, PATIENCE, Reply, alone, ask, get, quiet, settle, wait_until,
 };
-use plimsoll::{Builder, Ewma, GateMode, GateState, Request, Response, Server};
+use plimsoll::{Builder, Ewma, GateMode, GateState, OwnPaths, Request, Response, Server};
 
 /// A threshold below the time that anything takes: every request is unhealthy.
 const NOTHING: Duration = Duration::from_nanos(1);
@@ -718,6 +718,44 @@ fn the_health_paths_can_be_moved_and_switched_off() {
     assert_eq!(get(address, "/internal/ready").text(), "ready\n");
     for path in ["/health", "/livez", "/readyz", "/metrics"] {
         assert_eq!(get(address, path).text(), "served\n", "{path}");
+    }
+}
+
+#[test]
+fn a_bad_health_path_is_a_start_error() {
+    for path in ["health", "", "/a b", "/a?b", "/a#b", "/\u{e9}", "/a\n"] {
+        let error = quiet(1).readyz_path(path).start().expect_err(path);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "readyz-path: expected a path that begins with a slash, such as /health, or off, found {path:?}"
+            ),
+        );
+    }
+    let alike = quiet(1).health_path("/up").livez_path("/up").start();
+    assert_eq!(
+        alike.expect_err("two pages at one path").to_string(),
+        "livez-path: expected a path of its own, found \"/up\", which health-path has",
+    );
+}
+
+#[test]
+fn the_pages_can_be_left_to_the_admin_listener() {
+    let server = serve(quiet(2).admin("127.0.0.1:0").own_paths(OwnPaths::Admin));
+    let address = server.local_addr();
+    let admin = server.admin_addr().expect("an admin listener");
+    for path in [
+        "/health",
+        "/health/consul",
+        "/metrics",
+        "/status",
+        "/status.json",
+    ] {
+        assert_eq!(get(address, path).text(), "served\n", "{path}");
+        assert_eq!(get(admin, path).status, 200, "{path}");
+    }
+    for path in ["/livez", "/readyz", "/readyz/gate"] {
+        assert_ne!(get(address, path).text(), "served\n", "{path}");
     }
 }
 

@@ -29,6 +29,12 @@ fn samples(setting: &Setting) -> (&'static str, &'static str) {
     match (setting.flag, setting.field.placeholder()) {
         ("details", _) => ("never", "sometimes"),
         ("gate", _) => ("literal", "ajar"),
+        ("own-paths", _) => ("admin", "public"),
+        ("health-path", _) => ("/hull", "health"),
+        ("livez-path", _) => ("/afloat", ""),
+        ("readyz-path", _) => ("/laden", "a/b"),
+        ("metrics-path", _) => ("/log", "/metrics?"),
+        ("status-path", _) => ("off", "none"),
         ("log-level", _) => ("trace", "loud"),
         ("upstream", _) => ("http://app:9000/v1#weight=2", "https://app"),
         ("upstream-host", _) => ("app.example:81", "app/"),
@@ -350,6 +356,36 @@ fn a_bad_check_names_the_part_that_is_wrong() {
         line.starts_with("PLIMSOLL_CHECKS \"a\": scheme: expected "),
         "{line}"
     );
+}
+
+#[test]
+fn two_pages_with_one_path_are_refused() {
+    let expected = "expected a path of its own, found";
+    for (line, complaint_of_it) in [
+        (
+            "--readyz-path /health",
+            format!("--readyz-path: {expected} \"/health\", which health-path has"),
+        ),
+        (
+            "--livez-path /health/consul",
+            format!("--livez-path: {expected} \"/health/consul\", which health-path has"),
+        ),
+        (
+            "--metrics-path /m.json --status-path /m",
+            format!("--status-path: {expected} \"/m.json\", which metrics-path has"),
+        ),
+    ] {
+        assert_eq!(complaint(on_the_command_line(line)), complaint_of_it);
+    }
+    // After the first of the two options they are alike.
+    let swapped = served(on_the_command_line(
+        "--livez-path /readyz --readyz-path /livez",
+    ));
+    assert_eq!(swapped.config.livez_path.as_deref(), Some("/readyz"));
+    let off = served(on_the_command_line(
+        "--health-path off --readyz-path /health",
+    ));
+    assert_eq!(off.config.health_path, None);
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub(crate) mod agent;
 mod escape;
 mod json;
 mod parts;
+mod paths;
 mod prometheus;
 mod status;
 mod text;
@@ -13,6 +14,7 @@ use std::time::SystemTime;
 
 use crate::health::{Health, Snapshot, Status};
 use crate::http::head::{Head, Method};
+pub(crate) use paths::Paths;
 
 /// An answer that the frontend gives by itself.
 #[derive(Debug)]
@@ -94,78 +96,6 @@ pub(crate) enum Page {
     Status,
     /// What the status page shows.
     StatusJson,
-}
-
-/// Where the health paths are; `None` switches one off, and leaves it to the handler.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Paths {
-    pub(crate) health: Option<String>,
-    pub(crate) live: Option<String>,
-    pub(crate) ready: Option<String>,
-    pub(crate) metrics: Option<String>,
-    /// The page; its numbers are there too, with `.json` behind the path.
-    pub(crate) status: Option<String>,
-}
-
-impl Default for Paths {
-    fn default() -> Self {
-        Self {
-            health: Some("/health".into()),
-            live: Some("/livez".into()),
-            ready: Some("/readyz".into()),
-            metrics: Some("/metrics".into()),
-            status: Some("/status".into()),
-        }
-    }
-}
-
-impl Paths {
-    /// The page at that path.
-    pub(crate) fn find(&self, path: &str) -> Option<Page> {
-        let pages = [
-            (&self.health, Page::Health),
-            (&self.live, Page::Live),
-            (&self.ready, Page::Ready),
-            (&self.metrics, Page::Metrics),
-            (&self.status, Page::Status),
-        ];
-        let found = pages
-            .into_iter()
-            .find(|(at, _)| at.as_deref() == Some(path));
-        found
-            .map(|(_, page)| page)
-            .or_else(|| self.find_below(path))
-            .or_else(|| self.find_numbers(path))
-    }
-
-    /// The page whose path is that one's directory: `/health/consul`, `/livez/NAME` and `/readyz/NAME`, wherever the
-    /// pages above them are.
-    fn find_below(&self, path: &str) -> Option<Page> {
-        let below = |page: &Option<String>| {
-            let page = page.as_deref()?;
-            let page = page.strip_suffix('/').unwrap_or(page);
-            // Every request comes by here: the slash is looked for first, since most have none there.
-            let name = path.get(page.len()..)?.strip_prefix('/')?;
-            (path.starts_with(page) && !name.contains('/')).then_some(name)
-        };
-        // A page at the root must not take every path from the handler.
-        let part = |page: &Option<String>| page.as_deref() != Some("/") && below(page).is_some();
-        if below(&self.health) == Some("consul") {
-            Some(Page::Consul)
-        } else if part(&self.live) {
-            Some(Page::LivePart)
-        } else if part(&self.ready) {
-            Some(Page::ReadyPart)
-        } else {
-            None
-        }
-    }
-
-    /// The numbers of the status page: its path, and `.json`.
-    fn find_numbers(&self, path: &str) -> Option<Page> {
-        let page = path.strip_suffix(".json")?;
-        (self.status.as_deref() == Some(page)).then_some(Page::StatusJson)
-    }
 }
 
 impl Page {
@@ -321,50 +251,6 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_below_a_page_moves_with_it() {
-        let paths = Paths {
-            health: Some("/up".into()),
-            ready: Some("/internal/ready/".into()),
-            live: None,
-            ..Paths::default()
-        };
-        for (path, page) in [
-            ("/up/consul", Some(Page::Consul)),
-            ("/up/other", None),
-            ("/health/consul", None),
-            ("/internal/ready/", Some(Page::Ready)),
-            ("/internal/ready/db", Some(Page::ReadyPart)),
-            ("/internal/ready/db/x", None),
-            ("/internal/db", None),
-            ("/livez/workers", None),
-            ("/", None),
-            ("", None),
-        ] {
-            assert_eq!(paths.find(path), page, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_page_at_the_root_leaves_the_other_paths_to_the_handler() {
-        let root = || Some("/".to_owned());
-        let paths = Paths {
-            health: None,
-            live: None,
-            ready: root(),
-            metrics: None,
-            status: None,
-        };
-        assert_eq!(paths.find("/"), Some(Page::Ready));
-        assert_eq!(paths.find("/anything"), None);
-        assert_eq!(paths.find("/consul"), None);
-        let paths = Paths {
-            health: root(),
-            ..paths
-        };
-        assert_eq!(paths.find("/consul"), Some(Page::Consul));
-    }
-
-    #[test]
     fn text_is_served_when_it_comes_first() {
         for accept in [
             "text/plain",
@@ -383,32 +269,5 @@ pub(super) mod tests {
             assert!(!prefers_text(Some(accept)), "{accept}");
         }
         assert!(!prefers_text(None));
-    }
-
-    #[test]
-    fn a_path_that_is_switched_off_is_the_handlers() {
-        let paths = Paths {
-            live: None,
-            health: Some("/up".into()),
-            ..Paths::default()
-        };
-        assert_eq!(paths.find("/up"), Some(Page::Health));
-        assert_eq!(paths.find("/health"), None);
-        assert_eq!(paths.find("/livez"), None);
-        assert_eq!(paths.find("/readyz"), Some(Page::Ready));
-    }
-
-    #[test]
-    fn the_status_pages_numbers_move_with_it() {
-        let mut paths = Paths::default();
-        assert_eq!(paths.find("/status"), Some(Page::Status));
-        assert_eq!(paths.find("/status.json"), Some(Page::StatusJson));
-        assert_eq!(paths.find("/health.json"), None);
-        paths.status = Some("/hull".into());
-        assert_eq!(paths.find("/hull.json"), Some(Page::StatusJson));
-        assert_eq!(paths.find("/status.json"), None);
-        paths.status = None;
-        assert_eq!(paths.find("/hull"), None);
-        assert_eq!(paths.find("/.json"), None);
     }
 }

@@ -52,7 +52,7 @@ use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 use crate::server::systemd::Manager;
 use crate::server::workers::Shared;
-use crate::settings::{self, Config, Details, GateMode, ThrottleRule};
+use crate::settings::{self, Config, ConfigError, Details, GateMode, OwnPaths, ThrottleRule};
 
 /// How long a start may wait for the way to the workers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,8 +63,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Builder {
     config: Config,
     listen_given: bool,
+    /// Settings that were given one by one have been replaced by [`Builder::config`].
+    settings_lost: bool,
     listeners: Vec<std::net::TcpListener>,
-    paths: Paths,
     checks: Vec<NamedCheck>,
     handler: Option<Box<dyn Handler>>,
 }
@@ -82,6 +83,13 @@ macro_rules! setters {
         $(setters! { $how $(#[$doc])* $field: $type })*
     };
     (own $($row:tt)*) => {};
+    (path $(#[$doc:meta])* $field:ident: $type:ty) => {
+        $(#[$doc])*
+        pub fn $field<'a>(mut self, path: impl Into<Option<&'a str>>) -> Self {
+            self.config.$field = path.into().map(str::to_owned);
+            self
+        }
+    };
     (set $(#[$doc:meta])* $field:ident: $type:ty) => {
         $(#[$doc])*
         pub fn $field(mut self, $field: $type) -> Self {
@@ -91,43 +99,36 @@ macro_rules! setters {
     };
 }
 
-macro_rules! path_settings {
-    ($($(#[$doc:meta])* $name:ident: $field:ident,)*) => {
-        $($(#[$doc])* pub fn $name<'a>(mut self, path: impl Into<Option<&'a str>>) -> Self {
-            self.paths.$field = path.into().map(str::to_owned);
-            self
-        })*
-    };
-}
-
 impl Builder {
     fn new() -> Self {
         Self {
             config: Config::default(),
             listen_given: false,
+            settings_lost: false,
             listeners: Vec::new(),
-            paths: Paths::default(),
             checks: Vec::new(),
             handler: None,
         }
     }
 
-    /// Takes all settings at once.
+    /// Takes all settings at once. It comes before the methods of single settings: after one of them, whose value it would
+    /// drop, [`start`](Self::start) is an error.
     pub fn config(mut self, config: Config) -> Self {
+        self.settings_lost |= self.listen_given || self.config != Config::default();
         self.config = config;
         self
     }
 
     /// Adds an address to serve on, a [`SocketAddr`] or `host:port`; port 0 picks one. The first call replaces the
-    /// default.
+    /// default, and adds to what [`config`](Self::config) has brought.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a call reads better without &"
     )]
     pub fn listen(mut self, address: impl ToString) -> Self {
-        if !self.listen_given {
+        let is_first = !std::mem::replace(&mut self.listen_given, true);
+        if is_first && self.config.listen == [settings::DEFAULT_LISTEN] {
             self.config.listen.clear();
-            self.listen_given = true;
         }
         self.config.listen.push(address.to_string());
         self
@@ -190,20 +191,6 @@ impl Builder {
 
     settings::config_rows!(setters);
 
-    path_settings! {
-        /// Moves `/health`; `None` leaves the path to the handler.
-        health_path: health,
-        /// Moves `/livez`; `None` leaves the path to the handler.
-        livez_path: live,
-        /// Moves `/readyz`; `None` leaves the path to the handler.
-        readyz_path: ready,
-        /// Moves `/metrics`; `None` leaves the path to the handler.
-        metrics_path: metrics,
-        /// Moves the page at `/status`, and `/status.json` with it (to the path and `.json`); `None` leaves both to the
-        /// handler.
-        status_path: status,
-    }
-
     /// Watches a data store with the default [settings](CheckSettings): every 10 s, and its failure is a warning. The
     /// name is what reports call it: up to 64 letters, digits, `-` and `_`, no two alike; up to 64 stores.
     pub fn check(self, name: impl Into<String>, check: impl Check) -> Self {
@@ -248,9 +235,17 @@ impl Builder {
     /// Starts the server: it listens when this returns.
     ///
     /// # Errors
-    /// A setting out of bounds, an address that can't be bound, no place for the private socket, or a refusal of the
+    /// A setting out of bounds or lost to [`config`](Self::config), an address that can't be bound, no place for the private socket, or a refusal of the
     /// system; nothing is left running then.
     pub fn start(self) -> Result<Server, Error> {
+        if self.settings_lost {
+            return Err(ConfigError {
+                option: "config",
+                expected: "all settings before single ones".to_owned(),
+                found: "some that were given before".to_owned(),
+            }
+            .into());
+        }
         self.config.validate()?;
         settings::listeners(self.listeners.len().max(1))?;
         let stores = self.config.checks.iter().map(|store| NamedCheck {
@@ -286,7 +281,7 @@ impl Builder {
         let handler = self
             .handler
             .unwrap_or_else(|| Box::new(|_: &mut Request| (404, "not found\n")));
-        Server::start(&self.config, self.paths, checks, handler, listeners)
+        Server::start(&self.config, checks, handler, listeners)
     }
 }
 
@@ -294,7 +289,6 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("config", &self.config)
-            .field("paths", &self.paths)
             .field("checks", &self.checks)
             .finish_non_exhaustive()
     }
@@ -383,7 +377,6 @@ impl Server {
 
     fn start(
         config: &Config,
-        paths: Paths,
         checks: Vec<NamedCheck>,
         handler: Box<dyn Handler>,
         listeners: Vec<(Door, TcpListener)>,
@@ -430,7 +423,7 @@ impl Server {
             shared: shared.clone(),
             listeners,
             stream,
-            paths,
+            paths: Paths::from(config),
             proof,
         };
         let frontend = Frontend::new(parts, config).map_err(system("the event queue"))?;

@@ -427,3 +427,40 @@ fn a_stream_whose_server_has_failed_or_whose_directory_is_gone_is_made_anew() {
     assert!(reply(send(server.local_addr(), "/")).ends_with("served"));
     assert_eq!(server.health().snapshot().totals.stream_failures, 1);
 }
+
+#[test]
+fn settings_that_a_configuration_would_drop_are_a_start_error() {
+    let lost = [
+        Server::builder().listen("127.0.0.1:0"),
+        Server::builder().listen(settings::DEFAULT_LISTEN),
+        Server::builder().workers(3),
+        Server::builder().health_path(None),
+    ];
+    for builder in lost {
+        let error = builder.config(Config::default()).start().unwrap_err();
+        let expected =
+            "config: expected all settings before single ones, found some that were given before";
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn an_address_is_added_to_those_of_a_configuration_and_replaces_only_the_default() {
+    let addresses = |builder: Builder| {
+        let server = builder.workers(1).start().unwrap();
+        server.local_addrs().len()
+    };
+    let two = Config {
+        listen: vec!["127.0.0.1:0".to_owned(); 2],
+        ..Config::default()
+    };
+    assert_eq!(
+        addresses(Server::builder().config(two).listen("127.0.0.1:0")),
+        3
+    );
+    let default = Server::builder().config(Config::default());
+    assert_eq!(
+        addresses(default.listen("127.0.0.1:0").listen("127.0.0.1:0")),
+        2
+    );
+}

@@ -21,6 +21,7 @@ mod checks;
 mod kinds;
 mod limits;
 mod modes;
+mod paths;
 mod table;
 mod throttle;
 mod units;
@@ -33,7 +34,7 @@ pub use checks::WatchedStore;
 pub(crate) use checks::validate as validate_checks;
 pub use kinds::{Complaint, Count, Kind, LONGEST, List, Maybe, Size, Span, Switch, Text, Word};
 pub(crate) use limits::{DESCRIPTORS_KEPT, descriptor_limit};
-pub use modes::{Details, GateMode};
+pub use modes::{Details, GateMode, OwnPaths};
 pub(crate) use table::define_settings;
 pub use table::{At, Field, Setting};
 pub use throttle::{ThrottleBy, ThrottleRule};
@@ -43,6 +44,7 @@ use crate::http::trust::Cidr;
 use checks::Checks;
 use kinds::{ADDRESS, HOST_NAME};
 use limits::{MAX_CONNECTIONS, WORKERS, default_max_connections, default_workers};
+use paths::Path;
 use table::define_config;
 use throttle::Throttles;
 
@@ -50,14 +52,14 @@ use throttle::Throttles;
 ///
 /// A row is the field with its documentation, type and default, and then what the command line and the rest say of it.
 /// It begins with `set` where the method of [`Builder`](crate::Builder) has the name of the field and takes its value,
-/// with `own` where the method is written by hand. Its kind is how a value is written, and its bounds. A default that
-/// depends on the machine is said in words too.
+/// with `path` where it takes a `&str` or `None`, with `own` where it is written by hand. Its kind is how a value is
+/// written, and its bounds. A default that depends on the machine is said in words too.
 macro_rules! config_rows {
     ($use:ident) => {
         $use! {
             /// Addresses to serve on, each `host:port`; port 0 picks a free one. An IPv6 address is
             /// written in brackets. Default `127.0.0.1:8080`; 1 to 64 of them.
-            own listen: Vec<String> = vec!["127.0.0.1:8080".to_owned()] => {
+            own listen: Vec<String> = vec![DEFAULT_LISTEN.to_owned()] => {
                 flag: "listen", variable: "PLIMSOLL_LISTEN", kind: LISTEN,
                 help: "address to serve on; port 0 picks one; repeatable",
             }
@@ -82,6 +84,41 @@ macro_rules! config_rows {
             own details_hosts: Vec<String> = Vec::new() => {
                 flag: "details-host", variable: "PLIMSOLL_DETAILS_HOST", kind: List { item: HOST_NAME, count: 0..=64, plural: "names" },
                 help: "a name that local clients may ask for details by; repeatable",
+            }
+            /// The path where the health report is, and Consul's, which has `/consul` behind it; `None` leaves
+            /// it to the handler. Default `/health`.
+            path health_path: Option<String> = Some("/health".to_owned()) => {
+                flag: "health-path", variable: "PLIMSOLL_HEALTH_PATH", kind: Path,
+                help: "where the health report is, or off",
+            }
+            /// The path where liveness is, and each of its parts behind a slash; `None` leaves
+            /// it to the handler. Default `/livez`.
+            path livez_path: Option<String> = Some("/livez".to_owned()) => {
+                flag: "livez-path", variable: "PLIMSOLL_LIVEZ_PATH", kind: Path,
+                help: "where liveness is, or off",
+            }
+            /// The path where readiness is, and each of its parts behind a slash; `None` leaves
+            /// it to the handler. Default `/readyz`.
+            path readyz_path: Option<String> = Some("/readyz".to_owned()) => {
+                flag: "readyz-path", variable: "PLIMSOLL_READYZ_PATH", kind: Path,
+                help: "where readiness is, or off",
+            }
+            /// The path where Prometheus reads the numbers; `None` leaves
+            /// it to the handler. Default `/metrics`.
+            path metrics_path: Option<String> = Some("/metrics".to_owned()) => {
+                flag: "metrics-path", variable: "PLIMSOLL_METRICS_PATH", kind: Path,
+                help: "where the numbers for Prometheus are, or off",
+            }
+            /// The path where the status page is, and its numbers, which have `.json` behind it; `None` leaves
+            /// it to the handler. Default `/status`.
+            path status_path: Option<String> = Some("/status".to_owned()) => {
+                flag: "status-path", variable: "PLIMSOLL_STATUS_PATH", kind: Path,
+                help: "where the status page is, or off",
+            }
+            /// Which listeners have these paths. Default [`OwnPaths::All`].
+            set own_paths: OwnPaths = OwnPaths::All => {
+                flag: "own-paths", variable: "PLIMSOLL_OWN_PATHS", kind: Word::new("WHERE", OwnPaths::WORDS),
+                help: "all, or admin: then --listen has only /livez and /readyz of these",
             }
             /// Threads that run the handler. Default twice the cores, at least 4; 1 to 1024.
             set workers: usize = default_workers() => {
@@ -202,6 +239,9 @@ macro_rules! config_rows {
 pub(crate) use config_rows;
 
 config_rows!(define_config);
+
+/// The address to serve on unless another is given.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
 /// How many addresses there may be to serve on.
 const LISTEN: List<Text> = List {

@@ -74,6 +74,18 @@ pub enum Details {
 
 words!(Details, "details", "local, always or never", Local => "local", Always => "always", Never => "never");
 
+/// Which listeners have the server's own pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OwnPaths {
+    /// Every listener has them all.
+    #[default]
+    All,
+    /// The admin listener has them all, the others just `/livez` and `/readyz`.
+    Admin,
+}
+
+words!(OwnPaths, "own-paths", "all or admin", All => "all", Admin => "admin");
+
 #[cfg(test)]
 mod tests {
     use super::*;

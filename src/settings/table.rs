@@ -84,9 +84,10 @@ impl<T, K: Kind> Field<T> for At<T, K> {
     }
 }
 
-/// Makes a struct of settings, with its defaults, and its table, of rows as those in `settings/mod.rs`.
+/// Makes a struct of settings, with its defaults, and its table, of rows as those in `settings/mod.rs`. What `also` names
+/// checks several of them together.
 macro_rules! define_settings {
-    ($(#[$about:meta])* $name:ident; $(
+    ($(#[$about:meta])* $name:ident $(, also $together:path)?; $(
         $(#[$doc:meta])*
         $how:ident $field:ident: $type:ty = $value:expr => {
             flag: $flag:literal, variable: $variable:literal, kind: $kind:expr,
@@ -123,12 +124,15 @@ macro_rules! define_settings {
             ///
             /// # Errors
             ///
-            /// The first setting, in the order of the fields, that is out of its bounds.
+            /// The first setting, in the order of the fields, that is out of its bounds; or several that do not fit
+            /// together.
             pub fn validate(&self) -> Result<(), $crate::ConfigError> {
                 table::<Self>().iter().try_for_each(|setting| {
                     let checked = setting.field.check(self);
                     checked.map_err(|complaint| complaint.of(setting.flag, || setting.field.show(self)))
-                })
+                })?;
+                $($together(self)?;)?
+                Ok(())
             }
         }
 
@@ -157,7 +161,7 @@ macro_rules! define_config {
             /// Every setting of a server. Plain data: [`validate`](Config::validate) says whether it makes sense.
             ///
             /// All durations are at most 24 hours. Some defaults are measured on the machine.
-            Config;
+            Config, also paths::all_differ;
             $($rows)*
         }
     };

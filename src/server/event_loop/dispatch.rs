@@ -77,7 +77,11 @@ impl Frontend {
         let door = client.door;
         let idle = self.dispatcher.has_idle_worker();
         let health = self.shared.health.clone();
-        if let Some(page) = self.paths.find(head.path()) {
+        let page = match door {
+            Door::Admin => self.paths.find(head.path()),
+            Door::Public | Door::Agent => self.paths.find_public(head.path()),
+        };
+        if let Some(page) = page {
             self.note_probe(now);
             let asks = Asks {
                 peer: origin.peer.ip(),
