@@ -10,6 +10,7 @@ mod instructions;
 mod overload;
 mod parts;
 mod patterns;
+mod proxy;
 mod scaling;
 mod sockets;
 mod summary;
@@ -18,13 +19,14 @@ use std::process::Command;
 use std::{env, io};
 
 /// The last reads what the others have left.
-const BENCHES: [&str; 9] = [
+const BENCHES: [&str; 10] = [
     "events",
     "footprint",
     "instructions",
     "overload",
     "parts",
     "patterns",
+    "proxy",
     "scaling",
     "sockets",
     "summary",
@@ -44,6 +46,7 @@ fn run(bench: &str) -> io::Result<()> {
             patterns::run();
             Ok(())
         }
+        "proxy" => proxy::run(),
         "scaling" => scaling::run(),
         "sockets" => sockets::run(),
         "summary" => summary::run(),
@@ -65,6 +68,9 @@ fn main() -> io::Result<()> {
             instructions::repeat(part, times.parse().map_err(io::Error::other)?)
         }
         [events::OPEN, path] => events::open(path),
+        [proxy::RESPOND, address] => {
+            common::responder::serve(address.parse().map_err(io::Error::other)?)
+        }
         [scaling::SERVE, address] => scaling::serve(address),
         // So that `cargo test --benches`, which runs it too, does not make minutes of load.
         _ if !words.contains(&"--bench") => {

@@ -6,11 +6,12 @@
 
 use std::io;
 
-use crate::common::closed::{self, Load};
+use crate::common::closed;
 use crate::common::peers::{
     build_pool, start_go, start_nginx, start_plimsoll, start_pool, which_binary,
 };
-use crate::common::{self, Child, Report, median};
+use crate::common::rounds::{HEADS, Server, measure, rows_of};
+use crate::common::{self, Report};
 
 pub(crate) fn run() -> io::Result<()> {
     let (runs, length) = if common::quick() { (1, 1) } else { (5, 2) };
@@ -51,15 +52,7 @@ pub(crate) fn run() -> io::Result<()> {
         }
         rows.extend(rows_of(&servers, connections, &results));
     }
-    let heads = [
-        "connections",
-        "server",
-        "requests/s",
-        "plimsoll's ratio",
-        "p99",
-        "peak memory",
-    ];
-    report.table(&heads, &rows);
+    report.table(&HEADS, &rows);
     drop(servers);
 
     report.heading(2, "Answers of the frontend: health and refusals");
@@ -94,71 +87,6 @@ pub(crate) fn run() -> io::Result<()> {
             &result.show(),
         );
     }
-    report.table(&heads, &rows_of(&servers, 64, &results));
+    report.table(&HEADS, &rows_of(&servers, 64, &results));
     report.save("sockets")
-}
-
-/// A server under load.
-struct Server {
-    name: &'static str,
-    child: Child,
-    path: &'static str,
-}
-
-impl Server {
-    fn new(name: &'static str, child: Child, path: &'static str) -> Self {
-        Self { name, child, path }
-    }
-}
-
-/// What a server did in the median run: requests per second, and the 99th percentile of latency in milliseconds.
-struct Result {
-    rate: f64,
-    p99: f64,
-}
-
-impl Result {
-    fn show(&self) -> String {
-        format!("{:.0} requests/s, p99 {:.2} ms", self.rate, self.p99)
-    }
-}
-
-fn measure(
-    servers: &[Server],
-    connections: usize,
-    runs: usize,
-    seconds: u32,
-) -> io::Result<Vec<Result>> {
-    let mut samples: Vec<Vec<(f64, f64)>> = servers.iter().map(|_| Vec::new()).collect();
-    for run in 0..runs {
-        for step in 0..servers.len() {
-            // Nobody is always the first.
-            let number = (run + step) % servers.len();
-            let Server { child, path, .. } = &servers[number];
-            let load = Load::get(child.address, path, connections, seconds);
-            let sample = load.run()?;
-            samples[number].push((sample.rate, sample.p99));
-        }
-    }
-    let medians = samples.into_iter().map(|samples| Result {
-        rate: median(samples.iter().map(|&(rate, _)| rate).collect()),
-        p99: median(samples.iter().map(|&(_, p99)| p99).collect()),
-    });
-    Ok(medians.collect())
-}
-
-fn rows_of(servers: &[Server], connections: usize, results: &[Result]) -> Vec<Vec<String>> {
-    let first = results[0].rate;
-    let rows = servers.iter().zip(results).map(|(server, result)| {
-        let memory = server.child.peak_memory();
-        vec![
-            connections.to_string(),
-            server.name.to_owned(),
-            format!("{:.0}", result.rate),
-            format!("{:.2}", first / result.rate),
-            format!("{:.2} ms", result.p99),
-            memory.map_or("-".to_owned(), |kib| format!("{kib} KiB")),
-        ]
-    });
-    rows.collect()
 }

@@ -6,6 +6,8 @@ pub(crate) mod inputs;
 pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod plot;
+pub(crate) mod responder;
+pub(crate) mod rounds;
 pub(crate) mod timing;
 
 use std::fmt::Write as _;

@@ -71,12 +71,18 @@ pub(crate) fn start_go(program: &Path) -> io::Result<Child> {
     })
 }
 
-/// One worker process, as the frontend is one thread.
+/// nginx that refuses everything.
 pub(crate) fn start_nginx() -> io::Result<Child> {
+    start_nginx_with("nginx", "", "return 503 'refused\\n';")
+}
+
+/// nginx with a part of its configuration at the level of `http` and one for every location, in a directory of that
+/// name. One worker process, as the event loop is one thread.
+pub(crate) fn start_nginx_with(name: &str, http: &str, location: &str) -> io::Result<Child> {
     if !common::is_installed("nginx", "-v") {
         return Err(io::Error::other("nginx is not installed"));
     }
-    let directory = common::directory()?.join("nginx");
+    let directory = common::directory()?.join(name);
     fs::create_dir_all(&directory)?;
     let at = directory.display();
     let child = Child::start(|address| {
@@ -85,8 +91,8 @@ pub(crate) fn start_nginx() -> io::Result<Child> {
              events {{ worker_connections 1024; }}
              http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {at}/body;
                proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi; uwsgi_temp_path {at}/uwsgi;
-               scgi_temp_path {at}/scgi;
-               server {{ listen {address}; location / {{ return 503 'refused\\n'; }} }} }}\n"
+               scgi_temp_path {at}/scgi; {http}
+               server {{ listen {address}; location / {{ {location} }} }} }}\n"
         );
         let configuration = directory.join("nginx.conf");
         let mut command = Command::new("nginx");

@@ -1,0 +1,87 @@
+//! Runs that alternate between servers, so that a slow spell of the machine hits all of them.
+
+use std::io;
+
+use super::closed::Load;
+use crate::common::{Child, median};
+
+/// What stands above [`rows_of`].
+pub(crate) const HEADS: [&str; 6] = [
+    "connections",
+    "server",
+    "requests/s",
+    "plimsoll's ratio",
+    "p99",
+    "peak memory",
+];
+
+/// A server under load.
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    pub(crate) child: Child,
+    pub(crate) path: &'static str,
+}
+
+impl Server {
+    pub(crate) fn new(name: &'static str, child: Child, path: &'static str) -> Self {
+        Self { name, child, path }
+    }
+}
+
+/// What a server did in the median run: requests per second, and the 99th percentile of latency in milliseconds.
+pub(crate) struct Result {
+    pub(crate) rate: f64,
+    pub(crate) p99: f64,
+}
+
+impl Result {
+    pub(crate) fn show(&self) -> String {
+        format!("{:.0} requests/s, p99 {:.2} ms", self.rate, self.p99)
+    }
+}
+
+/// The median of `runs` runs of each, in turn.
+pub(crate) fn measure(
+    servers: &[Server],
+    connections: usize,
+    runs: usize,
+    seconds: u32,
+) -> io::Result<Vec<Result>> {
+    let mut samples: Vec<Vec<(f64, f64)>> = servers.iter().map(|_| Vec::new()).collect();
+    for run in 0..runs {
+        for step in 0..servers.len() {
+            // Nobody is always the first.
+            let number = (run + step) % servers.len();
+            let Server { child, path, .. } = &servers[number];
+            let load = Load::get(child.address, path, connections, seconds);
+            let sample = load.run()?;
+            samples[number].push((sample.rate, sample.p99));
+        }
+    }
+    let medians = samples.into_iter().map(|samples| Result {
+        rate: median(samples.iter().map(|&(rate, _)| rate).collect()),
+        p99: median(samples.iter().map(|&(_, p99)| p99).collect()),
+    });
+    Ok(medians.collect())
+}
+
+/// Rows under [`HEADS`]; the ratio is the first server's.
+pub(crate) fn rows_of(
+    servers: &[Server],
+    connections: usize,
+    results: &[Result],
+) -> Vec<Vec<String>> {
+    let first = results[0].rate;
+    let rows = servers.iter().zip(results).map(|(server, result)| {
+        let memory = server.child.peak_memory();
+        vec![
+            connections.to_string(),
+            server.name.to_owned(),
+            format!("{:.0}", result.rate),
+            format!("{:.2}", first / result.rate),
+            format!("{:.2} ms", result.p99),
+            memory.map_or("-".to_owned(), |kib| format!("{kib} KiB")),
+        ]
+    });
+    rows.collect()
+}

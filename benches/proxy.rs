@@ -1,0 +1,187 @@
+//! The sidecar beside nginx, HAProxy and Envoy, one thread each, in front of the same plain service; the service alone is
+//! there too. Runs alternate, and the median of each counts. `QUICK=1` shortens it.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::{env, fs, io};
+
+use crate::common::closed;
+use crate::common::peers::{plimsoll_command, which_binary};
+use crate::common::rounds::{HEADS, Server, measure, rows_of};
+use crate::common::{self, Child, Report};
+
+/// Tells this program to be the plain service at an address.
+pub(crate) const RESPOND: &str = "respond";
+
+const KIB: &str = "/1024";
+
+pub(crate) fn run() -> io::Result<()> {
+    let (runs, length) = if common::quick() { (1, 1) } else { (5, 2) };
+    let all: &[usize] = if common::quick() {
+        &[1, 64]
+    } else {
+        &[1, 16, 64, 256]
+    };
+    let mut report = Report::new("Sidecar");
+    report.line(&common::machine());
+    report.line(&format!(
+        "{} The load is {}, kept-alive; medians of {runs} alternating runs of {length} s each.",
+        which_binary(),
+        closed::generator()
+    ));
+    let program = env::current_exe()?;
+    let service = Child::start(|address| {
+        let mut command = Command::new(&program);
+        command.arg(RESPOND).arg(address.to_string());
+        command
+    })?;
+    let upstream = service.address;
+    let url = format!("--upstream=http://{upstream}");
+    let plimsoll = Child::start(|address| plimsoll_command(&[&url], address))?;
+    let mut servers = vec![Server::new("plimsoll", plimsoll, KIB)];
+    for (name, started) in [
+        ("nginx", start_nginx(upstream)),
+        ("HAProxy", start_haproxy(upstream)),
+        ("Envoy", start_envoy(upstream)),
+    ] {
+        match started {
+            Ok(child) => servers.push(Server::new(name, child, KIB)),
+            Err(error) => report.line(&format!("No {name}: {error}.")),
+        }
+    }
+    servers.push(Server::new("the service alone", service, KIB));
+
+    report.heading(2, "Replies of 1 KiB");
+    let mut rows = Vec::new();
+    for &connections in all {
+        let results = measure(&servers, connections, runs, length)?;
+        for (server, result) in servers.iter().zip(&results) {
+            let what = format!("1 KiB at {connections} connections, {}", server.name);
+            report.figure(&what, &result.show());
+        }
+        rows.extend(rows_of(&servers, connections, &results));
+    }
+    report.table(&HEADS, &rows);
+
+    for (path, name, connections) in [
+        ("/102400", "Replies of 100 KiB", 16),
+        ("/10485760", "Replies of 10 MiB", 4),
+    ] {
+        report.heading(2, name);
+        for server in &mut servers {
+            server.path = path;
+        }
+        let results = measure(&servers, connections, runs, length)?;
+        for (server, result) in servers.iter().zip(&results) {
+            report.figure(&format!("{name}, {}", server.name), &result.show());
+        }
+        report.table(&HEADS, &rows_of(&servers, connections, &results));
+    }
+
+    report.heading(2, "Idle clients");
+    idle(&mut report, upstream)?;
+    report.save("proxy")
+}
+
+/// What 10,000 idle clients cost with and without a service behind.
+fn idle(report: &mut Report, upstream: SocketAddr) -> io::Result<()> {
+    let clients = if common::quick() { 1_000 } else { 10_000 };
+    common::descriptors::raise(clients + 600);
+    let url = format!("--upstream=http://{upstream}");
+    for (name, options) in [("without", &[][..]), ("with", &[url.as_str()][..])] {
+        let server = Child::start(|address| plimsoll_command(options, address))?;
+        let before = server.memory();
+        let connections: Vec<_> = (0..clients)
+            .map(|_| std::net::TcpStream::connect(server.address))
+            .collect::<io::Result<_>>()?;
+        // It has accepted them all once it answers one that came later.
+        common::get(server.address, "/livez")?;
+        let after = server.memory();
+        let grown = after.zip(before).map(|(after, before)| after - before);
+        report.figure(
+            &format!("{clients} idle clients, {name} --upstream"),
+            &grown.map_or("-".to_owned(), |kib| format!("{kib} KiB more resident")),
+        );
+        drop(connections);
+    }
+    Ok(())
+}
+
+/// One worker process, with kept connections to the service.
+fn start_nginx(upstream: SocketAddr) -> io::Result<Child> {
+    common::peers::start_nginx_with(
+        "nginx-proxy",
+        &format!("upstream service {{ server {upstream}; keepalive 64; }}"),
+        "proxy_pass http://service; proxy_http_version 1.1; proxy_set_header Connection '';",
+    )
+}
+
+fn start_haproxy(upstream: SocketAddr) -> io::Result<Child> {
+    if !common::is_installed("haproxy", "-v") {
+        return Err(io::Error::other("it is not installed"));
+    }
+    let file = common::directory()?.join("haproxy-proxy.cfg");
+    Child::start(|address| {
+        let text = format!(
+            "global\n nbthread 1\n maxconn 20000\n\
+             defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n http-reuse always\n\
+             frontend f\n bind {address}\n default_backend b\n\
+             backend b\n server s {upstream}\n"
+        );
+        if let Err(error) = fs::write(&file, text) {
+            println!("cannot write {}: {error}", file.display());
+        }
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-f").arg(&file);
+        command
+    })
+}
+
+fn start_envoy(upstream: SocketAddr) -> io::Result<Child> {
+    if !common::is_installed("envoy", "--version") {
+        return Err(io::Error::other("it is not installed"));
+    }
+    let file = common::directory()?.join("envoy.yaml");
+    Child::start(|address| {
+        let socket = |of: SocketAddr| {
+            format!(
+                "{{ socket_address: {{ address: {}, port_value: {} }} }}",
+                of.ip(),
+                of.port()
+            )
+        };
+        let (listener, service) = (socket(address), socket(upstream));
+        let text = format!(
+            r#"static_resources:
+  listeners:
+  - address: {listener}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: bench
+          route_config:
+            virtual_hosts:
+            - {{ name: all, domains: ["*"], routes: [{{ match: {{ prefix: "/" }}, route: {{ cluster: service }} }}] }}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+  clusters:
+  - name: service
+    type: STATIC
+    load_assignment:
+      cluster_name: service
+      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {service} }} }}] }}]
+"#
+        );
+        if let Err(error) = fs::write(&file, text) {
+            println!("cannot write {}: {error}", file.display());
+        }
+        let mut command = Command::new("envoy");
+        command.args(["--concurrency", "1", "--log-level", "off", "-c"]);
+        command.arg(&file);
+        command
+    })
+}
