@@ -29,5 +29,6 @@ mod status;
 mod stores;
 mod throttling;
 mod trust;
+mod tunnels;
 mod under_load;
 mod watched;

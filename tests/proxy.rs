@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll::Server;
 use plimsoll::proxy::{Proxy, ProxyConfig};
 
-use crate::kit::{Client, Framing, Upstream, ask, get, pattern, quiet};
+use crate::kit::{Client, Framing, Nobody, Upstream, ask, get, pattern, quiet};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -142,9 +142,9 @@ fn connections_to_the_service_are_kept() {
 
 #[test]
 fn nobody_at_the_address_is_502_and_says_so() {
-    let mut upstream = Upstream::answering(OK);
-    upstream.stop();
-    let server = sidecar(&[&upstream]);
+    let nobody = Nobody::new();
+    let url = format!("http://{}", nobody.address);
+    let server = serve(ProxyConfig::to([url]));
     let reply = get(server.local_addr(), "/");
     assert_eq!(reply.status, 502);
     assert_eq!(

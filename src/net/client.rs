@@ -119,9 +119,10 @@ impl ClientError {
         }
     }
 
-    /// The status of the reply that says so: 504 when time is over, else 502.
+    /// The status of the reply that says so: 504 when time is over, 499 (nginx's) when it was not waited for, else 502.
     pub(crate) fn status(&self) -> u16 {
         match self {
+            Self::Cancelled => 499,
             Self::ConnectTimeout | Self::SendTimeout | Self::ResponseTimeout => 504,
             _ => 502,
         }

@@ -49,6 +49,18 @@ define_settings! {
         flag: "body-idle", variable: "PLIMSOLL_BODY_IDLE", kind: Span::AboveZero,
         help: "an answer's body of which nothing comes",
     }
+    /// Longest that nobody says anything in a tunnel, such as a WebSocket. Default 10 min.
+    own tunnel_idle: Duration = Duration::from_mins(10) => {
+        flag: "tunnel-idle", variable: "PLIMSOLL_TUNNEL_IDLE", kind: Span::AboveZero,
+        help: "a tunnel in which nobody says anything",
+    }
+    /// Protocols that clients may switch to, by their names in `Upgrade`. HTTP/2 and TLS are none of them. Default:
+    /// websocket.
+    own upgrade: Vec<String> = vec!["websocket".to_owned()] => {
+        flag: "upgrade", variable: "PLIMSOLL_UPGRADE",
+        kind: List { item: UPGRADE, count: 0..=16, plural: "protocols" },
+        help: "a protocol that clients may switch to; repeatable",
+    }
     /// Tries after the first one. Default 2; 0 to 10.
     own retries: u32 = 2 => {
         flag: "retries", variable: "PLIMSOLL_RETRIES", kind: Count(0..=10),
@@ -81,6 +93,20 @@ const HOST: Text = Text {
     placeholder: "NAME",
     expected: "HOST or HOST:PORT, such as app.example",
     fits: |text| !text.is_empty() && is_authority(text.as_bytes()),
+};
+
+/// A protocol to switch to. What HTTP/2 and TLS carry could not be looked at any more.
+const UPGRADE: Text = Text {
+    placeholder: "TOKEN",
+    expected: "the name of a protocol, such as websocket, but not h2c or TLS",
+    fits: |text| {
+        let is_hidden = text.eq_ignore_ascii_case("h2c")
+            || text
+                .get(..3)
+                .is_some_and(|start| start.eq_ignore_ascii_case("tls"));
+        let is_name = |byte| is_token_byte(byte) || byte == b'/';
+        !text.is_empty() && text.bytes().all(is_name) && !is_hidden
+    },
 };
 
 /// A source of endpoints.

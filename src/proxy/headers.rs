@@ -64,6 +64,8 @@ enum Kind {
     Upgrade,
     /// Is for one connection, whether or not Connection names it.
     HopByHop,
+    /// Names what comes behind the body: of a response it goes on where that does; of a request nothing does.
+    Trailer,
     /// Frames the message.
     Framing,
     Host,
@@ -107,7 +109,7 @@ impl Kind {
             b"connection" => Self::Connection,
             b"te" => Self::Te,
             b"upgrade" => Self::Upgrade,
-            // Expect is answered by the event loop; the trailers of a request are not kept. Proxy is read as a setting by
+            // Expect is answered by the event loop. Proxy is read as a setting by
             // programs behind CGI (https://httpoxy.org).
             b"keep-alive"
             | b"proxy-connection"
@@ -115,8 +117,8 @@ impl Kind {
             | b"proxy-authenticate"
             | b"proxy-authentication-info"
             | b"proxy"
-            | b"expect"
-            | b"trailer" => Self::HopByHop,
+            | b"expect" => Self::HopByHop,
+            b"trailer" => Self::Trailer,
             b"content-length" | b"transfer-encoding" => Self::Framing,
             b"host" => Self::Host,
             b"x-forwarded-for" => Self::ForwardedFor,
@@ -316,6 +318,8 @@ pub(super) struct Destination<'a> {
     pub(super) prefix: &'a str,
     /// How long the client waits for the answer, in milliseconds.
     pub(super) timeout_ms: u128,
+    /// The protocol to switch to.
+    pub(super) upgrade: Option<&'a str>,
 }
 
 impl Forwarded {
@@ -335,6 +339,10 @@ impl Forwarded {
             fields::push(&mut head, "Host", to.authority.as_bytes());
         }
         head.extend_from_slice(&self.fields);
+        if let Some(protocol) = to.upgrade {
+            fields::push(&mut head, "Connection", b"Upgrade");
+            fields::push(&mut head, "Upgrade", protocol.as_bytes());
+        }
         let timeout = to.timeout_ms.to_string();
         fields::push(
             &mut head,

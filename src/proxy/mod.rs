@@ -28,6 +28,7 @@ mod failure;
 mod headers;
 mod relay;
 mod tries;
+mod upgrade;
 mod upstreams;
 
 use std::fmt;
@@ -127,10 +128,17 @@ impl Proxy {
             deadline: Deadline::after(left.saturating_sub(margin)),
             patience: self.patience,
         };
-        let to_head = request.method() == "HEAD";
+        let asked = relay::Asked {
+            head: request.method() == "HEAD",
+            trailers: forwarded.trailers,
+        };
+        let times = relay::Times {
+            body_idle: self.config.body_idle,
+            tunnel_idle: self.config.tunnel_idle,
+        };
         match tries.run(&self.retry) {
-            Ok(answer) => relay::respond(answer, to_head, self.config.body_idle),
-            Err(Failure::Answer(answer)) => relay::respond(*answer, to_head, self.config.body_idle),
+            Ok(answer) => relay::respond(answer, asked, times),
+            Err(Failure::Answer(answer)) => relay::respond(*answer, asked, times),
             Err(Failure::Client(error)) => failure::no_response(&error, &self.failures),
             Err(Failure::Unavailable(why)) => failure::unavailable(&why, &self.failures),
         }

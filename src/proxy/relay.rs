@@ -1,6 +1,6 @@
 //! From an endpoint's response to the client's: what is at hand as bytes, the rest as it comes.
 
-use std::io::{self, Read};
+use std::io;
 use std::time::Duration;
 
 use super::headers;
@@ -9,11 +9,27 @@ use super::upstreams::Upstream;
 use crate::Response;
 use crate::http::body::Framing;
 use crate::http::fields;
-use crate::net::client::ReplyBody;
-use crate::patterns::{Deadline, Pick};
+use crate::patterns::Pick;
+use crate::server::relay::{Relay, Tunnel, Watcher};
+
+/// What the client has asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// No body: the method is HEAD.
+    pub(super) head: bool,
+    /// The trailers too.
+    pub(super) trailers: bool,
+}
+
+/// Longest silences.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) body_idle: Duration,
+    pub(super) tunnel_idle: Duration,
+}
 
 /// What the client gets of an endpoint's answer.
-pub(super) fn respond(answer: Answer, to_head: bool, body_idle: Duration) -> Response {
+pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
     let Answer {
         head,
         body,
@@ -22,7 +38,7 @@ pub(super) fn respond(answer: Answer, to_head: bool, body_idle: Duration) -> Res
     } = answer;
     let response = match body {
         // The length is that of the body which a GET would have.
-        AnswerBody::Whole(_) if to_head => {
+        AnswerBody::Whole(_) if asked.head => {
             let length = head.field("content-length").and_then(fields::parse_length);
             Response::reader(head.status, io::empty(), length)
         }
@@ -32,12 +48,19 @@ pub(super) fn respond(answer: Answer, to_head: bool, body_idle: Duration) -> Res
                 Framing::Length(length) => Some(length),
                 _ => None,
             };
-            let reader = Rest {
-                body,
-                idle: body_idle,
-                pick,
-            };
-            Response::reader(head.status, reader, length)
+            match body.into_parts() {
+                Some(parts) => {
+                    let watcher = Box::new(Pending(pick));
+                    let relay = Relay::new(parts, times.body_idle, asked.trailers, watcher);
+                    Response::relayed(head.status, relay, length)
+                }
+                // It has ended since.
+                None => Response::new(head.status, Vec::new()),
+            }
+        }
+        AnswerBody::Tunnel(parts, protocol) => {
+            let watcher = Box::new(Pending(pick));
+            Response::switching(protocol, Tunnel::new(parts, times.tunnel_idle, watcher))
         }
     };
     let response = interim.iter().fold(response, |response, interim| {
@@ -52,25 +75,17 @@ pub(super) fn respond(answer: Answer, to_head: bool, body_idle: Duration) -> Res
     })
 }
 
-/// The rest of a body, read by a worker. The endpoint's request is pending until this is dropped.
-struct Rest {
-    body: ReplyBody,
-    /// Longest that nothing comes.
-    idle: Duration,
-    pick: Pick<Upstream>,
-}
+/// An endpoint's request, which is pending until this is dropped.
+struct Pending(Pick<Upstream>);
 
-impl Read for Rest {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.body.set_deadline(Deadline::after(self.idle));
-        let read = self.body.read(buffer);
-        if read.is_err()
-            && let Some(breaker) = &self.pick.data().breaker
+impl Watcher for Pending {
+    fn ended(&mut self, whole: bool) {
+        if !whole
+            && let Some(breaker) = &self.0.data().breaker
             && let Ok(permit) = breaker.permit()
         {
             // The head has counted as a success; the answer was none.
             permit.failure();
         }
-        read
     }
 }

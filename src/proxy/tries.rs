@@ -10,11 +10,13 @@ use nix::errno::Errno;
 use super::config::{BalanceBy, BreakerMode, ProxyConfig};
 use super::failure::Failure;
 use super::headers::{Destination, Forwarded};
+use super::upgrade;
 use super::upstreams::{Upstream, Upstreams};
 use crate::Request;
+use crate::http::body::Framing;
 use crate::http::fields;
-use crate::http::response::ResponseHead;
-use crate::net::client::{self, ClientError, Meanwhile, Reply, ReplyBody};
+use crate::http::response::{ResponseError, ResponseHead};
+use crate::net::client::{self, ClientError, Meanwhile, Parts, Reply, ReplyBody};
 use crate::net::pool::Reuse;
 use crate::patterns::{Ask, BreakerState, Deadline, Failed, Pick, Retry, Unavailable};
 
@@ -36,6 +38,8 @@ pub(super) enum AnswerBody {
     Whole(Vec<u8>),
     /// It is still to come, in whole or in part.
     Rest(ReplyBody),
+    /// The endpoint has switched to this protocol.
+    Tunnel(Parts, String),
 }
 
 /// One client's request, as it goes to the endpoints.
@@ -146,6 +150,7 @@ impl Tries<'_> {
         } else {
             Reuse::Recent
         };
+        let upgrade = upgrade::wanted(self.request, self.forwarded, &self.config.upgrade);
         loop {
             let left = deadline
                 .remaining()
@@ -154,6 +159,7 @@ impl Tries<'_> {
                 authority: &to.authority,
                 prefix: &to.prefix,
                 timeout_ms: left.as_millis(),
+                upgrade,
             };
             let method = self.request.method();
             let head = self
@@ -163,12 +169,12 @@ impl Tries<'_> {
                 method,
                 head: &head,
                 body: self.request.bytes(),
-                upgrade: false,
+                upgrade: upgrade.is_some(),
                 reuse,
             };
             let mut interim = Vec::new();
             let mut meanwhile = Meanwhile {
-                cancelled: &|| self.request.abandoned(),
+                cancelled: &|| self.request.abandoned() || self.request.is_given_up(),
                 interim: &mut |head| {
                     // The event loop answers Expect.
                     if head.status != 100 {
@@ -191,9 +197,21 @@ impl Tries<'_> {
                 }
                 sent => sent?,
             };
-            let body = match body.whole_at_hand(MOST_AT_HAND)? {
-                Some(whole) => AnswerBody::Whole(whole),
-                None => AnswerBody::Rest(body),
+            // Only what is relayed keeps its trailers.
+            let has_trailers = self.forwarded.trailers && head.framing == Framing::Chunked;
+            let body = match upgrade {
+                Some(protocol) if head.status == 101 => {
+                    let parts = body.into_parts().ok_or(ClientError::Incomplete)?;
+                    if !upgrade::has_switched(&head, protocol) {
+                        return Err(ResponseError::UnaskedUpgrade.into());
+                    }
+                    AnswerBody::Tunnel(parts, protocol.to_owned())
+                }
+                _ if has_trailers => AnswerBody::Rest(body),
+                _ => match body.whole_at_hand(MOST_AT_HAND)? {
+                    Some(whole) => AnswerBody::Whole(whole),
+                    None => AnswerBody::Rest(body),
+                },
             };
             return Ok((head, body, interim));
         }

@@ -6,7 +6,6 @@ pub(crate) mod exchange;
 pub(crate) mod handle;
 pub(crate) mod handler;
 pub(crate) mod jobs;
-#[allow(dead_code, reason = "the sidecar makes them")]
 pub(crate) mod relay;
 pub(crate) mod request;
 pub(crate) mod request_id;

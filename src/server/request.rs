@@ -18,6 +18,9 @@ use crate::server::request_id;
 
 pub use builder::RequestBuilder;
 
+/// How long a client waits at least that is taken to have left once it sends nothing more.
+const LONG_WAIT: Duration = Duration::from_secs(1);
+
 /// A whole request: its head, and its body behind a [`Read`].
 ///
 /// [`builder`](Self::builder) makes one without a server, so that a handler can be tested by a plain call:
@@ -293,6 +296,16 @@ impl Request {
             Reply::To(exchange) => exchange.is(Stage::Abandoned),
             Reply::Built { abandoned, .. } => *abandoned,
         }
+    }
+
+    /// Whether the client has said for a while that it sends nothing more, which then means that it has left: most
+    /// clients that close a connection say no more than that.
+    pub(crate) fn is_given_up(&self) -> bool {
+        let Reply::To(exchange) = &self.reply else {
+            return false;
+        };
+        exchange.admitted.elapsed() >= LONG_WAIT
+            && matches!(exchange.origin.socket.peek(&mut [0]), Ok(0))
     }
 
     /// The health of the server that runs this handler.

@@ -52,13 +52,11 @@ pub(crate) enum Body {
         length: Option<u64>,
     },
     /// What another server sends.
-    #[allow(dead_code, reason = "the sidecar makes them")]
     Relay {
         relay: Box<Relay>,
         length: Option<u64>,
     },
     /// Another protocol, after 101.
-    #[allow(dead_code, reason = "the sidecar makes them")]
     Tunnel {
         tunnel: Box<Tunnel>,
         protocol: String,
@@ -115,7 +113,6 @@ impl Response {
     }
 
     /// A reply whose body another server sends: `length` bytes of it, or as many as come. No worker waits for it.
-    #[allow(dead_code, reason = "the sidecar makes them")]
     pub(crate) fn relayed(status: u16, relay: Relay, length: Option<u64>) -> Self {
         let relay = Box::new(relay);
         Self::with_body(status, Body::Relay { relay, length })
@@ -123,9 +120,7 @@ impl Response {
 
     /// 101: the connection becomes a tunnel to another server, whose reply said so. `protocol` is a name of `Upgrade`
     /// there.
-    #[allow(dead_code, reason = "the sidecar makes them")]
     pub(crate) fn switching(protocol: String, tunnel: Tunnel) -> Self {
-        debug_assert!(is_token(&protocol));
         let tunnel = Box::new(tunnel);
         let response = Self::with_body(200, Body::Tunnel { tunnel, protocol });
         Self {

@@ -10,10 +10,8 @@ use crate::http::body::Framing;
 pub(crate) enum Source {
     /// A user's code, which may block: only workers read from it, and only they drop it.
     Reader(Box<dyn Read + Send>),
-    #[allow(dead_code, reason = "the sidecar makes them")]
     /// Another server's reply. It never blocks.
     Relay(Box<Relay>),
-    #[allow(dead_code, reason = "the sidecar makes them")]
     /// Another server, in both directions. It never blocks.
     Tunnel(Box<Tunnel>),
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use socket2::{Domain, Socket, Type};
+
 use super::PATIENCE;
 
 /// A request as it came: from the request line to the empty line, and the body that its Content-Length announces.
@@ -156,6 +158,25 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// An address at which nobody listens, and nobody else comes to: it is bound for as long as this is held.
+pub(crate) struct Nobody {
+    pub(crate) address: SocketAddr,
+    _bound: Socket,
+}
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        bound.bind(&any.into()).expect("a free port");
+        let address = bound.local_addr().expect("it is bound");
+        Self {
+            address: address.as_socket().expect("an address of IPv4"),
+            _bound: bound,
+        }
     }
 }
 

@@ -31,6 +31,7 @@ const TO: Destination<'_> = Destination {
     authority: "app:9000",
     prefix: "",
     timeout_ms: 1500,
+    upgrade: None,
 };
 
 impl Given<'_> {
@@ -416,7 +417,7 @@ fn a_response_is_cleaned_the_same_way() {
         (&["Keep-Alive: timeout=5"], &[]),
         (&["Content-Length: 5", "Transfer-Encoding: chunked"], &[]),
         (&["Proxy-Authenticate: Basic", "Proxy-Connection: x"], &[]),
-        (&["Upgrade: h2c", "Trailer: X"], &[]),
+        (&["Upgrade: h2c", "Trailer: X"], &["Trailer: X"]),
         (
             &["Proxy-Status: other; error=dns_error"],
             &["Proxy-Status: other; error=dns_error"],

@@ -1,0 +1,240 @@
+//! What the sidecar relays without a worker: streams, and other protocols.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use plimsoll::Server;
+use plimsoll::proxy::{Proxy, ProxyConfig};
+
+use crate::kit::{Client, Upstream, quiet, wait_until};
+
+#[track_caller]
+fn serve(config: ProxyConfig, workers: usize) -> Server {
+    let proxy = Proxy::start(config).expect("it starts");
+    let server = quiet(workers).handler(proxy);
+    server.start().expect("the server starts")
+}
+
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn upgrade(method: &str, protocol: &str, extra: &str) -> String {
+    format!(
+        "{method} /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n{extra}\r\n"
+    )
+}
+
+/// Switches when it is asked to, and gives back what comes.
+fn echo() -> Upstream {
+    Upstream::start(|asked, stream| {
+        let protocol = asked.fields("upgrade").join("|");
+        if protocol.is_empty() {
+            return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain");
+        }
+        write!(
+            stream,
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nSec-WebSocket-Accept: x\r\n\r\n"
+        )?;
+        let mut buffer = [0; 4096];
+        loop {
+            match stream.read(&mut buffer)? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                count => stream.write_all(&buffer[..count])?,
+            }
+        }
+    })
+}
+
+#[test]
+fn a_websocket_is_switched_to_and_carries_what_came_with_the_request() {
+    let upstream = echo();
+    let server = serve(ProxyConfig::to([upstream.url()]), 1);
+    let mut client = Client::connect(server.local_addr());
+    client.send(upgrade("GET", "websocket", KEY) + "early");
+    let mut head = vec![];
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.stream.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    assert!(
+        head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("\r\nSec-WebSocket-Accept: x\r\n"), "{head}");
+    assert!(
+        head.ends_with("\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+        "{head}"
+    );
+    let mut early = [0; 5];
+    client.stream.read_exact(&mut early).expect("an echo");
+    assert_eq!(&early, b"early");
+    // The only worker is free.
+    let mut other = Client::connect(server.local_addr());
+    assert_eq!(other.get("/").reply().text(), "plain");
+    let asked = upstream.asked().remove(0);
+    assert_eq!(asked.fields("connection"), ["Upgrade"]);
+    assert_eq!(
+        asked.fields("sec-websocket-key"),
+        ["dGhlIHNhbXBsZSBub25jZQ=="]
+    );
+    client.finish();
+    client.expect_close();
+}
+
+/// RFC 9110 7.8: a server may always ignore the wish to switch.
+#[test]
+fn what_may_not_be_switched_to_is_an_ordinary_request() {
+    let upstream = echo();
+    let config = ProxyConfig {
+        upgrade: vec!["websocket".to_owned(), "chat".to_owned()],
+        ..ProxyConfig::to([upstream.url()])
+    };
+    let server = serve(config, 1);
+    for (method, protocol, extra) in [
+        ("GET", "websocket", ""),
+        ("POST", "websocket", KEY),
+        ("GET", "h2c", "HTTP2-Settings: AAMAAABkAAQAAP__\r\n"),
+        ("GET", "TLS/1.2", ""),
+        ("POST", "chat", "Content-Length: 0\r\nX-Other: y\r\n"),
+    ] {
+        let mut client = Client::connect(server.local_addr());
+        client.send(upgrade(method, protocol, extra));
+        if protocol == "chat" {
+            let mut reply = [0; 12];
+            client.stream.read_exact(&mut reply).expect("a reply");
+            assert_eq!(&reply, b"HTTP/1.1 101");
+            continue;
+        }
+        assert_eq!(client.reply().text(), "plain", "{method} {protocol}");
+        let asked = upstream.asked().pop().expect("it was asked");
+        assert!(asked.fields("upgrade").is_empty(), "{asked:?}");
+        assert!(asked.fields("connection").is_empty(), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_switch_to_something_else_is_502_and_a_refusal_goes_through() {
+    for (reply, status) in [
+        (
+            "HTTP/1.1 101 x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+            502,
+        ),
+        ("HTTP/1.1 101 x\r\n\r\n", 502),
+        ("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", 403),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200),
+    ] {
+        let upstream = Upstream::answering(reply);
+        let server = serve(ProxyConfig::to([upstream.url()]), 1);
+        let mut client = Client::connect(server.local_addr());
+        client.send(upgrade("GET", "websocket", KEY));
+        assert_eq!(client.reply().status, status, "{reply}");
+        assert_eq!(upstream.asked().len(), 1, "{reply}");
+    }
+}
+
+#[test]
+fn trailers_go_to_a_client_that_takes_them_and_to_no_other() {
+    let upstream = Upstream::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n",
+    );
+    let server = serve(ProxyConfig::to([upstream.url()]), 1);
+    for (fields, has_trailers) in [
+        ("TE: trailers\r\nConnection: TE, close\r\n", true),
+        ("Connection: close\r\n", false),
+    ] {
+        let mut client = Client::connect(server.local_addr());
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        let text = String::from_utf8(client.rest()).expect("text");
+        assert_eq!(
+            text.ends_with("abc\r\n0\r\nX-Sum: 7\r\n\r\n"),
+            has_trailers,
+            "{text}"
+        );
+        assert_eq!(text.contains("Trailer: X-Sum"), has_trailers, "{text}");
+    }
+}
+
+/// A service that begins an answer and then says nothing, and how many of its connections have ended.
+fn silent(head: &'static str) -> (Upstream, Arc<AtomicUsize>) {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counted = ended.clone();
+    let upstream = Upstream::start(move |_, stream| {
+        stream.write_all(head.as_bytes())?;
+        let left = matches!(stream.read(&mut [0]), Ok(0))
+            || stream.take_error().is_ok_and(|error| error.is_some());
+        if left {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    });
+    (upstream, ended)
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_request_to_the_service() {
+    for head in [
+        "",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+    ] {
+        let (upstream, ended) = silent(head);
+        let server = serve(ProxyConfig::to([upstream.url()]), 1);
+        let mut client = Client::connect(server.local_addr());
+        client.get("/");
+        wait_until("the service is asked", || upstream.asked().len() == 1);
+        if !head.is_empty() {
+            client
+                .stream
+                .read_exact(&mut [0; 12])
+                .expect("a reply begins");
+        }
+        let socket = socket2::SockRef::from(client.socket());
+        socket
+            .set_linger(Some(Duration::ZERO))
+            .expect("an open socket");
+        drop(client);
+        wait_until("the service is left", || ended.load(Ordering::SeqCst) == 1);
+    }
+}
+
+/// A client that only says that it sends nothing more still gets its answer, unless that takes long.
+#[test]
+fn half_an_end_is_an_end_once_the_service_takes_long() {
+    let (upstream, ended) = silent("");
+    let server = serve(ProxyConfig::to([upstream.url()]), 1);
+    let mut client = Client::connect(server.local_addr());
+    client.get("/").finish();
+    wait_until("the service is left", || ended.load(Ordering::SeqCst) == 1);
+
+    let upstream = Upstream::start(|_, stream| {
+        std::thread::sleep(Duration::from_millis(200));
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
+    });
+    let server = serve(ProxyConfig::to([upstream.url()]), 1);
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/").finish().reply().text(), "late");
+}
+
+#[test]
+fn a_hundred_silent_streams_leave_the_only_worker_free() {
+    const STREAMS: usize = 100;
+    let (upstream, _) = silent("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nhi");
+    let server = serve(ProxyConfig::to([upstream.url()]), 1);
+    let clients: Vec<Client> = (0..STREAMS)
+        .map(|_| {
+            let mut client = Client::connect(server.local_addr());
+            client.get("/events");
+            client
+                .stream
+                .read_exact(&mut [0; 12])
+                .expect("a reply begins");
+            client
+        })
+        .collect();
+    wait_until("the worker is free", || {
+        server.health().snapshot().workers_busy == 0
+    });
+    drop(clients);
+}
