@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Ok(Command::Events(options)) if events::run(&options) => ExitCode::SUCCESS,
         #[cfg(feature = "events")]
         Ok(Command::Events(_)) => ExitCode::FAILURE,
-        Ok(Command::Help(text) | Command::Version(text)) => {
+        Ok(Command::Help(text) | Command::Version(text) | Command::Checked(text)) => {
             match io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => complain(&error, ExitCode::FAILURE),

@@ -1,23 +1,25 @@
 //! The command line and the environment: the table of [settings] drives the reading of both and the text of `--help`, so
 //! they cannot drift apart.
 //!
-//! A flag beats the environment: the variable of an option that is on the command line is not read.
-//! Every error is one line that names the option or the variable, what it expected and what it
-//! found.
+//! A flag beats the environment, and the environment a file of options: what a stronger source has given is not taken
+//! from a weaker one. Every error is one line that names the option, the variable or the file's line, what it expected
+//! and what it found.
 
 #[cfg(feature = "events")]
 mod events;
+mod file;
+mod help;
 mod probe;
 
 use std::ffi::OsString;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use plimsoll::Config;
 use plimsoll::proxy::{self, ProxyConfig};
-use plimsoll::settings::{self, At, Complaint, Span, Word};
+use plimsoll::settings::{self, At, Complaint, Maybe, Span, Text, Word};
 
 #[cfg(feature = "events")]
 pub(crate) use events::{Action, EventsOptions, Letters};
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Help(String),
     /// Print this text, the name and version.
     Version(String),
+    /// Print this text: all options are good.
+    Checked(String),
 }
 
 /// How the binary serves.
@@ -57,6 +61,8 @@ pub(crate) struct Options {
     pub work: Duration,
     /// The most talkative level that is logged. Default `info`.
     pub log_level: LevelFilter,
+    /// A file of more options. Default none.
+    pub config_file: Option<String>,
 }
 
 impl Default for Options {
@@ -66,6 +72,7 @@ impl Default for Options {
             proxy: ProxyConfig::default(),
             work: Duration::ZERO,
             log_level: LevelFilter::Info,
+            config_file: None,
         }
     }
 }
@@ -166,93 +173,218 @@ fn table() -> Vec<Setting> {
             get_mut: |options: &mut Options| &mut options.log_level,
         }),
     });
+    table.push(Setting {
+        flag: CONFIG,
+        variable: "PLIMSOLL_CONFIG",
+        default: None,
+        help: "a file of options, one a line: name, space, value",
+        field: Box::new(At {
+            kind: Maybe(FILE),
+            get: |options: &Options| &options.config_file,
+            get_mut: |options: &mut Options| &mut options.config_file,
+        }),
+    });
     table
 }
 
-/// Reads the arguments, the program's name not among them, and the environment.
+/// The option that no file of options may have.
+const CONFIG: &str = "config";
+
+const FILE: Text = Text {
+    placeholder: "FILE",
+    expected: "the path of a file",
+    fits: |path| !path.is_empty(),
+};
+
+/// Reads the arguments, the program's name not among them, the environment, and the file that they name.
 ///
 /// # Errors
 ///
-/// The first bad argument or, when there is none, the first bad variable.
+/// The first bad argument; when there is none, the first bad variable; when there is none, the first bad line of the file.
 pub(crate) fn parse(
     arguments: impl Iterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, OptionError> {
-    let table = table();
-    let mut options = Options::default();
-    let mut given: Vec<&'static str> = Vec::new();
+    let mut reading = Reading::new();
     let mut parser = Parser::from_args(arguments);
+    let mut only_checks = false;
 
     while let Some(argument) = parser.next()? {
-        let setting = match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(help())),
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(help::text())),
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version(version())),
-            Arg::Long(flag) => find(&table, flag)?,
+            Arg::Long("check-config") => only_checks = true,
+            Arg::Long(flag) => {
+                let index = reading.find(flag)?;
+                reading.argument(index, &mut parser)?;
+            }
             Arg::Short(letter) => {
                 return Err(OptionError::not_an_option(&format!("-{letter}"), None));
             }
             // It is a command only where it comes first.
-            Arg::Value(word) if word == "probe" && given.is_empty() => {
+            Arg::Value(word) if word == "probe" && reading.given.is_empty() => {
                 return probe::parse(parser, environment);
             }
             #[cfg(feature = "events")]
-            Arg::Value(word) if word == "events" && given.is_empty() => {
+            Arg::Value(word) if word == "events" && reading.given.is_empty() => {
                 return events::parse(parser);
             }
             Arg::Value(word) => {
                 let word = word.to_string_lossy();
                 return Err(OptionError::not_an_option(without_secret(&word), None));
             }
-        };
+        }
+    }
+    reading.environment(environment)?;
+    reading.file()?;
+    let options = reading.finish()?;
+    Ok(if only_checks {
+        Command::Checked("all options are good\n".to_owned())
+    } else {
+        Command::Serve(options)
+    })
+}
+
+/// What a server of this environment, without arguments, would be told.
+///
+/// # Errors
+///
+/// As [`parse`].
+fn from_environment(
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Options, OptionError> {
+    let mut reading = Reading::new();
+    reading.environment(environment)?;
+    reading.file()?;
+    reading.finish()
+}
+
+/// The options as they are read, the strongest source first.
+struct Reading {
+    table: Vec<Setting>,
+    options: Options,
+    /// What has been given so far.
+    given: Vec<&'static str>,
+}
+
+impl Reading {
+    fn new() -> Self {
+        Self {
+            table: table(),
+            options: Options::default(),
+            given: Vec::new(),
+        }
+    }
+
+    /// The place in the table of the option with that name.
+    fn find(&self, flag: &str) -> Result<usize, OptionError> {
+        let found = self.table.iter().position(|setting| setting.flag == flag);
+        found.ok_or_else(|| {
+            OptionError::not_an_option(&format!("--{flag}"), closest(&self.table, flag))
+        })
+    }
+
+    /// Reads the value of an option on the command line.
+    fn argument(&mut self, index: usize, parser: &mut Parser) -> Result<(), OptionError> {
+        let setting = &self.table[index];
         let name = format!("--{}", setting.flag);
         let value = match setting.field.implied() {
             Some(implied) => parser.optional_value().unwrap_or_else(|| implied.into()),
-            None => parser.value().map_err(|_| {
-                let expected = setting.field.expected();
-                OptionError(format!("{name}: expected {expected}, found nothing"))
-            })?,
+            None => parser.value().map_err(|_| nothing(&name, setting))?,
         };
-        if !given.contains(&setting.flag) {
-            given.push(setting.flag);
-            setting.field.clear(&mut options);
+        if !self.given.contains(&setting.flag) {
+            self.given.push(setting.flag);
+            setting.field.clear(&mut self.options);
         }
-        set(&mut options, setting, &name, &value.to_string_lossy())?;
+        set(&mut self.options, setting, &name, &value.to_string_lossy())
     }
 
-    for setting in &table {
-        if given.contains(&setting.flag) {
-            continue;
+    /// Reads the variables of what is not given yet.
+    fn environment(
+        &mut self,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<(), OptionError> {
+        for setting in &self.table {
+            if self.given.contains(&setting.flag) {
+                continue;
+            }
+            let Some(value) = environment(setting.variable) else {
+                continue;
+            };
+            self.given.push(setting.flag);
+            let value = value.to_string_lossy();
+            setting.field.clear(&mut self.options);
+            let values = setting.field.split(&value);
+            for value in values.unwrap_or_else(|| vec![value.into_owned()]) {
+                set(&mut self.options, setting, setting.variable, &value)?;
+            }
         }
-        let Some(value) = environment(setting.variable) else {
-            continue;
+        Ok(())
+    }
+
+    /// Reads the file of options, if one is named. All of it is checked; what is given already is not taken from it.
+    fn file(&mut self) -> Result<(), OptionError> {
+        let Some(path) = self.options.config_file.clone() else {
+            return Ok(());
         };
-        given.push(setting.flag);
-        let value = value.to_string_lossy();
-        setting.field.clear(&mut options);
-        let values = setting.field.split(&value);
-        for value in values.unwrap_or_else(|| vec![value.into_owned()]) {
-            set(&mut options, setting, setting.variable, &value)?;
+        let mut beaten = Options::default();
+        let mut begun: Vec<&'static str> = Vec::new();
+        for line in file::read(&path)? {
+            let known = self.table.iter();
+            let mut known = known.filter(|setting| setting.flag != CONFIG);
+            let setting = known.find(|setting| setting.flag == line.name);
+            let setting = setting.ok_or_else(|| {
+                let name = without_secret(&line.name);
+                let close = closest(&self.table, &line.name).filter(|flag| *flag != CONFIG);
+                let hint = close.map(|flag| format!(" (perhaps {flag})"));
+                OptionError(format!(
+                    "{}: expected an option that --help lists{}, found {name:?}",
+                    line.place,
+                    hint.unwrap_or_default()
+                ))
+            })?;
+            let name = format!("{}: {}", line.place, setting.flag);
+            let implied = setting.field.implied();
+            let value = line.value.as_deref().or(implied);
+            let value = value.ok_or_else(|| nothing(&name, setting))?;
+            let options = if self.given.contains(&setting.flag) {
+                &mut beaten
+            } else {
+                &mut self.options
+            };
+            if !begun.contains(&setting.flag) {
+                begun.push(setting.flag);
+                setting.field.clear(options);
+            }
+            set(options, setting, &name, value)?;
         }
+        self.given.extend(begun);
+        Ok(())
     }
-    if !options.proxy.upstream.is_empty() {
-        if !given.contains(&"workers") {
-            options.config.workers = PROXY_WORKERS;
+
+    /// The options, if they fit together.
+    fn finish(self) -> Result<Options, OptionError> {
+        let Self {
+            mut options, given, ..
+        } = self;
+        if !options.proxy.upstream.is_empty() {
+            if !given.contains(&"workers") {
+                options.config.workers = PROXY_WORKERS;
+            }
+            if !given.contains(&"threshold") {
+                options.config.threshold = options.config.request_timeout / 2;
+            }
         }
-        if !given.contains(&"threshold") {
-            options.config.threshold = options.config.request_timeout / 2;
-        }
+        let checked = options.config.validate();
+        checked.map_err(|error| OptionError(format!("--{error}")))?;
+        Ok(options)
     }
-    // What is wrong with several of them together.
-    let checked = options.config.validate();
-    checked.map_err(|error| OptionError(format!("--{error}")))?;
-    Ok(Command::Serve(options))
 }
 
-fn find<'a>(table: &'a [Setting], flag: &str) -> Result<&'a Setting, OptionError> {
-    table
-        .iter()
-        .find(|setting| setting.flag == flag)
-        .ok_or_else(|| OptionError::not_an_option(&format!("--{flag}"), closest(table, flag)))
+/// The error of an option without a value.
+fn nothing(name: &str, setting: &Setting) -> OptionError {
+    let expected = setting.field.expected();
+    OptionError(format!("{name}: expected {expected}, found nothing"))
 }
 
 /// Sets one option; `name` is what an error calls it.
@@ -305,64 +437,8 @@ fn edits(from: &[u8], to: &[u8]) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// An option as it is written, with what stands for its value.
-fn usage(setting: &Setting) -> String {
-    let (flag, placeholder) = (setting.flag, setting.field.placeholder());
-    match setting.field.implied() {
-        Some(_) => format!("--{flag}[={placeholder}]"),
-        None => format!("--{flag} {placeholder}"),
-    }
-}
-
-/// What there is to say of how its variable holds the value.
-fn manner(setting: &Setting) -> &'static str {
-    setting.field.split("").map_or("", |_| ", comma-separated")
-}
-
-/// The default in words.
-fn default(setting: &Setting, defaults: &Options) -> String {
-    let shown = || match setting.field.show(defaults) {
-        nothing if nothing.is_empty() => "none".to_owned(),
-        shown => shown,
-    };
-    setting.default.map_or_else(shown, str::to_owned)
-}
-
 fn version() -> String {
     concat!("plimsoll ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
-}
-
-fn help() -> String {
-    /// Where the second column starts.
-    const COLUMN: usize = 25;
-
-    let mut text = String::from(
-        "A small HTTP server that measures itself, refuses what it cannot carry and recovers.\n\n\
-         Usage: plimsoll [OPTIONS]\n       plimsoll probe [OPTIONS] [URL]   (see plimsoll probe --help)\n       \
-         plimsoll events ACTION DIR       (see plimsoll events --help)\n\n\
-         Options:\n",
-    );
-    let mut row = |flag: &str, help: &str| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {flag:<0$}{help}", COLUMN - 2);
-    };
-    let defaults = Options::default();
-    for setting in table() {
-        row(&usage(&setting), setting.help);
-        let default = default(&setting, &defaults);
-        let (variable, manner) = (setting.variable, manner(&setting));
-        row("", &format!("[{variable}{manner}, default {default}]"));
-    }
-    row("-h, --help", "print this and exit");
-    row("-V, --version", "print the version and exit");
-    text.push_str(
-        "\nA flag beats the environment. Behind the URL of a store may stand ,critical ,interval=10s\n\
-         ,timeout=2s ,fall=3 and ,rise=2 (the defaults, but that no store is critical). A comma in a URL is\n\
-         written %2C. Behind a RATE (100/s, 10/m, 5/h) may stand ,burst=N ,path=PREFIX ,name=NAME and ,by=ip\n\
-         ,by=header:NAME or ,by=all.\n\
-         BOOL is on or off; DUR is 250ms, 1.5s, 2m, 1h, 500us or 0; SIZE is 16KiB, 1MiB, 1GiB or 4096.\n",
-    );
-    text
 }
 
 #[cfg(test)]

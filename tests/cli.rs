@@ -1,5 +1,6 @@
 //! The binary as a user meets it: its options, what it prints and how it exits.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::kit::PATIENCE;
 use crate::kit::Plimsoll;
+use crate::kit::process::TempDir;
 
 /// Runs the binary to its end, expecting nothing but one line on standard error, and gives that
 /// line with the exit code.
@@ -377,4 +379,40 @@ fn a_low_limit_of_open_files_is_warned_of_once_and_serves() {
     }
     assert_eq!(process.logged("the limit of open files is 16: "), 1);
     assert_eq!(process.logged("[ERROR]"), 0);
+}
+
+#[test]
+fn a_file_of_options_is_checked_and_served_by() {
+    let directory = TempDir::new("config");
+    let file = directory.path().join("plimsoll.conf");
+    let path = file.to_str().expect("a path of text");
+    fs::write(
+        &file,
+        "# on any port\nlisten 127.0.0.1:0\nhealth-path /hull\n",
+    )
+    .expect("a file");
+    let (status, stdout, lines) =
+        Plimsoll::start(&["--check-config", "--config", path], &[]).exit();
+    assert_eq!(
+        (status.code(), stdout.as_str(), lines),
+        (Some(0), "all options are good\n", vec![])
+    );
+    let server = Plimsoll::start(&[], &[("PLIMSOLL_CONFIG", path)]);
+    assert!(get(server.address(), "/hull").starts_with("HTTP/1.1 200 "));
+
+    fs::write(&file, "listen 127.0.0.1:0\nhealth-path hull\n").expect("a file");
+    for arguments in [
+        &["--config", path][..],
+        &["--check-config", "--config", path],
+    ] {
+        assert_eq!(
+            refusal(arguments, &[]),
+            (
+                Some(2),
+                format!(
+                    "plimsoll: {path}:2: health-path: expected a path that begins with a slash, such as /health, or off, found \"hull\""
+                )
+            )
+        );
+    }
 }

@@ -35,13 +35,10 @@ impl ProbeOptions {
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where it asks unless told otherwise: where the server listens unless told otherwise.
-const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
-
 /// Reads what follows `probe`.
 ///
 /// # Errors
-/// The first bad argument, or the variable that the default URL can't be made of.
+/// The first bad argument, or a variable that the default URL can't be made of.
 pub(super) fn parse(
     mut parser: Parser,
     environment: impl Fn(&str) -> Option<OsString>,
@@ -69,7 +66,7 @@ pub(super) fn parse(
     }
     let probe = match probe {
         Some(probe) => probe,
-        None => default_probe(environment("PLIMSOLL_LISTEN"), consul_exit)?,
+        None => default_probe(&super::from_environment(environment)?.config, consul_exit)?,
     };
     Ok(Command::Probe(ProbeOptions {
         probe,
@@ -106,21 +103,22 @@ fn parse_timeout(text: &str) -> Result<Duration, OptionError> {
 }
 
 /// Asks the server that the same environment configures, as that of a container does.
-fn default_probe(listen: Option<OsString>, consul_exit: bool) -> Result<Probe, OptionError> {
+fn default_probe(served: &Config, consul_exit: bool) -> Result<Probe, OptionError> {
     // Readiness has no warning.
-    let path = if consul_exit { "/health" } else { "/readyz" };
-    let listen = listen.map(|listen| listen.to_string_lossy().into_owned());
-    let listen = listen.as_deref().unwrap_or(DEFAULT_ADDRESS);
-    let first = listen.split(',').next().unwrap_or_default().trim();
-    let served = Config {
-        listen: vec![first.to_owned()],
-        ..Config::default()
+    let (option, path) = if consul_exit {
+        ("--health-path", &served.health_path)
+    } else {
+        ("--readyz-path", &served.readyz_path)
     };
+    let or = "or a URL as an argument";
+    let path = path
+        .as_deref()
+        .ok_or_else(|| OptionError(format!("{option}: expected a path, {or}, found off")))?;
+    let first = served.listen.first().map_or("", String::as_str);
     let url = format!("http://{}{path}", reachable(first));
-    let probe = served.validate().ok().and_then(|()| url.parse().ok());
-    probe.ok_or_else(|| {
-        let expected = "HOST:PORT with a port above 0, or a URL as an argument";
-        OptionError::bad_value("PLIMSOLL_LISTEN", expected, first)
+    url.parse().map_err(|_| {
+        let expected = format!("HOST:PORT with a port above 0, {or}");
+        OptionError::bad_value("--listen", &expected, first)
     })
 }
 
@@ -144,7 +142,8 @@ Asks a health endpoint how its service is: for health checks of containers, whic
 Usage: plimsoll probe [OPTIONS] [URL]
 
 URL is http://HOST[:PORT][/PATH]. Without one it is http://127.0.0.1:8080/readyz, or /health with
---consul-exit; where PLIMSOLL_LISTEN is set, its first address takes that one's place.
+--consul-exit, unless the variables of the server (PLIMSOLL_LISTEN, PLIMSOLL_CONFIG and others) say
+that it is elsewhere.
 
 Options:
   --timeout DUR          longest that all of it may take [default 2s]

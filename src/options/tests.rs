@@ -1,5 +1,9 @@
 use super::*;
 use plimsoll::CheckSettings;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Parses a command line written with spaces, in an empty environment.
 fn on_the_command_line(line: &str) -> Result<Command, OptionError> {
@@ -35,6 +39,7 @@ fn samples(setting: &Setting) -> (&'static str, &'static str) {
         ("readyz-path", _) => ("/laden", "a/b"),
         ("metrics-path", _) => ("/log", "/metrics?"),
         ("status-path", _) => ("off", "none"),
+        ("config", _) => ("/dev/null", ""),
         ("log-level", _) => ("trace", "loud"),
         ("upstream", _) => ("http://app:9000/v1#weight=2", "https://app"),
         ("upstream-host", _) => ("app.example:81", "app/"),
@@ -441,7 +446,8 @@ fn no_error_and_no_debug_output_holds_a_password() {
 
     let options = served(on_the_command_line("--check a=redis://u:s3cret@h,critical"));
     let table = table();
-    let setting = find(&table, "check").expect("the option");
+    let setting = table.iter().find(|setting| setting.flag == "check");
+    let setting = setting.expect("the option");
     assert_eq!(setting.field.show(&options), "a=redis://u:***@h,critical");
     let debug = format!("{options:?}");
     assert!(
@@ -520,7 +526,7 @@ fn an_error_is_one_line_whatever_was_found() {
 fn help_and_version_win_over_what_follows_and_over_the_environment() {
     for line in ["--help", "-h", "--workers 3 --help --bogus"] {
         let command = with_variable(line, "PLIMSOLL_WORKERS", "many");
-        assert_eq!(command, Ok(Command::Help(help())));
+        assert_eq!(command, Ok(Command::Help(help::text())));
     }
     for line in ["--version", "-V"] {
         assert_eq!(on_the_command_line(line), Ok(Command::Version(version())));
@@ -529,7 +535,7 @@ fn help_and_version_win_over_what_follows_and_over_the_environment() {
 
 #[test]
 fn help_shows_every_option_with_its_variable_and_default() {
-    let text = help();
+    let text = help::text();
     for setting in table() {
         assert!(
             text.contains(&format!("  --{}", setting.flag)),
@@ -606,10 +612,10 @@ fn the_readme_has_the_table_of_options() {
         let _ = writeln!(
             expected,
             "| `{}` | `{}`{} | {} | {} |",
-            usage(&setting),
+            help::usage(&setting),
             setting.variable,
-            manner(&setting),
-            default(&setting, &defaults),
+            help::manner(&setting),
+            help::default(&setting, &defaults),
             setting.help,
         );
     }
@@ -656,4 +662,161 @@ fn the_edit_distance_counts_insertions_deletions_and_replacements() {
             "{from} {to}"
         );
     }
+}
+
+/// A file that is removed at the end.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn with(text: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("plimsoll-options-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, text).expect("a temporary file can be written");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a path of text")
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Parses a command line with a file of options that holds this text; the file's path in an error becomes FILE.
+fn with_file(line: &str, text: &str) -> Result<Command, OptionError> {
+    let file = Temporary::with(text);
+    let parsed = on_the_command_line(&format!("{line} --config {}", file.path()));
+    parsed.map_err(|error| OptionError(error.to_string().replace(file.path(), "FILE")))
+}
+
+#[test]
+fn a_file_of_options_sets_what_the_command_line_does_not() {
+    let text =
+        "# two of them\nlisten a:1\nlisten b:2 # the second\n\nworkers 3\nfair\nthreshold 70ms\n";
+    let options = served(with_file("--workers 5", text));
+    assert_eq!(options.config.listen, ["a:1", "b:2"]);
+    assert_eq!(options.config.workers, 5);
+    assert!(options.config.fair);
+    assert_eq!(options.config.threshold, Duration::from_millis(70));
+    let options = served(with_file("--listen c:3", text));
+    assert_eq!(options.config.listen, ["c:3"]);
+}
+
+#[test]
+fn a_file_of_options_is_named_and_beaten_by_the_environment() {
+    let file = Temporary::with("workers 3\nqueue-max 7\n");
+    let variables = [("PLIMSOLL_CONFIG", file.path()), ("PLIMSOLL_WORKERS", "5")];
+    let environment = |asked: &str| {
+        let found = variables.iter().find(|(name, _)| *name == asked);
+        found.map(|(_, value)| value.into())
+    };
+    let config = served(parse(std::iter::empty(), environment)).config;
+    assert_eq!((config.workers, config.queue_max), (5, 7));
+}
+
+#[test]
+fn every_option_can_stand_in_a_file_but_the_file_itself() {
+    for setting in table().iter().filter(|setting| setting.flag != CONFIG) {
+        let (good, bad) = samples(setting);
+        let by_flag = served(on_the_command_line(&format!("--{}={good}", setting.flag)));
+        let mut by_file = served(with_file("", &format!("{} {good}\n", setting.flag)));
+        by_file.config_file = None;
+        assert_eq!(by_file, by_flag, "{}", setting.flag);
+        let line = complaint(with_file("", &format!("\n{} {bad}\n", setting.flag)));
+        assert!(
+            line.starts_with(&format!("FILE:2: {}", setting.flag)),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_bad_line_names_the_file_and_itself() {
+    const UNKNOWN: &str = "expected an option that --help lists";
+    for (line, text, expected) in [
+        (
+            "",
+            "\nworkers many\n",
+            "FILE:2: workers: expected a whole number from 1 to 1024, found \"many\"".to_owned(),
+        ),
+        (
+            "",
+            "workers",
+            "FILE:1: workers: expected a whole number from 1 to 1024, found nothing".to_owned(),
+        ),
+        // What a flag beats is checked all the same.
+        (
+            "--workers 3",
+            "workers 0",
+            "FILE:1: workers: expected a whole number from 1 to 1024, found \"0\"".to_owned(),
+        ),
+        (
+            "",
+            "wrokers 3",
+            format!("FILE:1: {UNKNOWN} (perhaps workers), found \"wrokers\""),
+        ),
+        (
+            "",
+            "--workers 3",
+            format!("FILE:1: {UNKNOWN} (perhaps workers), found \"--workers\""),
+        ),
+        ("", "config f", format!("FILE:1: {UNKNOWN}, found \"config\"")),
+        (
+            "",
+            "redis://u:s3cret@h",
+            format!("FILE:1: {UNKNOWN}, found \"...\""),
+        ),
+        (
+            "",
+            "check a=redis://u:s3cret@h,bogus",
+            "FILE:1: check \"a\": expected critical, interval=DUR, timeout=DUR, fall=N or rise=N after the URL, found \"bogus\""
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(complaint(with_file(line, text)), expected);
+    }
+    let line = complaint(on_the_command_line("--config /nowhere/f"));
+    assert!(
+        line.starts_with("cannot read the options in \"/nowhere/f\": No such file"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_file_that_is_too_long_or_no_text_is_refused() {
+    let file = Temporary::with(&"#".repeat(1024 * 1024 + 1));
+    let line = complaint(on_the_command_line(&format!("--config {}", file.path())));
+    assert!(line.ends_with("it has more than 1 MiB"), "{line}");
+    fs::write(&file.0, b"workers \xff\n").expect("it can be written");
+    let line = complaint(on_the_command_line(&format!("--config {}", file.path())));
+    assert!(line.contains("UTF-8"), "{line}");
+}
+
+#[test]
+fn check_config_checks_everything_and_serves_nothing() {
+    let good = Ok(Command::Checked("all options are good\n".to_owned()));
+    assert_eq!(on_the_command_line("--check-config --workers 3"), good);
+    assert_eq!(with_file("--check-config", "workers 3"), good);
+    assert!(complaint(with_file("--check-config", "workers 0")).starts_with("FILE:1: workers:"));
+    let line = complaint(with_variable("--check-config", "PLIMSOLL_WORKERS", "0"));
+    assert!(line.starts_with("PLIMSOLL_WORKERS:"), "{line}");
+}
+
+#[test]
+fn the_readmes_file_of_options_is_good() {
+    let readme = include_str!("../../README.md");
+    let (_, file) = readme
+        .split_once("```text\n# /etc/plimsoll.conf\n")
+        .expect("the example");
+    let (file, _) = file.split_once("```").expect("its end");
+    let config = served(with_file("", file)).config;
+    assert_eq!(config.admin.as_deref(), Some("127.0.0.1:9090"));
+    assert_eq!(config.checks.len(), 1);
 }

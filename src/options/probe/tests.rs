@@ -48,11 +48,40 @@ fn the_default_follows_where_the_server_listens() {
     }
     let given = probed("http://other/x", Some("0.0.0.0:80"));
     assert_eq!(given.probe, url("http://other/x"));
-    for listen in ["", "0.0.0.0:0", "nowhere:port", "a:1/x:2", "a b:1", "a"] {
+    for listen in ["", "nowhere:port", "a:1/x:2", "a b:1", "a"] {
         let line = complaint("", Some(listen));
         assert!(
-            line.starts_with("PLIMSOLL_LISTEN: expected HOST:PORT with a port above 0, or a URL"),
+            line.starts_with("PLIMSOLL_LISTEN: expected HOST:PORT, such as"),
             "{line}"
+        );
+    }
+    assert_eq!(
+        complaint("", Some("0.0.0.0:0")),
+        "--listen: expected HOST:PORT with a port above 0, or a URL as an argument, found \"0.0.0.0:0\"",
+    );
+}
+
+#[test]
+fn it_asks_where_the_environment_has_the_pages() {
+    let asks = |line: &str, variable: &str, path: &str| {
+        let arguments = ["probe"].into_iter().chain(line.split_whitespace());
+        super::super::parse(arguments.map(OsString::from), |name| {
+            (name == variable).then(|| path.into())
+        })
+    };
+    for (line, variable) in [
+        ("", "PLIMSOLL_READYZ_PATH"),
+        ("--consul-exit", "PLIMSOLL_HEALTH_PATH"),
+    ] {
+        let Ok(Command::Probe(options)) = asks(line, variable, "/hull") else {
+            panic!("{variable} is not taken");
+        };
+        assert_eq!(options.probe, url("http://127.0.0.1:8080/hull"));
+        let error = asks(line, variable, "off").expect_err("no page");
+        assert!(
+            error
+                .to_string()
+                .ends_with("or a URL as an argument, found off")
         );
     }
 }
@@ -118,7 +147,7 @@ fn the_help_is_its_own_and_no_line_is_long() {
         assert_eq!(parsed(line, None), Ok(Command::Help(HELP.to_owned())));
     }
     assert!(HELP.lines().all(|line| line.len() <= 100));
-    assert!(super::super::help().contains("plimsoll probe --help"));
+    assert!(super::super::help::text().contains("plimsoll probe --help"));
 }
 
 #[test]
