@@ -27,6 +27,13 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The access log could not be opened.
+    AccessLog {
+        /// The file as it was given.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The handlers for SIGINT and SIGTERM could not be installed.
     Signals(ctrlc::Error),
     /// The event loop failed, so that nothing was served any more: why.
@@ -44,6 +51,9 @@ impl fmt::Display for Error {
                 f,
                 "no directory takes the private socket; set TMPDIR to one that can be written: {tried}"
             ),
+            Self::AccessLog { path, source } => {
+                write!(f, "cannot open the access log {path:?}: {source}")
+            }
             Self::System { what, source } => write!(f, "cannot set up {what}: {source}"),
             Self::Signals(source) => write!(f, "cannot watch for SIGINT and SIGTERM: {source}"),
             Self::EventLoop(why) => write!(f, "the event loop failed: {why}"),
@@ -59,7 +69,9 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Config(source) => Some(source),
-            Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Listen { source, .. }
+            | Self::AccessLog { source, .. }
+            | Self::System { source, .. } => Some(source),
             Self::Signals(source) => Some(source),
             Self::Intake(_) | Self::EventLoop(_) | Self::Cut(_) => None,
         }

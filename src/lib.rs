@@ -51,6 +51,7 @@
 //! the plainer pattern it descends from, and none.
 #![forbid(unsafe_code)]
 
+mod calendar;
 mod checks;
 mod error;
 mod health;
@@ -58,6 +59,7 @@ mod http;
 #[cfg(any(test, feature = "internals"))]
 #[doc(hidden)]
 pub mod internals;
+mod json;
 mod lines;
 mod net;
 pub mod patterns;
@@ -83,5 +85,6 @@ pub use server::request::{Request, RequestBuilder};
 pub use server::response::{IntoResponse, Response};
 pub use server::{Builder, Server};
 pub use settings::{
-    Config, ConfigError, Details, GateMode, OwnPaths, ThrottleBy, ThrottleRule, WatchedStore,
+    AccessLogFormat, Config, ConfigError, Details, GateMode, OwnPaths, ThrottleBy, ThrottleRule,
+    WatchedStore,
 };

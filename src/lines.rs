@@ -4,6 +4,7 @@
 //! up the thread alone. What finds no room is dropped and counted. Once the thread can write again, a line in the log
 //! says how many were lost.
 
+pub(crate) mod file;
 pub(crate) mod stderr;
 
 use std::io;
@@ -18,15 +19,18 @@ use crate::server::exchange::lock;
 const CAPACITY: usize = 256 * 1024;
 
 /// A longer line is cut: what a client sends must not fill the queue at once.
-const LONGEST_LINE: usize = 8 * 1024;
+pub(crate) const LONGEST_LINE: usize = 8 * 1024;
 
 /// A buffer keeps no more than this while nothing is written.
 const KEEP_BUFFER: usize = 16 * 1024;
 
 /// Where lines go.
 pub(crate) trait Sink: Send + 'static {
-    /// Writes whole lines. It may block.
-    fn write(&mut self, lines: &[u8]) -> io::Result<()>;
+    /// Writes whole lines; returns how many bytes of them it has written, fewer than all after a failure. It may block.
+    fn write(&mut self, lines: &[u8]) -> usize;
+
+    /// Goes on in another place, if there are several.
+    fn reopen(&mut self) {}
 }
 
 /// The near end of the queue. The thread ends when the last of them is dropped and everything is written.
@@ -56,6 +60,7 @@ struct Queue {
     /// Lines dropped that the log has not told of.
     untold: u64,
     writing: bool,
+    reopen: bool,
     closed: bool,
 }
 
@@ -99,6 +104,12 @@ impl Lines {
         }
     }
 
+    /// Has the sink go on in another place: what was added after this goes there.
+    pub(crate) fn reopen(&self) {
+        lock(&self.0.0.queue).reopen = true;
+        self.0.0.changed.notify_one();
+    }
+
     /// How many lines were dropped.
     pub(crate) fn dropped(&self) -> u64 {
         self.0.0.dropped.load(Relaxed)
@@ -133,18 +144,27 @@ impl Shared {
             if queue.count == 0 {
                 self.settled.notify_all();
             }
-            let idle = |queue: &mut Queue| queue.count == 0 && !queue.closed;
+            let idle = |queue: &mut Queue| queue.count == 0 && !queue.reopen && !queue.closed;
             let waited = self.changed.wait_while(queue, idle);
             let mut queue = waited.unwrap_or_else(PoisonError::into_inner);
-            if queue.count == 0 {
+            if queue.count == 0 && !queue.reopen {
                 return;
             }
             queue.writing = true;
+            let reopen = std::mem::take(&mut queue.reopen);
             std::mem::swap(&mut queue.bytes, &mut batch);
-            let count = std::mem::take(&mut queue.count);
+            queue.count = 0;
             let untold = std::mem::take(&mut queue.untold);
             drop(queue);
-            if sink.write(&batch).is_ok() {
+            if reopen {
+                sink.reopen();
+            }
+            let written = if batch.is_empty() {
+                0
+            } else {
+                sink.write(&batch)
+            };
+            if written == batch.len() {
                 if untold > 0 {
                     log::warn!(
                         "{untold} lines of {} were dropped: they could not be written in time",
@@ -152,9 +172,11 @@ impl Shared {
                     );
                 }
             } else {
-                // To tell of it now would be one more line that can't be written.
-                self.dropped.fetch_add(count, Relaxed);
-                lock(&self.queue).untold += untold + count;
+                let lost = batch[written..].split_inclusive(|byte| *byte == b'\n');
+                let lost = lost.count() as u64;
+                self.dropped.fetch_add(lost, Relaxed);
+                // To tell of it now might be one more line that can't be written.
+                lock(&self.queue).untold += untold + lost;
             }
             batch.clear();
             batch.shrink_to(KEEP_BUFFER);

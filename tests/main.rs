@@ -3,6 +3,7 @@
 
 mod kit;
 
+mod access_log;
 mod checks;
 mod cli;
 #[cfg(feature = "events")]

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Sender;
 
 use crate::checks::{CheckReport, CheckState, Watched};
+use crate::lines::Lines;
 use crate::server::exchange::lock;
 use crate::settings::{Config, GateMode};
 pub use ewma::Ewma;
@@ -51,6 +52,8 @@ pub struct Health {
     /// Requests that each limit has refused, with its name.
     throttles: Box<[(Arc<str>, AtomicU64)]>,
     history: Mutex<History>,
+    /// The queue of the access log, if there is one.
+    pub(crate) access_log: Option<Lines>,
     /// What the server was started with.
     pub(crate) config: Config,
 }
@@ -399,6 +402,7 @@ impl Health {
             checks: Box::default(),
             throttles: throttles.collect(),
             history: Mutex::new(History::new(now, config.throttle.len())),
+            access_log: None,
             config: config.clone(),
         }
     }
@@ -406,6 +410,12 @@ impl Health {
     /// Takes the data stores to watch, in the order of the report.
     pub(crate) fn watching(mut self, checks: impl Iterator<Item = Watched>) -> Self {
         self.checks = checks.collect();
+        self
+    }
+
+    /// Takes the queue of the access log, to tell what it drops.
+    pub(crate) fn logging(mut self, access_log: Option<Lines>) -> Self {
+        self.access_log = access_log;
         self
     }
 

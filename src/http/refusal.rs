@@ -78,6 +78,26 @@ impl Refusal {
         }
     }
 
+    /// The reason in a word, for the access log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::TooSlow => "slow",
+            Self::BodyTooLarge => "body",
+            Self::TargetTooLong => "target",
+            Self::ExpectationFailed => "expectation",
+            Self::HeadTooLarge => "head",
+            Self::TunnelUnsupported => "tunnel",
+            Self::UnknownTransferCoding => "coding",
+            Self::Throttled => "throttle",
+            Self::Shed => "shed",
+            Self::Unhealthy => "gate",
+            Self::Draining => "drain",
+            Self::HandlerTooSlow => "timeout",
+            Self::Version => "version",
+        }
+    }
+
     /// The body of the answer: one line, ended by `\n`, that says what to do.
     pub(crate) fn text(self) -> &'static str {
         match self {

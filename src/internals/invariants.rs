@@ -292,7 +292,7 @@ fn settle(connection: &mut Connection, now: Instant, seen: &mut Vec<Seen>) {
                     },
                 )
             }
-            Some(Event::Refused(_)) => (Seen::Refused, After::Close),
+            Some(Event::Refused(..)) => (Seen::Refused, After::Close),
             Some(Event::Overdue) => unreachable!("no time passes"),
         };
         seen.push(what);

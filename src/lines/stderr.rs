@@ -85,8 +85,11 @@ pub(crate) fn dropped() -> u64 {
 struct Stderr;
 
 impl Sink for Stderr {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        io::stderr().write_all(lines)
+    fn write(&mut self, lines: &[u8]) -> usize {
+        match io::stderr().write_all(lines) {
+            Ok(()) => lines.len(),
+            Err(_) => 0,
+        }
     }
 }
 

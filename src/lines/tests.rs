@@ -3,25 +3,25 @@ use crossbeam_channel::{Receiver, Sender};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A reader that takes one batch for each permit.
+/// A reader that takes one batch for each permit, up to so many bytes of it.
 struct Slow {
-    permits: Receiver<io::Result<()>>,
+    permits: Receiver<usize>,
     began: Sender<()>,
     written: Sender<String>,
 }
 
 impl Sink for Slow {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn write(&mut self, lines: &[u8]) -> usize {
         self.began.send(()).unwrap();
-        self.permits.recv().unwrap()?;
-        let text = String::from_utf8(lines.to_vec()).unwrap();
+        let taken = self.permits.recv().unwrap().min(lines.len());
+        let text = String::from_utf8(lines[..taken].to_vec()).unwrap();
         self.written.send(text).unwrap();
-        Ok(())
+        taken
     }
 }
 
 struct Reader {
-    permits: Sender<io::Result<()>>,
+    permits: Sender<usize>,
     began: Receiver<()>,
     written: Receiver<String>,
 }
@@ -56,7 +56,7 @@ fn a_reader_that_stops_costs_lines_and_no_waiting() {
     }
     assert_eq!(lines.dropped(), 7);
     for _ in 0..2 {
-        reader.permits.send(Ok(())).unwrap();
+        reader.permits.send(usize::MAX).unwrap();
     }
     assert!(lines.flush(PATIENCE));
     assert_eq!(reader.written.recv_timeout(PATIENCE).unwrap(), "first\n");
@@ -69,14 +69,11 @@ fn a_reader_that_stops_costs_lines_and_no_waiting() {
 fn a_long_line_is_cut_and_what_could_not_be_written_counts_as_dropped() {
     let (lines, reader) = start();
     lines.push(&[b'x'; LONGEST_LINE + 5]);
-    reader.permits.send(Ok(())).unwrap();
+    reader.permits.send(usize::MAX).unwrap();
     let text = reader.written.recv_timeout(PATIENCE).unwrap();
     assert_eq!(text.len(), LONGEST_LINE + 1);
     lines.push(b"lost");
-    reader
-        .permits
-        .send(Err(io::ErrorKind::StorageFull.into()))
-        .unwrap();
+    reader.permits.send(3).unwrap();
     assert!(lines.flush(PATIENCE));
     assert_eq!(lines.dropped(), 1);
 }
@@ -87,9 +84,44 @@ fn the_thread_writes_what_is_left_and_ends_with_the_last_handle() {
     let other = lines.clone();
     lines.push(b"last");
     drop((lines, other));
-    reader.permits.send(Ok(())).unwrap();
+    reader.permits.send(usize::MAX).unwrap();
     assert_eq!(reader.written.recv_timeout(PATIENCE).unwrap(), "last\n");
     // The thread holds the sender.
     assert!(reader.written.recv_timeout(PATIENCE).is_err());
     assert_eq!(reader.began.try_iter().count(), 1);
+}
+
+/// Goes on in another place, and says so where it writes.
+struct Moving {
+    moves: usize,
+    written: Sender<String>,
+}
+
+impl Sink for Moving {
+    fn write(&mut self, lines: &[u8]) -> usize {
+        let text = String::from_utf8(lines.to_vec()).unwrap();
+        for line in text.lines() {
+            self.written
+                .send(format!("{}: {line}", self.moves))
+                .unwrap();
+        }
+        lines.len()
+    }
+
+    fn reopen(&mut self) {
+        self.moves += 1;
+        self.written.send(format!("{}", self.moves)).unwrap();
+    }
+}
+
+#[test]
+fn the_sink_moves_at_once_and_what_comes_later_goes_there() {
+    let (written, reading) = crossbeam_channel::unbounded();
+    let lines = Lines::start("a test", Moving { moves: 0, written }).unwrap();
+    lines.push(b"a");
+    assert_eq!(reading.recv_timeout(PATIENCE).unwrap(), "0: a");
+    lines.reopen();
+    assert_eq!(reading.recv_timeout(PATIENCE).unwrap(), "1");
+    lines.push(b"b");
+    assert_eq!(reading.recv_timeout(PATIENCE).unwrap(), "1: b");
 }

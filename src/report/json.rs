@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use super::escape::Quoted;
 use super::word;
+use crate::calendar::Utc;
 use crate::checks::{CheckReport, CheckState, PoolStatus};
 use crate::health::{GateState, Snapshot, Status};
+use crate::json::Quoted;
 
 /// One entry of `checks`.
 struct Reading<'a> {
@@ -241,7 +242,7 @@ fn push_reading(out: &mut String, reading: &Reading<'_>) {
         reading.value,
         reading.unit,
         reading.status.as_str(),
-        timestamp(reading.time),
+        Utc::at(reading.time),
     );
     if reading.status != Status::Pass {
         out.push_str(r#","output":"#);
@@ -262,48 +263,11 @@ fn number(value: Option<f64>) -> String {
         .map_or_else(|| "null".into(), |value| format!("{value:.3}"))
 }
 
-/// A time in RFC 3339, in UTC, to the second. The days are counted as in Howard Hinnant's `civil_from_days`.
-pub(super) fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    let seconds = since.map_or(0, |since| since.as_secs());
-    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = (shifted_month + 2) % 12 + 1;
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checks::CheckReport;
     use crate::report::tests::snapshot;
-
-    #[test]
-    fn timestamps_are_those_of_the_calendar() {
-        // From date(1): date -u -d @N +%FT%TZ
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (1_767_225_600, "2026-01-01T00:00:00Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            assert_eq!(timestamp(time), expected);
-        }
-    }
 
     #[test]
     fn a_number_without_a_sample_is_null() {

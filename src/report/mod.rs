@@ -1,7 +1,6 @@
 //! What monitors read: the health paths, each answered from one snapshot of the server's numbers.
 
 pub(crate) mod agent;
-mod escape;
 mod json;
 mod parts;
 mod paths;

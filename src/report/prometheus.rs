@@ -92,11 +92,18 @@ pub(super) fn metrics(now: &Snapshot, health: &Health) -> String {
     workers(&mut page, now);
     gate(&mut page, now);
     checks::checks(&mut page, now);
+    let mut dropped = vec![("stderr", lines::stderr::dropped())];
+    dropped.extend(
+        health
+            .access_log
+            .iter()
+            .map(|log| ("access", log.dropped())),
+    );
     page.counters(
         "plimsoll_dropped_lines_total",
         "Lines not written: nobody took them in time, or the disk is full.",
         "log",
-        &[("stderr", lines::stderr::dropped())],
+        &dropped,
     );
     process::process(&mut page, now);
     page.0

@@ -18,12 +18,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-
-use crate::http::head::Head;
-use crate::server::request_id;
+use crate::server::client_socket::ClientSocket;
 
 /// Where an exchange stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +73,7 @@ pub(crate) struct Origin {
     /// Where the request began: the peer, or for whom it asks if it is a trusted proxy.
     pub(crate) client_ip: IpAddr,
     /// The client's socket: the event loop reads it; whoever holds the reply writes to it.
-    pub(crate) socket: Arc<TcpStream>,
+    pub(crate) socket: Arc<ClientSocket>,
     pub(crate) rules: ReplyRules,
 }
 
@@ -89,8 +86,8 @@ pub(crate) struct Exchange {
     /// When the client gets 504 instead.
     pub(crate) deadline: Instant,
     stage: AtomicU8,
-    /// Made when somebody asks for it.
-    id: OnceLock<Box<str>>,
+    /// When a worker began it; told only where the access log asks.
+    began: OnceLock<Instant>,
     /// The reply's status, from the stage [`Streaming`](Stage::Streaming) on.
     status: AtomicU16,
     /// The client has sent more already, or has ended: the event loop waits for this exchange's end.
@@ -105,7 +102,7 @@ impl Exchange {
             admitted,
             deadline,
             stage: AtomicU8::new(Stage::Waiting as u8),
-            id: OnceLock::new(),
+            began: OnceLock::new(),
             status: AtomicU16::new(0),
             awaited: AtomicBool::new(false),
         }
@@ -129,9 +126,16 @@ impl Exchange {
         self.status.load(Ordering::Relaxed)
     }
 
-    /// The request's id; `head` is its own.
-    pub(crate) fn id(&self, head: &Head) -> &str {
-        self.id.get_or_init(|| request_id::of(head))
+    /// Notes when a worker began it.
+    pub(crate) fn set_began(&self, began: Instant) {
+        // Only one worker begins it.
+        self.began.get_or_init(|| began);
+    }
+
+    /// How long it waited for a worker, until `now` if it still does.
+    pub(crate) fn waited(&self, now: Instant) -> Duration {
+        let end = self.began.get().copied().unwrap_or(now);
+        end.saturating_duration_since(self.admitted)
     }
 
     /// Whether it stands at `stage` now.

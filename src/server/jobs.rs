@@ -26,7 +26,7 @@ pub(crate) enum Job {
     /// Run the handler and send its reply.
     Handle {
         exchange: Arc<Exchange>,
-        request: Box<Incoming>,
+        request: Incoming,
         permit: Permit,
     },
     /// Go on with a reply whose client has read what came before.

@@ -1,5 +1,7 @@
 //! Starting and stopping: the order in which things come up, and go down.
 
+pub(crate) mod access_log;
+pub(crate) mod client_socket;
 mod descriptors;
 pub(crate) mod event_loop;
 pub(crate) mod exchange;
@@ -8,7 +10,7 @@ pub(crate) mod handler;
 pub(crate) mod jobs;
 pub(crate) mod relay;
 pub(crate) mod request;
-pub(crate) mod request_id;
+pub(crate) mod request_head;
 pub(crate) mod response;
 pub(crate) mod roster;
 mod signals;
@@ -37,6 +39,7 @@ use crate::health::{Health, reset};
 use crate::http::trust::Cidr;
 use crate::random::{self, Random};
 use crate::report::Paths;
+use crate::server::access_log::AccessLog;
 use crate::server::event_loop::doors::Door;
 use crate::server::event_loop::drain::LAST_WORDS;
 use crate::server::event_loop::intake::Carrier;
@@ -51,7 +54,9 @@ use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 use crate::server::systemd::Manager;
 use crate::server::workers::Shared;
-use crate::settings::{self, Config, ConfigError, Details, GateMode, OwnPaths, ThrottleRule};
+use crate::settings::{
+    self, AccessLogFormat, Config, ConfigError, Details, GateMode, OwnPaths, ThrottleRule,
+};
 
 /// How long a start may wait for the way to the workers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -185,6 +190,13 @@ impl Builder {
     /// ```
     pub fn throttle(mut self, rule: ThrottleRule) -> Self {
         self.config.throttle.push(rule);
+        self
+    }
+
+    /// Appends an access log to that file, a line for each request; `-` is standard output. See the other settings
+    /// called `access_log_...`, and [`Server::reopen_access_log`].
+    pub fn access_log(mut self, path: impl Into<String>) -> Self {
+        self.config.access_log = Some(path.into());
         self
     }
 
@@ -400,7 +412,10 @@ impl Server {
         let watched = checks
             .iter()
             .map(|check| Watched::new(&check.name, check.settings.clone(), now, &mut random));
-        let health = Arc::new(Health::new(config, trips, now).watching(watched));
+        let access_log = AccessLog::open(config)?;
+        let lines = access_log.as_ref().map(|log| log.lines());
+        let health = Health::new(config, trips, now).watching(watched);
+        let health = Arc::new(health.logging(lines));
         let (carrier, stream) = Carrier::open()?;
         let poll = Poll::new().map_err(system("the event queue"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("the event queue"))?;
@@ -408,6 +423,7 @@ impl Server {
         let shared = Arc::new(Shared {
             carrier: Mutex::new(carrier),
             handler,
+            access_log,
             health: health.clone(),
             jobs: Arc::new(Jobs::default()),
             roster: Roster::new(config.workers),
@@ -523,6 +539,17 @@ impl Server {
         self.handle.agent_addr()
     }
 
+    /// Has the access log go on in a new file of the same name, once the old one has been moved away. Nothing happens
+    /// where there is none, or it is standard output. A file that can't be opened is told in the log, and the access log
+    /// stays in the old one. [`run_until_signal`](Self::run_until_signal) does this on SIGUSR1.
+    pub fn reopen_access_log(&self) {
+        if let Some(running) = &self.running
+            && let Some(log) = &running.shared.access_log
+        {
+            log.reopen();
+        }
+    }
+
     /// What the server knows about itself.
     #[must_use]
     pub fn health(&self) -> &Health {
@@ -625,6 +652,9 @@ impl Server {
         }
         if running.reset.join().is_err() {
             log::error!("the reset thread panicked");
+        }
+        if let Some(log) = &running.shared.access_log {
+            log.flush();
         }
         match ended {
             Ok(0) => Ok(()),

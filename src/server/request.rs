@@ -11,10 +11,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::health::Health;
-use crate::http::head::{Head, Version};
+use crate::http::head::Version;
 use crate::server::event_loop::connection::Incoming;
 use crate::server::exchange::{Exchange, Stage};
-use crate::server::request_id;
+use crate::server::request_head::RequestHead;
 
 pub use builder::RequestBuilder;
 
@@ -45,7 +45,7 @@ const LONG_WAIT: Duration = Duration::from_secs(1);
 /// # }
 /// ```
 pub struct Request {
-    head: Head,
+    head: Arc<RequestHead>,
     /// Values that are not UTF-8, as text: the field's number, and every byte as a character of ISO 8859-1, HTTP's
     /// charset of old. Made when one is asked for.
     latin: OnceLock<Box<[(usize, String)]>>,
@@ -65,8 +65,6 @@ enum Reply {
     Built {
         /// What the handler is told.
         abandoned: bool,
-        /// Made when it is asked for.
-        id: OnceLock<Box<str>>,
     },
 }
 
@@ -150,9 +148,7 @@ impl Request {
     /// The first header of that name (in any case), byte for byte.
     #[must_use]
     pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
-        let mut headers = self.headers_bytes();
-        let found = headers.find(|(field, _)| field.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value)
+        self.head.field(name)
     }
 
     /// All headers as the client sent them, in its order: name and value, which is text as that of
@@ -276,10 +272,7 @@ impl Request {
     /// beside.
     #[must_use]
     pub fn id(&self) -> &str {
-        match &self.reply {
-            Reply::To(exchange) => exchange.id(&self.head),
-            Reply::Built { id, .. } => id.get_or_init(|| request_id::of(&self.head)),
-        }
+        self.head.id()
     }
 
     /// Time left until the client gets 504 instead of this handler's reply; zero when it is over.
@@ -294,7 +287,7 @@ impl Request {
     pub fn abandoned(&self) -> bool {
         match &self.reply {
             Reply::To(exchange) => exchange.is(Stage::Abandoned),
-            Reply::Built { abandoned, .. } => *abandoned,
+            Reply::Built { abandoned } => *abandoned,
         }
     }
 

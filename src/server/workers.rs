@@ -3,17 +3,16 @@
 //! holds a worker.
 
 use std::borrow::Cow;
-use std::io::{self, ErrorKind, IoSlice, Write};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-
 use crate::health::{Health, Outcome, Permit, bump};
-use crate::server::event_loop::connection::{Incoming, Piece};
+use crate::server::access_log::{AccessLog, End};
+use crate::server::event_loop::connection::{CloseReason, Incoming, Piece};
 use crate::server::event_loop::intake::{Carrier, carried_number};
 use crate::server::event_loop::wake::{Message, Sender};
 use crate::server::exchange::{Exchange, Stage, lock};
@@ -30,6 +29,7 @@ pub(crate) struct Shared {
     /// Where workers pull from: another one once the stream into it has broken.
     pub(crate) carrier: Mutex<Arc<Carrier>>,
     pub(crate) handler: Box<dyn Handler>,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     pub(crate) health: Arc<Health>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) roster: Roster,
@@ -87,7 +87,14 @@ pub(crate) struct Done {
 impl Done {
     /// Whether nothing is left to do but to wait for the client's next request.
     pub(crate) fn is_settled(&self) -> bool {
-        matches!(&self.result, Ended::Replied { rest, then: Then::Keep } if rest.is_empty())
+        self.result.is_sent()
+            && matches!(
+                self.result,
+                Ended::Replied {
+                    then: Then::Keep,
+                    ..
+                }
+            )
     }
 }
 
@@ -96,10 +103,20 @@ impl Done {
 pub(crate) enum Ended {
     /// A reply: what the socket has not taken yet, and what comes then.
     Replied { rest: Vec<Piece>, then: Then },
-    /// The reply can't be made whole: the connection must be cut.
-    Broken,
+    /// The reply can't be made whole: the connection must close, for that reason.
+    Broken(CloseReason),
     /// Nothing is left to do: it was abandoned, or was no request.
     Dropped,
+}
+
+impl Ended {
+    /// Whether the last byte of a reply was given to the socket.
+    fn is_sent(&self) -> bool {
+        let Self::Replied { rest, then } = self else {
+            return false;
+        };
+        rest.is_empty() && !matches!(then, Then::More(_))
+    }
 }
 
 /// What comes after the part of a reply that was sent.
@@ -240,7 +257,7 @@ impl Worker {
                 request,
                 permit,
             } => {
-                let result = self.handle(&exchange, *request, permit);
+                let result = self.handle(&exchange, request, permit);
                 (Some(exchange), result)
             }
             Job::Resume { exchange, stream } => {
@@ -252,6 +269,9 @@ impl Worker {
                 (None, Ended::Dropped)
             }
         };
+        if let (Some(exchange), true) = (&exchange, result.is_sent()) {
+            exchange.origin.socket.end_record(End::Whole);
+        }
         let in_flight = &self.shared.health.gauges.in_flight;
         in_flight.fetch_sub(1, Ordering::Relaxed);
         self.shared.event_loop.send_done(Done {
@@ -270,6 +290,9 @@ impl Worker {
         }
         let began = Instant::now();
         health.job_begins(self.index, exchange.admitted, began);
+        if shared.access_log.is_some() {
+            exchange.set_began(began);
+        }
         let mut request = Request::new(request, exchange.clone(), health.clone());
         let handled = catch_unwind(AssertUnwindSafe(|| shared.handler.handle(&mut request)));
         let response = handled.unwrap_or_else(|panic| {
@@ -319,7 +342,7 @@ impl Worker {
                 return Ended::Dropped;
             }
             self.shared.health.ended(Outcome::Failed);
-            return Ended::Broken;
+            return Ended::Broken(CloseReason::Cut);
         };
         let payload = match payload {
             Some(Payload::Stream(stream)) => return self.stream(stream, exchange, status),
@@ -330,10 +353,11 @@ impl Worker {
             return Ended::Dropped;
         }
         self.shared.health.ended(Outcome::of(status));
+        self.note_reply(exchange, status, self.buffer.len());
         let then = if close { Then::Close } else { Then::Keep };
         if payload.len() <= COPY_UP_TO {
             self.buffer.extend_from_slice(&payload);
-            return match write_some(&exchange.origin.socket, &self.buffer) {
+            return match exchange.origin.socket.write_some(&self.buffer) {
                 Ok(sent) => Ended::Replied {
                     rest: rest_of(&self.buffer, sent),
                     then,
@@ -342,7 +366,7 @@ impl Worker {
             };
         }
         let head = self.buffer.len();
-        match write_both(&exchange.origin.socket, &self.buffer, &payload) {
+        match exchange.origin.socket.write_both(&self.buffer, &payload) {
             Ok(sent) => {
                 let mut rest = Vec::new();
                 if sent < head {
@@ -354,6 +378,16 @@ impl Worker {
                 Ended::Replied { rest, then }
             }
             Err(error) => broken(&error),
+        }
+    }
+
+    /// Tells the access log that a reply begins. Only who has claimed the exchange may.
+    fn note_reply(&self, exchange: &Exchange, status: u16, head_length: usize) {
+        if self.shared.access_log.is_some() {
+            exchange.origin.socket.note(|record| {
+                record.replied(status, head_length);
+                record.waited(exchange.waited(Instant::now()));
+            });
         }
     }
 
@@ -371,6 +405,8 @@ impl Worker {
     /// others should have a turn. Until a byte has been sent, somebody else may still answer.
     fn stream(&mut self, mut stream: Stream, exchange: &Exchange, status: u16) -> Ended {
         let began = Instant::now();
+        // Empty when the reply goes on.
+        let mut head = self.buffer.len();
         loop {
             let start = self.buffer.len();
             let filled = catch_unwind(AssertUnwindSafe(|| stream.fill(&mut self.buffer)));
@@ -386,6 +422,9 @@ impl Worker {
                 self.discard(stream);
                 return Ended::Dropped;
             }
+            if head > 0 {
+                self.note_reply(exchange, status, std::mem::take(&mut head));
+            }
             let progress = match progress {
                 Ok(progress) => progress,
                 Err(error) => {
@@ -396,9 +435,9 @@ impl Worker {
                     bump(&self.shared.health.counts.cut);
                     self.shared.health.ended(Outcome::Failed);
                     // What came before the fault still goes out; the end that is missing tells the client.
-                    drop(write_some(&exchange.origin.socket, &self.buffer));
+                    drop(exchange.origin.socket.write_some(&self.buffer));
                     self.discard(stream);
-                    return Ended::Broken;
+                    return Ended::Broken(CloseReason::Cut);
                 }
             };
             if progress == Progress::End {
@@ -408,7 +447,7 @@ impl Worker {
                     relay.give_back(None, Instant::now());
                 }
             }
-            let sent = match write_some(&exchange.origin.socket, &self.buffer) {
+            let sent = match exchange.origin.socket.write_some(&self.buffer) {
                 Ok(sent) => sent,
                 Err(error) => {
                     // Unless the event loop has noticed that before, and has counted it.
@@ -461,7 +500,7 @@ fn claim(exchange: &Exchange, status: u16, is_last: bool) -> bool {
 
 fn broken(error: &io::Error) -> Ended {
     log::debug!("a reply could not be written: {error}");
-    Ended::Broken
+    Ended::Broken(CloseReason::Reset)
 }
 
 fn rest_of(buffer: &[u8], sent: usize) -> Vec<Piece> {
@@ -471,37 +510,6 @@ fn rest_of(buffer: &[u8], sent: usize) -> Vec<Piece> {
     } else {
         vec![Piece::new(rest.to_vec(), 0)]
     }
-}
-
-/// Writes until the socket takes no more; returns how much it took.
-pub(crate) fn write_some(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match socket.write(&bytes[sent..]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => sent += count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sent)
-}
-
-/// The same for a head and the body behind it, in one call as long as the head is not out.
-fn write_both(mut socket: &TcpStream, head: &[u8], body: &[u8]) -> io::Result<usize> {
-    let mut sent = 0;
-    while sent < head.len() {
-        match socket.write_vectored(&[IoSlice::new(&head[sent..]), IoSlice::new(body)]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => sent += count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(sent),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let of_body = sent - head.len();
-    Ok(sent + write_some(socket, &body[of_body..])?)
 }
 
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

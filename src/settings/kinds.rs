@@ -298,6 +298,13 @@ pub(crate) const HOST_NAME: Text = Text {
     fits: is_host_name,
 };
 
+/// A file to write to.
+pub(super) const FILE: Text = Text {
+    placeholder: "FILE",
+    expected: "the path of a file, or - for standard output",
+    fits: |path| !path.is_empty() && !path.ends_with('/'),
+};
+
 fn is_address(text: &str) -> bool {
     let is_name_and_port = || {
         text.rsplit_once(':').is_some_and(|(host, port)| {

@@ -34,7 +34,7 @@ pub use checks::WatchedStore;
 pub(crate) use checks::validate as validate_checks;
 pub use kinds::{Complaint, Count, Kind, LONGEST, List, Maybe, Size, Span, Switch, Text, Word};
 pub(crate) use limits::{DESCRIPTORS_KEPT, descriptor_limit};
-pub use modes::{Details, GateMode, OwnPaths};
+pub use modes::{AccessLogFormat, Details, GateMode, OwnPaths};
 pub(crate) use table::define_settings;
 pub use table::{At, Field, Setting};
 pub use throttle::{ThrottleBy, ThrottleRule};
@@ -42,7 +42,7 @@ pub use units::{parse_count, parse_duration, parse_size, show_duration, show_siz
 
 use crate::http::trust::Cidr;
 use checks::Checks;
-use kinds::{ADDRESS, HOST_NAME};
+use kinds::{ADDRESS, FILE, HOST_NAME};
 use limits::{MAX_CONNECTIONS, WORKERS, default_max_connections, default_workers};
 use paths::Path;
 use table::define_config;
@@ -226,6 +226,22 @@ macro_rules! config_rows {
             set drain: Duration = Duration::from_secs(5) => {
                 flag: "drain", variable: "PLIMSOLL_DRAIN", kind: Span::FromZero,
                 help: "on SIGTERM: not ready, serves this long, or until quiet if unwatched",
+            }
+            /// The file to which the access log is appended, a line for each request; `-` is standard output. Default none.
+            own access_log: Option<String> = None => {
+                flag: "access-log", variable: "PLIMSOLL_ACCESS_LOG", kind: Maybe(FILE),
+                help: "a line for each request to this file; - is standard output",
+            }
+            /// What a line of the access log has. Default [`AccessLogFormat::Combined`].
+            set access_log_format: AccessLogFormat = AccessLogFormat::Combined => {
+                flag: "access-log-format", variable: "PLIMSOLL_ACCESS_LOG_FORMAT",
+                kind: Word::new("FORMAT", AccessLogFormat::WORDS),
+                help: "common, combined (and duration, wait, id, reason) or json",
+            }
+            /// Whether the access log has requests for the health paths too. Default false.
+            set access_log_health: bool = false => {
+                flag: "access-log-health", variable: "PLIMSOLL_ACCESS_LOG_HEALTH", kind: Switch,
+                help: "requests for the health paths are in the access log too",
             }
             /// Data stores to watch. Default none; at most 64, no two of one name.
             own checks: Vec<WatchedStore> = Vec::new() => {

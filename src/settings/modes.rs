@@ -44,6 +44,21 @@ macro_rules! words {
     };
 }
 
+/// What a line of the access log has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AccessLogFormat {
+    /// Apache's common format: client, time, request line, status, bytes.
+    Common,
+    /// Apache's combined format, which adds Referer and User-Agent; and behind it the duration, the wait for a worker, the
+    /// request's id and the reason of a refusal.
+    #[default]
+    Combined,
+    /// A JSON object with all that and more.
+    Json,
+}
+
+words!(AccessLogFormat, "access-log-format", "common, combined or json", Common => "common", Combined => "combined", Json => "json");
+
 /// When the gate trips and how it reopens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum GateMode {

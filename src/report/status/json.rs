@@ -9,7 +9,7 @@ use crate::checks::CheckReport;
 use crate::health::history::{GateLetter, INTERVAL, SAMPLES, Sample};
 use crate::health::standing::{self, Standing};
 use crate::health::{GateState, Health, Snapshot};
-use crate::report::escape::Quoted;
+use crate::json::Quoted;
 use crate::settings::{self, Config};
 
 /// The report, with the samples after the one of that number, or all.

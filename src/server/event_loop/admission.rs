@@ -29,6 +29,17 @@ pub(crate) enum Shed {
     Fair,
 }
 
+impl Shed {
+    /// The reason in a word, as metrics and the access log have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Deadline => "deadline",
+            Self::Fair => "fair",
+        }
+    }
+}
+
 /// Names a request that waits, to [`remove`](Admission::remove) it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);

@@ -11,13 +11,14 @@ use mio::net::TcpStream;
 use super::admission::Ticket;
 use super::connection::Connection;
 use super::doors::Door;
+use crate::server::client_socket::ClientSocket;
 use crate::server::exchange::{ClientKey, Exchange, ReplyRules, Stage};
 use crate::server::stream::{Source, Stream};
 
 /// One client: its socket, its conversation, and its request in flight.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) socket: Arc<TcpStream>,
+    pub(crate) socket: Arc<ClientSocket>,
     pub(crate) peer: SocketAddr,
     /// What it came through.
     pub(crate) door: Door,
@@ -46,7 +47,7 @@ impl Client {
         connection: Connection,
     ) -> Self {
         Self {
-            socket: Arc::new(socket),
+            socket: Arc::new(ClientSocket::new(socket)),
             peer,
             door,
             connection,

@@ -17,7 +17,7 @@
 //! - [`handle_input`](Connection::handle_input), [`handle_eof`](Connection::handle_eof),
 //!   [`handle_sent`](Connection::handle_sent), [`handle_timeout`](Connection::handle_timeout) take what happened;
 //! - [`poll_event`](Connection::poll_event) gives what the driver has to act on; it answers a request or a refusal,
-//!   now or later, with [`answer`](Connection::answer);
+//!   now or later, with [`answer`](Connection::answer), and [`poll_sent`](Connection::poll_sent) says when that is out;
 //! - [`output`](Connection::output) gives what to send, and [`next_timeout`](Connection::next_timeout) when to call
 //!   again if nothing happens. A timeout that comes early is a no-op.
 //!
@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use crate::http::body::Body;
 use crate::http::head::{self, Framing, Head};
 use crate::http::refusal::Refusal;
+use crate::server::request_head::RequestHead;
 
 /// The bounds on what a client may send and on how long it may take.
 #[derive(Debug, Clone)]
@@ -56,7 +57,7 @@ const MAX_TRAILERS: usize = 8 * 1024;
 /// A whole request.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    pub(crate) head: Head,
+    pub(crate) head: Arc<RequestHead>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -64,9 +65,9 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A whole request: to be answered with [`Connection::answer`].
-    Request(Box<Incoming>),
-    /// What came can't be served: to be answered likewise, with the refusal.
-    Refused(Refusal),
+    Request(Incoming),
+    /// What came can't be served: to be answered likewise, with the refusal. With the head, if that was fit.
+    Refused(Refusal, Option<Arc<RequestHead>>),
     /// The request that is being answered has reached its deadline.
     Overdue,
 }
@@ -154,6 +155,8 @@ pub(crate) struct Connection {
     input: Vec<u8>,
     output: VecDeque<Piece>,
     event: Option<Event>,
+    /// A reply is out, and [`poll_sent`](Self::poll_sent) has not said so.
+    sent: bool,
     /// The client sends nothing more; it may still read.
     eof: bool,
 }
@@ -169,6 +172,7 @@ impl Connection {
             input: Vec::new(),
             output: VecDeque::new(),
             event: None,
+            sent: false,
             eof: false,
         }
     }
@@ -237,6 +241,11 @@ impl Connection {
     /// What the driver has to act on, once.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         self.event.take()
+    }
+
+    /// Whether the last byte of a reply has been sent, once.
+    pub(crate) fn poll_sent(&mut self) -> bool {
+        std::mem::take(&mut self.sent)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due if nothing else happens.
@@ -349,8 +358,14 @@ impl Connection {
         }
         if self.output.is_empty() {
             match self.state {
-                State::Replying(After::Keep) => self.next_request(now),
-                State::Replying(After::Close) => self.linger(now),
+                State::Replying(After::Keep) => {
+                    self.sent = true;
+                    self.next_request(now);
+                }
+                State::Replying(After::Close) => {
+                    self.sent = true;
+                    self.linger(now);
+                }
                 _ => {}
             }
         }
@@ -485,21 +500,32 @@ impl Connection {
                 self.deadline = Some(now + self.limits.body_timeout);
                 self.state = State::Body(Box::new((head, decoder, Vec::new())));
             }
-            Err(error) => self.refuse(error.into(), now),
+            Err(error) => self.refuse_request(error.into(), Some(head), now),
         }
     }
 
     fn request_is_whole(&mut self, head: Head, body: Vec<u8>, now: Instant) {
         self.state = State::Answering;
         self.deadline = Some(now + self.limits.request_timeout);
-        self.event = Some(Event::Request(Box::new(Incoming { head, body })));
+        let head = Arc::new(RequestHead::new(head));
+        self.event = Some(Event::Request(Incoming { head, body }));
     }
 
+    /// Refuses what has come of a request so far.
     fn refuse(&mut self, refusal: Refusal, now: Instant) {
+        let head = match std::mem::replace(&mut self.state, State::Answering) {
+            State::Body(parts) => Some(parts.0),
+            _ => None,
+        };
+        self.refuse_request(refusal, head, now);
+    }
+
+    fn refuse_request(&mut self, refusal: Refusal, head: Option<Head>, now: Instant) {
         self.input = Vec::new();
         self.state = State::Answering;
         self.deadline = Some(now + self.limits.request_timeout);
-        self.event = Some(Event::Refused(refusal));
+        let head = head.map(|head| Arc::new(RequestHead::new(head)));
+        self.event = Some(Event::Refused(refusal, head));
     }
 
     fn next_request(&mut self, now: Instant) {

@@ -23,7 +23,12 @@ impl Frontend {
     pub(super) fn handle_event(&mut self, slot: u32, event: Event, now: Instant) {
         match event {
             Event::Request(incoming) => self.handle_request(slot, incoming, now),
-            Event::Refused(refusal) => {
+            Event::Refused(refusal, head) => {
+                let fields = head.iter().flat_map(|head| head.fields());
+                if let Some(client) = self.clients.get_mut(slot) {
+                    let client_ip = self.trust.client(client.peer.ip(), fields);
+                    self.begin_record(slot, head.as_ref(), client_ip, now);
+                }
                 let counts = &self.shared.health.counts;
                 match refusal {
                     Refusal::TooSlow => bump(&counts.too_slow),
@@ -50,7 +55,7 @@ impl Frontend {
         }
     }
 
-    fn handle_request(&mut self, slot: u32, incoming: Box<Incoming>, now: Instant) {
+    fn handle_request(&mut self, slot: u32, incoming: Incoming, now: Instant) {
         let head = &incoming.head;
         let client_key = self.clients.key(slot);
         let Some(client) = self.clients.get_mut(slot) else {
@@ -61,12 +66,16 @@ impl Frontend {
             head_only: head.method == Method::Head,
             keep_alive: head.keep_alive,
         };
+        let client_ip = self.trust.client(client.peer.ip(), head.fields());
+        self.begin_record(slot, Some(head), client_ip, now);
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
         if !client.connection.output().is_empty() {
             // It reads not even "100 Continue", which a worker's reply must not overtake.
             client.connection.close(CloseReason::Cut);
             return;
         }
-        let client_ip = self.trust.client(client.peer.ip(), head.fields());
         let origin = Origin {
             client: client_key,
             peer: client.peer,
@@ -262,6 +271,7 @@ impl Frontend {
                     client.exchange = None;
                 }
                 client.connection.answer(rest, after, done.at);
+                client.end_record_if_sent();
             }
             (Ended::Replied { then, .. }, None) => {
                 if let Then::More(stream) = then {
@@ -269,12 +279,12 @@ impl Frontend {
                 }
                 return;
             }
-            (Ended::Broken, Some(client)) => {
+            (Ended::Broken(reason), Some(client)) => {
                 client.exchange = None;
-                client.connection.close(CloseReason::Cut);
+                client.connection.close(reason);
             }
             // The event loop has answered it, if anybody was left.
-            (Ended::Dropped, _) | (Ended::Broken, None) => {}
+            (Ended::Dropped, _) | (Ended::Broken(_), None) => {}
         }
         // It holds the client's socket, which may have to close now.
         drop(exchange);
@@ -299,6 +309,7 @@ impl Frontend {
         {
             client.ticket = None;
             client.exchange = None;
+            client.note_wait(&exchange, now);
             self.shed(key.slot, Shed::Deadline, now);
             self.drive(key.slot, now);
         }
@@ -315,6 +326,7 @@ impl Frontend {
         let health = self.shared.health.clone();
         if Self::abandon(&exchange) {
             client.exchange = None;
+            client.note_wait(&exchange, now);
             if let Some(ticket) = client.ticket.take() {
                 self.dispatcher.remove(ticket);
             }

@@ -197,16 +197,18 @@ impl Frontend {
             };
             if let Some(ticket) = client.ticket.take() {
                 // No worker has it: its client can be told to go elsewhere.
-                client.exchange = None;
+                if let Some(exchange) = client.exchange.take() {
+                    client.note_wait(&exchange, now);
+                }
                 self.dispatcher.remove(ticket);
                 bump(&self.shared.health.counts.shed_drain);
                 self.refuse(slot, Refusal::Draining, None, now);
             } else if client.door == Door::Public && client.is_in_flight() {
                 cut += 1;
-                self.part(slot, CloseReason::Cut);
+                self.part(slot, CloseReason::Cut, now);
                 continue;
             }
-            self.part(slot, CloseReason::Stopped);
+            self.part(slot, CloseReason::Stopped, now);
         }
         self.publish(now);
         if let Some(news) = self.shedding.end() {

@@ -17,6 +17,7 @@ pub(crate) mod doors;
 pub(crate) mod drain;
 pub(crate) mod intake;
 mod listeners;
+mod records;
 mod relays;
 mod reply;
 mod shedding;
@@ -47,7 +48,7 @@ use crate::server::jobs::Job;
 use crate::server::response::DateCache;
 use crate::server::stream::Source;
 use crate::server::throttling::Throttling;
-use crate::server::workers::{Shared, write_some};
+use crate::server::workers::Shared;
 use crate::settings::{Config, Details};
 use admission::{Admission, RetryAfter};
 use clients::{Client, Clients, client_of};
@@ -455,14 +456,14 @@ impl Frontend {
             return;
         };
         if let Some(reason) = client.connection.close_reason() {
-            self.part(slot, reason);
+            self.part(slot, reason, now);
             return;
         }
         if client.connection.is_lingering() && !client.finished {
             client.finished = true;
             if client.socket.shutdown(Shutdown::Write).is_err() {
                 client.connection.close(CloseReason::Reset);
-                self.part(slot, CloseReason::Reset);
+                self.part(slot, CloseReason::Reset, now);
                 return;
             }
         }
@@ -485,7 +486,7 @@ impl Frontend {
     }
 
     /// Takes leave of a client.
-    fn part(&mut self, slot: u32, reason: CloseReason) {
+    fn part(&mut self, slot: u32, reason: CloseReason, now: Instant) {
         let Some(client) = self.clients.remove(slot) else {
             return;
         };
@@ -501,7 +502,7 @@ impl Frontend {
         let is_cut = matches!(reason, CloseReason::Cut | CloseReason::WriteTimeout);
         let must_reset = is_cut && !client.rules.http11;
         if must_reset
-            && let Err(error) = SockRef::from(&*client.socket).set_linger(Some(Duration::ZERO))
+            && let Err(error) = SockRef::from(&**client.socket).set_linger(Some(Duration::ZERO))
         {
             log::debug!("{}: closed without a reset: {error}", client.peer);
         }
@@ -509,8 +510,8 @@ impl Frontend {
             self.dispatcher.remove(ticket);
             bump(&self.shared.health.counts.skipped);
         }
-        if let Some(exchange) = client.exchange
-            && !Self::abandon(&exchange)
+        if let Some(exchange) = &client.exchange
+            && !Self::abandon(exchange)
             && exchange.advance(Stage::Streaming, Stage::Abandoned)
         {
             let outcome = if reason.is_the_clients() {
@@ -520,6 +521,7 @@ impl Frontend {
             };
             self.shared.health.ended(outcome);
         }
+        client.end_record(reason, now);
         if let Some(stream) = client.parked
             && let Source::Reader(_) = stream.source
         {
@@ -542,10 +544,11 @@ fn flush(client: &mut Client, now: Instant) {
             return;
         }
         let whole = output.len();
-        match write_some(&client.socket, output) {
+        match client.socket.write_some(output) {
             Ok(0) => return,
             Ok(sent) => {
                 client.connection.handle_sent(sent, now);
+                client.end_record_if_sent();
                 if sent < whole {
                     return;
                 }
@@ -559,7 +562,7 @@ fn flush(client: &mut Client, now: Instant) {
 fn read(client: &mut Client, buffer: &mut [u8], now: Instant) {
     let limit = client.connection.read_limit().min(buffer.len());
     let buffer = &mut buffer[..limit];
-    match (&*client.socket).read(buffer) {
+    match (&**client.socket).read(buffer) {
         Ok(0) => {
             client.readable = false;
             client.connection.handle_eof(now);

@@ -15,7 +15,6 @@ use crate::health::{Outcome, bump};
 use crate::server::exchange::Stage;
 use crate::server::relay::Step;
 use crate::server::stream::{Progress, Source};
-use crate::server::workers::write_some;
 
 impl Frontend {
     /// Goes on with the part of a client's reply that comes from elsewhere; whether something has changed.
@@ -93,7 +92,7 @@ impl Frontend {
                 return true;
             }
         };
-        let Ok(sent) = write_some(&client.socket, &self.relay_buffer) else {
+        let Ok(sent) = client.socket.write_some(&self.relay_buffer) else {
             client.connection.close(CloseReason::Reset);
             return true;
         };
@@ -115,6 +114,7 @@ impl Frontend {
             if close { After::Close } else { After::Keep }
         };
         client.connection.answer(rest, after, now);
+        client.end_record_if_sent();
         true
     }
 
@@ -166,7 +166,7 @@ impl Frontend {
             if !*readable {
                 return Ok(None);
             }
-            match (&**socket).read(buffer) {
+            match (&***socket).read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     *readable = false;
                     Ok(None)
@@ -177,7 +177,7 @@ impl Frontend {
         };
         let forward = tunnel.forward(read, &mut self.read_buffer);
         let back = if connection.output().is_empty() {
-            let write = |bytes: &[u8]| write_some(socket, bytes);
+            let write = |bytes: &[u8]| socket.write_some(bytes);
             let end = || socket.shutdown(Shutdown::Write);
             tunnel.back(write, end, &mut self.read_buffer)
         } else {

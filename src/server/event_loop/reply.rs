@@ -11,7 +11,6 @@ use crate::http::refusal::Refusal;
 use crate::report::Answer;
 use crate::server::response::write_head;
 use crate::server::throttling::Throttled;
-use crate::server::workers::write_some;
 
 impl Frontend {
     /// Refuses a request for want of a worker.
@@ -22,6 +21,7 @@ impl Frontend {
             Shed::Deadline => &counts.shed_deadline,
             Shed::Fair => &counts.shed_fair,
         });
+        self.note_refusal(slot, reason.name());
         self.retry_after.count(false, now);
         let seconds = self.retry_after.seconds(now);
         self.refuse(slot, Refusal::Shed, Some(seconds), now);
@@ -33,6 +33,7 @@ impl Frontend {
             made_headers: throttled.fields().into(),
             ..refused(Refusal::Throttled, Some(throttled.retry_after))
         };
+        self.note_refusal(slot, Refusal::Throttled.name());
         self.answer(slot, &answer, now);
     }
 
@@ -44,6 +45,7 @@ impl Frontend {
         retry_after: Option<u64>,
         now: Instant,
     ) {
+        self.note_refusal(slot, refusal.name());
         self.answer(slot, &refused(refusal, retry_after), now);
     }
 
@@ -79,16 +81,20 @@ impl Frontend {
             close,
             date,
         );
+        let head = out.len();
         if !rules.head_only {
             out.extend_from_slice(&answer.body);
         }
+        client
+            .socket
+            .note(|record| record.replied(answer.status, head));
         let after = if close { After::Close } else { After::Keep };
         if !client.connection.output().is_empty() {
             // What was sent before goes first.
             let piece = Piece::new(out.clone(), 0);
             return client.connection.answer([piece], after, now);
         }
-        match write_some(&client.socket, out) {
+        match client.socket.write_some(out) {
             Ok(sent) if sent == out.len() => client.connection.answer([], after, now),
             Ok(sent) => {
                 let piece = Piece::new(out[sent..].to_vec(), 0);
@@ -96,6 +102,7 @@ impl Frontend {
             }
             Err(_) => client.connection.close(CloseReason::Reset),
         }
+        client.end_record_if_sent();
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Reply, Request};
 use crate::health::Health;
 use crate::http::fields::{self, has_control, is_token_byte};
 use crate::http::head::{self, Progress};
+use crate::server::request_head::RequestHead;
 use crate::settings::{Config, LONGEST};
 
 /// Makes a [`Request`] without a server, to test a handler with.
@@ -142,7 +143,7 @@ impl RequestBuilder {
         let (trips, _) = crossbeam_channel::bounded(0);
         let now = Instant::now();
         Request {
-            head,
+            head: Arc::new(RequestHead::new(head)),
             latin: OnceLock::new(),
             body: std::io::Cursor::new(self.body),
             peer: self.peer,
@@ -150,7 +151,6 @@ impl RequestBuilder {
             deadline: now + self.remaining.min(LONGEST),
             reply: Reply::Built {
                 abandoned: self.abandoned,
-                id: OnceLock::new(),
             },
             health: Arc::new(Health::new(&Config::default(), trips, now)),
         }

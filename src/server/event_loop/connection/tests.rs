@@ -163,14 +163,14 @@ impl Scenario {
 
     fn request(&mut self) -> Incoming {
         match self.connection.poll_event() {
-            Some(Event::Request(incoming)) => *incoming,
+            Some(Event::Request(incoming)) => incoming,
             other => panic!("expected a request, found {other:?}"),
         }
     }
 
     fn refusal(&mut self) -> Refusal {
         match self.connection.poll_event() {
-            Some(Event::Refused(refusal)) => refusal,
+            Some(Event::Refused(refusal, _)) => refusal,
             other => panic!("expected a refusal, found {other:?}"),
         }
     }

@@ -2,22 +2,31 @@
 
 use std::fmt::{self, Display, Write};
 
+/// A character of a string, escaped where it must be.
+pub(crate) fn write_escaped(character: char, out: &mut impl Write) -> fmt::Result {
+    match character {
+        '"' => out.write_str("\\\""),
+        '\\' => out.write_str("\\\\"),
+        '\n' => out.write_str("\\n"),
+        // Some readers take the last two for the end of a line.
+        '\0'..='\x1f' | '\x7f' | '\u{2028}' | '\u{2029}' => {
+            write!(out, "\\u{:04x}", u32::from(character))
+        }
+        _ => out.write_char(character),
+    }
+}
+
 /// A string in quotes.
-pub(super) struct Quoted<'a>(pub(super) &'a str);
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
         for character in self.0.chars() {
             match character {
-                '"' => f.write_str("\\\"")?,
-                '\\' => f.write_str("\\\\")?,
-                '\n' => f.write_str("\\n")?,
-                // Controls must be escaped; the rest of these would only be read as something else outside JSON.
-                '\0'..='\x1f' | '\x7f' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                    write!(f, "\\u{:04x}", u32::from(character))?;
-                }
-                _ => f.write_char(character)?,
+                // These would only be read as something else outside JSON.
+                '<' | '>' | '&' => write!(f, "\\u{:04x}", u32::from(character))?,
+                _ => write_escaped(character, f)?,
             }
         }
         f.write_char('"')

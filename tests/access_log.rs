@@ -1,0 +1,476 @@
+//! The access log: a line for each request, whatever becomes of it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll::{AccessLogFormat, Builder, Error, Request, Response, Server};
+use serde_json::Value;
+use socket2::SockRef;
+
+use crate::kit::process::TempDir;
+use crate::kit::{Client, Latch, Plimsoll, Serving, ask, get, metric_in, quiet, wait_until};
+
+/// An access log in a directory of its own.
+struct Log(TempDir);
+
+impl Log {
+    fn new() -> Self {
+        Self(TempDir::new("access-log"))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("access.log")
+    }
+
+    fn text_path(&self) -> String {
+        self.path().to_str().expect("text").to_owned()
+    }
+
+    /// A quiet server of so many workers that writes it as JSON.
+    fn builder(&self, workers: usize) -> Builder {
+        quiet(workers)
+            .access_log(self.text_path())
+            .access_log_format(AccessLogFormat::Json)
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.path()).unwrap_or_default()
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        let text = self.text();
+        let lines = text.lines().map(serde_json::from_str);
+        lines.collect::<Result<_, _>>().expect("lines of JSON")
+    }
+
+    #[track_caller]
+    fn wait_for(&self, count: usize) -> Vec<Value> {
+        wait_until("the lines are there", || {
+            self.text().lines().count() >= count
+        });
+        self.lines()
+    }
+
+    /// Stops the server and gives the one line that there is.
+    #[track_caller]
+    fn only_line(&self, server: Server) -> Value {
+        // What is cut by the end is in the log.
+        let _ = server.shutdown(Duration::ZERO);
+        let lines = self.lines();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines.into_iter().next().expect("a line")
+    }
+}
+
+/// A reset instead of an orderly end.
+fn reset(client: Client) {
+    let socket = SockRef::from(client.socket());
+    socket.set_linger(Some(Duration::ZERO)).expect("a socket");
+    drop(client);
+}
+
+#[test]
+fn a_request_is_one_line_with_what_it_was_and_what_became_of_it() {
+    let log = Log::new();
+    let ids = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = ids.clone();
+    let handler = move |request: &mut Request| {
+        seen.lock().expect("no panic").push(request.id().to_owned());
+        (201, "made\n")
+    };
+    let builder = log
+        .builder(1)
+        .trust("127.0.0.1".parse().expect("an address"));
+    let server = builder.handler(handler).start().expect("it starts");
+    let address = server.local_addr();
+    let reply = ask(
+        address,
+        "POST /things?a=1 HTTP/1.1\r\nHost: example\r\nContent-Length: 3\r\nX-Forwarded-For: 192.0.2.7\r\n\
+         User-Agent: a \"test\"\r\n\r\nabc",
+    );
+    assert_eq!(reply.status, 201);
+    let line = log.only_line(server);
+    for (name, value) in [
+        ("client", "192.0.2.7"),
+        ("method", "POST"),
+        ("target", "/things?a=1"),
+        ("protocol", "HTTP/1.1"),
+        ("host", "example"),
+        ("user_agent", "a \"test\""),
+        ("id", &ids.lock().expect("no panic")[0]),
+    ] {
+        assert_eq!(line[name], value, "{name}");
+    }
+    assert_eq!(line["status"], 201);
+    assert_eq!(line["bytes"], 5);
+    let number = |name: &str| line[name].as_f64().expect("a number");
+    assert!(number("duration") >= number("wait"), "{line}");
+    assert!(line["reason"].is_null() && line["referer"].is_null());
+    let peer = line["peer"].as_str().expect("text");
+    assert!(peer.starts_with("127.0.0.1:"));
+}
+
+/// What a handler gives for a target, and how many bytes of it go over the wire.
+const REPLIES: [(&str, usize); 5] = [
+    ("/small", 6),
+    // More than a socket takes at once.
+    ("/large", 8 << 20),
+    ("/reader", 8 << 20),
+    ("/chunks", 3 + 10 + 2 + 5),
+    ("/none", 0),
+];
+
+fn reply_to(request: &mut Request) -> Response {
+    let reader = || io::repeat(b'x').take(8 << 20);
+    match request.path() {
+        "/small" => Response::text(200, "small\n"),
+        "/large" => Response::new(200, vec![b'x'; 8 << 20]),
+        "/reader" => Response::reader(200, reader(), Some(8 << 20)),
+        "/chunks" => Response::reader(200, &b"abc"[..], None),
+        "/none" => Response::new(204, Vec::new()),
+        _ => Response::text(404, "no\n"),
+    }
+}
+
+#[test]
+fn the_bytes_are_those_behind_the_head_whoever_sent_them() {
+    let log = Log::new();
+    let server = log.builder(2).handler(reply_to).start().expect("it starts");
+    let mut client = Client::connect(server.local_addr());
+    for (target, _) in REPLIES {
+        assert!(client.get(target).reply().whole, "{target}");
+    }
+    client.send("HEAD /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.reply_to_head();
+    server.shutdown(Duration::ZERO).expect("nothing is cut");
+    let lines = log.lines();
+    let expected = REPLIES.into_iter().chain([("/large", 0)]);
+    for (line, (target, bytes)) in lines.iter().zip(expected) {
+        assert_eq!(
+            (&line["target"], &line["bytes"]),
+            (&target.into(), &bytes.into())
+        );
+        assert!(line["reason"].is_null(), "{line}");
+    }
+    assert_eq!(lines.len(), REPLIES.len() + 1);
+}
+
+#[test]
+fn refusals_are_there_with_their_reason() {
+    let log = Log::new();
+    let latch = Arc::new(Latch::default());
+    let server = log
+        .builder(1)
+        .queue_max(1)
+        .max_body(10)
+        .handler(latch.handler("held\n"))
+        .start()
+        .expect("it starts");
+    let address = server.local_addr();
+    let mut held = Client::connect(address);
+    held.get("/held");
+    latch.wait_for(1);
+    let mut queued = Client::connect(address);
+    queued.get("/queued");
+    wait_until("it waits", || server.health().snapshot().queue == 1);
+    for (bytes, status, reason, target) in [
+        (
+            "GET /busy HTTP/1.1\r\nHost: a\r\n\r\n",
+            503,
+            "queue",
+            Some("/busy"),
+        ),
+        ("GET\r\n\r\n", 400, "malformed", None),
+        ("GET / HTTP/2.0\r\n\r\n", 505, "version", None),
+        (
+            "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n",
+            413,
+            "body",
+            Some("/b"),
+        ),
+        (
+            "POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+            400,
+            "malformed",
+            Some("/c"),
+        ),
+    ] {
+        let before = log.lines().len();
+        assert_eq!(ask(address, bytes).status, status, "{bytes:?}");
+        let lines = log.wait_for(before + 1);
+        let line = lines.last().expect("a line");
+        assert_eq!(
+            (&line["status"], &line["reason"]),
+            (&status.into(), &reason.into())
+        );
+        assert_eq!(line["target"].as_str(), target, "{line}");
+        assert!(
+            line["wait"].is_null() && line["bytes"].as_u64() > Some(10),
+            "{line}"
+        );
+    }
+    latch.open();
+    assert_eq!(held.reply().status, 200);
+    assert_eq!(queued.reply().status, 200);
+}
+
+#[test]
+fn a_request_that_took_too_long_is_there_with_its_504() {
+    let log = Log::new();
+    let latch = Arc::new(Latch::default());
+    let server = log
+        .builder(1)
+        .request_timeout(Duration::from_millis(50))
+        .handler(latch.handler("late\n"))
+        .start()
+        .expect("it starts");
+    assert_eq!(get(server.local_addr(), "/slow").status, 504);
+    latch.open();
+    let line = log.only_line(server);
+    assert_eq!(line["status"], 504);
+    assert_eq!(line["reason"], "timeout");
+    assert_eq!(line["target"], "/slow");
+    assert!(line["duration"].as_f64() >= Some(0.05), "{line}");
+    assert!(line["wait"].as_f64() < line["duration"].as_f64(), "{line}");
+}
+
+#[test]
+fn health_requests_are_there_only_if_they_are_wanted() {
+    for wanted in [false, true] {
+        let log = Log::new();
+        let builder = log
+            .builder(1)
+            .access_log_health(wanted)
+            .admin("127.0.0.1:0");
+        let server = builder.handler(reply_to).start().expect("it starts");
+        let admin = server.admin_addr().expect("an address");
+        for (address, target) in [
+            (server.local_addr(), "/readyz"),
+            (admin, "/metrics"),
+            (admin, "/nothing"),
+            (server.local_addr(), "/small"),
+        ] {
+            get(address, target);
+        }
+        server.shutdown(Duration::ZERO).expect("nothing is cut");
+        let lines = log.lines();
+        let told: Vec<_> = lines
+            .iter()
+            .map(|line| (line["target"].as_str(), line["reason"].as_str()))
+            .collect();
+        let service = (Some("/small"), None);
+        if wanted {
+            let health = |target| (Some(target), Some("health"));
+            let all = [
+                health("/readyz"),
+                health("/metrics"),
+                health("/nothing"),
+                service,
+            ];
+            assert_eq!(told, all);
+        } else {
+            assert_eq!(told, [service]);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_left_is_told_from_one_that_was_cut() {
+    let log = Log::new();
+    let latch = Arc::new(Latch::default());
+    let handler = latch.handler("late\n");
+    let server = log.builder(1).handler(handler).start().expect("it starts");
+    let mut running = Client::connect(server.local_addr());
+    running.get("/running");
+    latch.wait_for(1);
+    reset(running);
+    let lines = log.wait_for(1);
+    assert_eq!(
+        (&lines[0]["status"], &lines[0]["reason"]),
+        (&499.into(), &"left".into())
+    );
+    latch.open();
+    drop(server);
+    assert_eq!(log.lines().len(), 1, "the late reply is nobody's");
+
+    let log = Log::new();
+    let latch = Arc::new(Latch::default());
+    let handler = latch.handler("late\n");
+    let server = log.builder(1).handler(handler).start().expect("it starts");
+    let mut running = Client::connect(server.local_addr());
+    running.get("/running");
+    latch.wait_for(1);
+    let line = log.only_line(server);
+    assert_eq!(
+        (&line["status"], &line["reason"]),
+        (&0.into(), &"cut".into())
+    );
+    latch.open();
+}
+
+#[test]
+fn a_reply_that_did_not_end_is_there_with_what_was_sent() {
+    let log = Log::new();
+    let builder = log.builder(2).write_timeout(Duration::from_millis(100));
+    let handler = |request: &mut Request| match request.path() {
+        "/failing" => {
+            let broken = io::Error::other("broken");
+            let reader = (&b"part"[..]).chain(Failing(Some(broken)));
+            Response::reader(200, reader, Some(100))
+        }
+        _ => reply_to(request),
+    };
+    let server = builder.handler(handler).start().expect("it starts");
+    let address = server.local_addr();
+    for (target, reason) in [
+        ("/failing", "cut"),
+        ("/large", "stalled"),
+        ("/large", "left"),
+        ("/reader", "stalled"),
+    ] {
+        let before = log.lines().len();
+        let mut client = Client::connect(address);
+        client.get(target);
+        match reason {
+            "cut" => assert!(!client.try_reply().is_ok_and(|reply| reply.whole)),
+            "left" => {
+                client
+                    .stream
+                    .get_mut()
+                    .read_exact(&mut [0; 100])
+                    .expect("a part");
+                reset(client);
+            }
+            _ => {
+                log.wait_for(before + 1);
+            }
+        }
+        let lines = log.wait_for(before + 1);
+        let line = lines.last().expect("a line");
+        assert_eq!(
+            (&line["target"], &line["reason"]),
+            (&target.into(), &reason.into())
+        );
+        assert_eq!(line["status"], 200);
+        let bytes = line["bytes"].as_u64().expect("a number");
+        assert!(bytes > 0 && bytes < 8 << 20, "{line}");
+    }
+}
+
+/// Fails once it is read.
+struct Failing(Option<io::Error>);
+
+impl Read for Failing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
+}
+
+#[test]
+fn a_drain_tells_of_those_that_it_refuses_and_that_it_serves() {
+    let log = Log::new();
+    let latch = Arc::new(Latch::default());
+    let handler = latch.handler("late\n");
+    let server = log.builder(1).handler(handler).start().expect("it starts");
+    let address = server.local_addr();
+    let mut running = Client::connect(address);
+    running.get("/running");
+    latch.wait_for(1);
+    let mut queued = Client::connect(address);
+    queued.get("/queued");
+    wait_until("it waits", || server.health().snapshot().queue == 1);
+    let cut = server.shutdown(Duration::ZERO);
+    assert!(matches!(cut, Err(Error::Cut(1))), "{cut:?}");
+    latch.open();
+    let reasons: HashMap<_, _> = log
+        .lines()
+        .into_iter()
+        .map(|line| (line["target"].to_string(), line["reason"].to_string()))
+        .collect();
+    assert_eq!(reasons["\"/running\""], "\"cut\"");
+    assert_eq!(reasons["\"/queued\""], "\"drain\"");
+    assert_eq!(reasons.len(), 2);
+}
+
+/// Every request has its line once, also where worker, deadline and client race for it.
+#[test]
+fn no_request_is_missing_and_none_is_there_twice() {
+    const CLIENTS: usize = 8;
+    const EACH: usize = 60;
+    let log = Log::new();
+    let handler = |request: &mut Request| {
+        if request.path().ends_with('7') {
+            std::thread::sleep(Duration::from_millis(4));
+        }
+        request.url().to_owned()
+    };
+    let builder = log
+        .builder(2)
+        .queue_max(2)
+        .request_timeout(Duration::from_millis(4));
+    let server = builder.handler(handler).start().expect("it starts");
+    let address = server.local_addr();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || requests(address, client, EACH));
+        }
+    });
+    server
+        .shutdown(Duration::from_secs(5))
+        .expect("nothing is cut");
+    let mut targets: Vec<_> = log
+        .lines()
+        .iter()
+        .map(|line| line["target"].as_str().expect("text").to_owned())
+        .collect();
+    targets.sort_unstable();
+    let count = targets.len();
+    targets.dedup();
+    assert_eq!(targets.len(), count, "one is there twice");
+    assert_eq!(count, CLIENTS * EACH);
+}
+
+/// Sends requests, some in one go, each with a target of its own; takes every reply.
+fn requests(address: SocketAddr, client: usize, count: usize) {
+    let mut connection = Client::connect(address);
+    for number in (0..count).step_by(3) {
+        let request = |number| format!("GET /{client}/{number} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let pipelined: String = (number..number + 3).map(request).collect();
+        connection.send(pipelined);
+        for _ in 0..3 {
+            assert!(matches!(connection.reply().status, 200 | 503 | 504));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_a_failure_to_start() {
+    let (status, _, lines) = Plimsoll::start(&["--access-log", "/nowhere/access.log"], &[]).exit();
+    assert_eq!(status.code(), Some(1));
+    let line = lines.last().expect("a line");
+    assert_eq!(
+        line,
+        "plimsoll: cannot open the access log \"/nowhere/access.log\": No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn a_full_disk_costs_lines_and_nothing_else() {
+    let server = Serving::start(&["--access-log", "/dev/full"]);
+    for _ in 0..3 {
+        assert_eq!(get(server.address, "/").status, 200);
+    }
+    let dropped = || {
+        let page = get(server.address, "/metrics");
+        metric_in(page.text(), "plimsoll_dropped_lines_total", "access")
+    };
+    wait_until("the lost lines are counted", || dropped() == 3);
+    let said = "cannot write the access log to \"/dev/full\": No space left on device";
+    wait_until("it is told", || server.process.logged(said) > 0);
+    assert_eq!(server.process.logged(said), 1);
+}
