@@ -130,8 +130,8 @@ pub use breaker::{
 };
 #[cfg(feature = "cache")]
 pub use cache::{
-    Cache, CacheRequest, CacheStats, CacheTime, CachedReply, Fetch, Fetched, Fields, Filling,
-    Lookup, Wait,
+    Cache, CacheRequest, CacheStats, CacheTime, CachedBody, CachedReply, Fetch, Fetched, Fields,
+    Filling, Lookup, Wait,
 };
 pub use deadline::{Deadline, DeadlineExceeded};
 pub use discovery::{Discovered, Discovery, SourceError, SourceStatus};

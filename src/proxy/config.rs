@@ -8,7 +8,7 @@ use crate::http::authority::is_authority;
 use crate::http::fields::is_token_byte;
 use crate::patterns::Discovery;
 use crate::settings::{
-    Complaint, ConfigError, Count, Kind, List, Maybe, Span, Text, Word, define_settings,
+    Complaint, ConfigError, Count, Kind, List, Maybe, Size, Span, Text, Word, define_settings,
 };
 
 define_settings! {
@@ -76,6 +76,17 @@ define_settings! {
         flag: "balance", variable: "PLIMSOLL_BALANCE", kind: Word::new("WAY", BALANCE),
         help: "latency, round-robin, hash=ip or hash=header:NAME",
     }
+    /// Memory for replies of the service that are kept and given again, see [`Cache`](crate::patterns::Cache), in bytes.
+    /// Default: none are kept; 64 KiB to 1 GiB. Needs the feature `cache`.
+    own cache: Option<usize> = None => {
+        flag: "cache", variable: "PLIMSOLL_CACHE", kind: Maybe(Size(64 * 1024..=1024 * 1024 * 1024)),
+        default: "off", help: "memory for replies that are kept and given again",
+    }
+    /// A field that says in place of Cache-Control what is kept, such as `CDN-Cache-Control` (RFC 9213). Default none.
+    own cache_target: Option<String> = None => {
+        flag: "cache-target", variable: "PLIMSOLL_CACHE_TARGET", kind: Maybe(FIELD_NAME),
+        default: "none", help: "the field that rules the cache in place of Cache-Control",
+    }
 }
 
 impl ProxyConfig {
@@ -93,6 +104,13 @@ const HOST: Text = Text {
     placeholder: "NAME",
     expected: "HOST or HOST:PORT, such as app.example",
     fits: |text| !text.is_empty() && is_authority(text.as_bytes()),
+};
+
+/// The name of a field.
+const FIELD_NAME: Text = Text {
+    placeholder: "NAME",
+    expected: "the name of a header, such as CDN-Cache-Control",
+    fits: |text| !text.is_empty() && text.bytes().all(is_token_byte),
 };
 
 /// A protocol to switch to. What HTTP/2 and TLS carry could not be looked at any more.

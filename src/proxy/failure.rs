@@ -5,20 +5,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::headers::PSEUDONYM;
-use super::tries::Answer;
 use crate::Response;
 use crate::net::client::ClientError;
 use crate::patterns::Unavailable;
 
-/// Why a try failed.
+/// Why there is no answer of an endpoint.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// No endpoint could be asked.
     Unavailable(Unavailable),
     /// The endpoint gave no response.
     Client(ClientError),
-    /// It gave one that says that another try may go better.
-    Answer(Box<Answer>),
 }
 
 /// Failures that clients were told of, by the error type of Proxy-Status.

@@ -323,6 +323,22 @@ pub(super) struct Destination<'a> {
 }
 
 impl Forwarded {
+    /// The fields that each try sends.
+    #[cfg(feature = "cache")]
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        fields::iterate(&self.fields)
+    }
+
+    /// The same with other fields, as they are written on the wire.
+    #[cfg(feature = "cache")]
+    pub(super) fn with_fields(&self, fields: &[u8]) -> Self {
+        Self {
+            fields: fields.to_vec(),
+            upgrade: self.upgrade.clone(),
+            ..*self
+        }
+    }
+
     /// The whole head of one try, from the request line to the empty line.
     pub(super) fn head(&self, method: &str, target: &str, to: &Destination<'_>) -> Vec<u8> {
         let mut head = Vec::with_capacity(self.fields.len() + target.len() + 128);

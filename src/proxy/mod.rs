@@ -23,6 +23,8 @@
 //! A worker waits for the response's head, so the number of workers is the number of requests that wait for the service at
 //! once.
 
+#[cfg(feature = "cache")]
+mod caching;
 mod config;
 mod failure;
 mod headers;
@@ -41,7 +43,7 @@ use crossbeam_channel::Sender;
 pub use config::{BalanceBy, BreakerMode, ProxyConfig, table};
 use failure::{Failure, Failures};
 use headers::{Forwarded, Outcome, Received};
-use tries::Tries;
+use tries::{Answer, Tries};
 use upstreams::Upstreams;
 
 use crate::patterns::{Deadline, Retry, RetryBudget};
@@ -55,6 +57,13 @@ const MOST_MARGIN: Duration = Duration::from_millis(100);
 
 /// Forwards every request to a service of one or more endpoints, see the [module](self).
 pub struct Proxy {
+    core: Arc<Core>,
+    /// Its end ends the thread in the background.
+    _stop: Sender<()>,
+}
+
+/// What a request needs, and what goes on in the background when a request has been answered.
+struct Core {
     config: ProxyConfig,
     upstreams: Arc<Upstreams>,
     retry: Retry,
@@ -65,8 +74,8 @@ pub struct Proxy {
     patience: Duration,
     /// An X-Forwarded-Proto of a peer that is not trusted was replaced, and that was said.
     has_warned: AtomicBool,
-    /// Its end ends the thread in the background.
-    _stop: Sender<()>,
+    #[cfg(feature = "cache")]
+    caching: Option<caching::Caching>,
 }
 
 impl Proxy {
@@ -88,7 +97,12 @@ impl Proxy {
             source,
         })?;
         let budget = Arc::new(RetryBudget::default());
-        Ok(Self {
+        #[cfg(feature = "cache")]
+        let caching = caching::Caching::new(&config).map_err(|source| Error::System {
+            what: "a thread that refreshes what is kept",
+            source,
+        })?;
+        let core = Core {
             retry: Retry::new().retries(config.retries).budget(budget),
             config,
             upstreams,
@@ -96,6 +110,11 @@ impl Proxy {
             trust: Vec::new(),
             patience: Config::default().queue_budget,
             has_warned: AtomicBool::new(false),
+            #[cfg(feature = "cache")]
+            caching,
+        };
+        Ok(Self {
+            core: Arc::new(core),
             _stop: stop,
         })
     }
@@ -103,31 +122,64 @@ impl Proxy {
     /// Takes from the server's settings what concerns forwarding too: whom it [trusts](Config::trust), and [how
     /// long](Config::queue_budget) a request may wait for its turn.
     #[must_use]
-    pub fn under(self, config: &Config) -> Self {
-        Self {
-            trust: config.trust.clone(),
-            patience: config.queue_budget,
-            ..self
+    pub fn under(mut self, config: &Config) -> Self {
+        // Nothing goes on in the background before the first request.
+        if let Some(core) = Arc::get_mut(&mut self.core) {
+            core.trust.clone_from(&config.trust);
+            core.patience = config.queue_budget;
         }
+        self
     }
 
-    fn forward(&self, request: &Request, forwarded: &Forwarded) -> Response {
+    /// What is kept of the service's replies, if anything is: for the reports and for [`PURGE`](crate::Builder::cache).
+    #[cfg(feature = "cache")]
+    #[must_use]
+    pub fn cache(&self) -> Option<crate::patterns::Cache> {
+        let caching = self.core.caching.as_ref();
+        caching.map(|caching| caching.cache.clone())
+    }
+}
+
+impl Core {
+    fn forward(self: &Arc<Self>, request: &Request, forwarded: Forwarded) -> Response {
         if forwarded.replaced_proto && !self.has_warned.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "an X-Forwarded-Proto of {} was replaced: --trust names those who may set it",
                 request.peer().ip()
             );
         }
-        let left = request.remaining();
-        let margin = (left / MARGIN_PART).min(MOST_MARGIN);
+        #[cfg(feature = "cache")]
+        if let Some(caching) = &self.caching
+            && forwarded.upgrade.is_none()
+        {
+            return self.look_up(caching, request, forwarded);
+        }
+        match self.ask(request, &forwarded, true) {
+            Ok(answer) => self.relay(answer, request, &forwarded),
+            Err(failure) => self.fail(&failure),
+        }
+    }
+
+    /// Asks the service. `abandons`: a client that has left ends it.
+    fn ask(
+        &self,
+        request: &Request,
+        forwarded: &Forwarded,
+        abandons: bool,
+    ) -> Result<Answer, Failure> {
         let tries = Tries {
             config: &self.config,
             upstreams: &self.upstreams,
             request,
             forwarded,
-            deadline: Deadline::after(left.saturating_sub(margin)),
+            deadline: deadline(request),
             patience: self.patience,
+            abandons,
         };
+        tries.run(&self.retry)
+    }
+
+    fn relay(&self, answer: Answer, request: &Request, forwarded: &Forwarded) -> Response {
         let asked = relay::Asked {
             head: request.method() == "HEAD",
             trailers: forwarded.trailers,
@@ -136,17 +188,28 @@ impl Proxy {
             body_idle: self.config.body_idle,
             tunnel_idle: self.config.tunnel_idle,
         };
-        match tries.run(&self.retry) {
-            Ok(answer) => relay::respond(answer, asked, times),
-            Err(Failure::Answer(answer)) => relay::respond(*answer, asked, times),
-            Err(Failure::Client(error)) => failure::no_response(&error, &self.failures),
-            Err(Failure::Unavailable(why)) => failure::unavailable(&why, &self.failures),
+        relay::respond(answer, asked, times)
+    }
+
+    /// What a client gets in place of an answer.
+    fn fail(&self, failure: &Failure) -> Response {
+        match failure {
+            Failure::Client(error) => failure::no_response(error, &self.failures),
+            Failure::Unavailable(why) => failure::unavailable(why, &self.failures),
         }
     }
 }
 
+/// By when the service has to have answered.
+fn deadline(request: &Request) -> Deadline {
+    let left = request.remaining();
+    let margin = (left / MARGIN_PART).min(MOST_MARGIN);
+    Deadline::after(left.saturating_sub(margin))
+}
+
 impl Handler for Proxy {
     fn handle(&self, request: &mut Request) -> Response {
+        let core = &self.core;
         let peer = request.peer().ip();
         let outcome = headers::forward(&Received {
             method: request.method(),
@@ -154,12 +217,12 @@ impl Handler for Proxy {
             fields: request.headers_bytes(),
             body_len: request.body_len(),
             peer,
-            trusted: self.trust.iter().any(|proxies| proxies.contains(peer)),
+            trusted: core.trust.iter().any(|proxies| proxies.contains(peer)),
             id: request.id(),
-            host: self.config.upstream_host.as_deref(),
+            host: core.config.upstream_host.as_deref(),
         });
         match outcome {
-            Outcome::Forward(forwarded) => self.forward(request, &forwarded),
+            Outcome::Forward(forwarded) => core.forward(request, forwarded),
             Outcome::BadMaxForwards => {
                 Response::text(400, "Send at most one Max-Forwards, as decimal digits.\n")
             }
@@ -175,8 +238,8 @@ impl Handler for Proxy {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
-            .field("config", &self.config)
-            .field("upstreams", &self.upstreams)
+            .field("config", &self.core.config)
+            .field("upstreams", &self.core.upstreams)
             .finish_non_exhaustive()
     }
 }

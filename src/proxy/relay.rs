@@ -58,6 +58,15 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
                 None => Response::new(head.status, Vec::new()),
             }
         }
+        #[cfg(feature = "cache")]
+        AnswerBody::Part(begun, body) => match body.into_parts() {
+            Some(parts) => {
+                let watcher = Box::new(Pending(pick));
+                let relay = Relay::new(parts, times.body_idle, asked.trailers, watcher);
+                Response::relayed(head.status, relay.behind(begun), None)
+            }
+            None => Response::reader(head.status, begun, None),
+        },
         AnswerBody::Tunnel(parts, protocol) => {
             let watcher = Box::new(Pending(pick));
             Response::switching(protocol, Tunnel::new(parts, times.tunnel_idle, watcher))
@@ -80,12 +89,17 @@ struct Pending(Pick<Upstream>);
 
 impl Watcher for Pending {
     fn ended(&mut self, whole: bool) {
-        if !whole
-            && let Some(breaker) = &self.0.data().breaker
-            && let Ok(permit) = breaker.permit()
-        {
-            // The head has counted as a success; the answer was none.
-            permit.failure();
+        if !whole {
+            blame(&self.0);
         }
+    }
+}
+
+/// Takes that an endpoint has not given all of an answer. Its head has counted as a success; the answer was none.
+pub(super) fn blame(pick: &Pick<Upstream>) {
+    if let Some(breaker) = &pick.data().breaker
+        && let Ok(permit) = breaker.permit()
+    {
+        permit.failure();
     }
 }

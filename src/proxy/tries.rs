@@ -1,6 +1,8 @@
 //! One request to the endpoints: which try is worth another, and what each says about its endpoint.
 
 use std::borrow::Cow;
+#[cfg(feature = "cache")]
+use std::io::Read;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,7 +26,6 @@ use crate::patterns::{Ask, BreakerState, Deadline, Failed, Pick, Retry, Unavaila
 const MOST_AT_HAND: usize = 64 * 1024;
 
 /// An endpoint's answer.
-#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) head: ResponseHead,
     pub(super) body: AnswerBody,
@@ -33,13 +34,22 @@ pub(super) struct Answer {
     pub(super) pick: Pick<Upstream>,
 }
 
-#[derive(Debug)]
 pub(super) enum AnswerBody {
     Whole(Vec<u8>),
     /// It is still to come, in whole or in part.
     Rest(ReplyBody),
+    /// A part of it that has come, and what is still to come.
+    #[cfg(feature = "cache")]
+    Part(Box<dyn Read + Send>, ReplyBody),
     /// The endpoint has switched to this protocol.
     Tunnel(Parts, String),
+}
+
+/// Why a try failed.
+enum FailedTry {
+    Unanswered(Failure),
+    /// The endpoint's answer says that another try may go better.
+    Answered(Box<Answer>),
 }
 
 /// One client's request, as it goes to the endpoints.
@@ -51,6 +61,8 @@ pub(super) struct Tries<'a> {
     pub(super) deadline: Deadline,
     /// Longest that it waits while every endpoint does as much as it can.
     pub(super) patience: Duration,
+    /// A client that has left ends it.
+    pub(super) abandons: bool,
 }
 
 impl Tries<'_> {
@@ -60,17 +72,23 @@ impl Tries<'_> {
         let result = retry.call(self.deadline, |_| {
             self.attempt(&mut tried).map_err(|(failure, next)| {
                 // That there is no other endpoint says less than why the last try failed.
-                if last.is_none() || !matches!(failure, Failure::Unavailable(_)) {
+                let is_unavailable =
+                    matches!(failure, FailedTry::Unanswered(Failure::Unavailable(_)));
+                if last.is_none() || !is_unavailable {
                     last = Some(failure);
                 }
                 next
             })
         });
-        result.map_err(|()| last.unwrap_or(Failure::Unavailable(Unavailable::Empty)))
+        result.or_else(|()| match last {
+            Some(FailedTry::Answered(answer)) => Ok(*answer),
+            Some(FailedTry::Unanswered(failure)) => Err(failure),
+            None => Err(Failure::Unavailable(Unavailable::Empty)),
+        })
     }
 
     /// One try; what it fails with, and whether another one is worth it.
-    fn attempt(&self, tried: &mut Vec<Arc<str>>) -> Result<Answer, (Failure, Failed<()>)> {
+    fn attempt(&self, tried: &mut Vec<Arc<str>>) -> Result<Answer, (FailedTry, Failed<()>)> {
         let deadline = match self.config.try_timeout {
             Some(timeout) => self.deadline.within(timeout),
             None => self.deadline,
@@ -79,7 +97,10 @@ impl Tries<'_> {
         let ask = Ask::by(deadline).avoid(tried).patience(self.patience);
         let ask = key.as_deref().map_or(ask, |key| ask.key(key));
         let picked = self.upstreams.balancer.pick(ask);
-        let mut pick = picked.map_err(|why| (Failure::Unavailable(why), Failed::for_good(())))?;
+        let mut pick = picked.map_err(|why| {
+            let failure = FailedTry::Unanswered(Failure::Unavailable(why));
+            (failure, Failed::for_good(()))
+        })?;
         tried.push(pick.name().clone());
         match self.ask(&pick, deadline) {
             Ok((head, body, interim)) => {
@@ -99,7 +120,7 @@ impl Tries<'_> {
                     pick,
                 };
                 match next {
-                    Some(next) => Err((Failure::Answer(Box::new(answer)), next)),
+                    Some(next) => Err((FailedTry::Answered(Box::new(answer)), next)),
                     None => Ok(answer),
                 }
             }
@@ -113,7 +134,7 @@ impl Tries<'_> {
                 } else {
                     Failed::for_good(())
                 };
-                Err((Failure::Client(error), next))
+                Err((FailedTry::Unanswered(Failure::Client(error)), next))
             }
         }
     }
@@ -174,7 +195,9 @@ impl Tries<'_> {
             };
             let mut interim = Vec::new();
             let mut meanwhile = Meanwhile {
-                cancelled: &|| self.request.abandoned() || self.request.is_given_up(),
+                cancelled: &|| {
+                    self.abandons && (self.request.abandoned() || self.request.is_given_up())
+                },
                 interim: &mut |head| {
                     // The event loop answers Expect.
                     if head.status != 100 {

@@ -93,6 +93,8 @@ impl Watched {
 pub(crate) struct Relay {
     /// `None` once it was given back.
     watched: Option<Watched>,
+    /// What was decoded before, if anything was; in memory.
+    before: Option<Box<dyn Read + Send>>,
     /// What came with the head and was not decoded yet.
     ahead: Vec<u8>,
     decoder: Body,
@@ -124,6 +126,7 @@ impl Relay {
     ) -> Self {
         Self {
             watched: Some(Watched::new(parts.socket)),
+            before: None,
             ahead: parts.ahead,
             decoder: parts.decoder,
             lease: parts.lease,
@@ -131,6 +134,15 @@ impl Relay {
             idle,
             trailers,
             watcher: Some(watcher),
+        }
+    }
+
+    /// The same with this, which is in memory, before what is still to come.
+    #[cfg(feature = "cache")]
+    pub(crate) fn behind(self, before: impl Read + Send + 'static) -> Self {
+        Self {
+            before: Some(Box::new(before)),
+            ..self
         }
     }
 
@@ -167,7 +179,9 @@ impl Relay {
 
     /// Whether the socket may have something to read.
     pub(crate) fn is_readable(&self) -> bool {
-        !self.ahead.is_empty() || self.watched.as_ref().is_some_and(|it| it.readable)
+        self.before.is_some()
+            || !self.ahead.is_empty()
+            || self.watched.as_ref().is_some_and(|it| it.readable)
     }
 
     pub(crate) fn set_readable(&mut self) {
@@ -203,6 +217,13 @@ impl Relay {
 
     /// Appends what is at hand of the body, at most `limit` bytes.
     pub(crate) fn read(&mut self, limit: usize, out: &mut Vec<u8>) -> io::Result<Progress> {
+        if let Some(before) = &mut self.before {
+            let read = before.take(limit as u64).read_to_end(out)?;
+            if read > 0 {
+                return Ok(Progress::More);
+            }
+            self.before = None;
+        }
         let progress = self.decode(limit, out);
         match progress {
             Ok(Progress::More | Progress::Dry) => {}

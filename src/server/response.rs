@@ -129,6 +129,12 @@ impl Response {
         }
     }
 
+    /// The same reply with another body.
+    #[cfg(all(feature = "proxy", feature = "cache"))]
+    pub(crate) fn with_other_body(self, body: Body) -> Self {
+        Self { body, ..self }
+    }
+
     fn with_body(status: u16, body: Body) -> Self {
         Self {
             status: final_status(status),

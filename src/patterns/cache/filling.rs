@@ -7,6 +7,7 @@ use super::control::Scope;
 use super::fetch::Ticket;
 use super::flight::Outcome;
 use super::freshness::CacheTime;
+use super::reply::CachedBody;
 use super::store::Entry;
 
 /// Takes the body of a reply that is to be kept, while it is relayed. Those who wait go on when it is
@@ -32,15 +33,25 @@ impl Filling {
         }
     }
 
-    /// The next bytes of the body. What does not fit is not kept; the relaying is not concerned.
-    pub fn write(&mut self, mut bytes: &[u8]) {
-        while self.entry.is_some() && !bytes.is_empty() {
+    /// The next bytes of the body; how many of them it takes. Of a body that does not fit it takes no more, and keeps
+    /// nothing; the relaying is not concerned.
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while self.entry.is_some() && !rest.is_empty() {
             if self.body.needs_block() && !self.reserve_block() {
                 self.give_up();
-                return;
+                break;
             }
-            bytes = self.body.push(bytes);
+            rest = self.body.push(rest);
         }
+        bytes.len() - rest.len()
+    }
+
+    /// Keeps nothing, and lets those go on who wait, each with a fetch of its own. What it has taken is given back.
+    #[must_use]
+    pub fn into_body(mut self) -> CachedBody {
+        self.give_up();
+        CachedBody::new(Arc::new(std::mem::take(&mut self.body).finish()))
     }
 
     /// Sets bytes apart for one more block; false if that would be too many for one reply, or for all that are coming.
@@ -53,7 +64,6 @@ impl Filling {
 
     fn give_up(&mut self) {
         self.entry = None;
-        self.body = Growing::default();
         self.release();
         self.ticket.land(Outcome::NotShared, CacheTime::now());
     }
@@ -63,15 +73,19 @@ impl Filling {
         self.ticket.shared.state().store.release(bytes);
     }
 
-    /// The body is whole. If it is shorter than its Content-Length said, nothing is kept.
-    pub fn finish(mut self, now: CacheTime) {
+    /// The body is whole, and is given back. If it is shorter than its Content-Length said, or did not fit, nothing is
+    /// kept.
+    #[expect(clippy::must_use_candidate, reason = "it keeps the body")]
+    pub fn finish(mut self, now: CacheTime) -> CachedBody {
+        let body = Arc::new(std::mem::take(&mut self.body).finish());
+        let whole = CachedBody::new(Arc::clone(&body));
         let Some(mut entry) = self.entry.take() else {
-            return;
+            return whole;
         };
-        if self.length.is_some_and(|length| length != self.body.len()) {
-            return;
+        if self.length.is_some_and(|length| length != body.len()) {
+            return whole;
         }
-        entry.body = Arc::new(std::mem::take(&mut self.body).finish());
+        entry.body = body;
         let is_fresh = entry.freshness.left(now.monotonic).is_some()
             && entry.directives.no_cache != Scope::Whole;
         let reserved = std::mem::take(&mut self.reserved);
@@ -89,6 +103,7 @@ impl Filling {
             Outcome::NotShared
         };
         self.ticket.land(outcome, now);
+        whole
     }
 }
 

@@ -39,7 +39,7 @@ use flight::Fetches;
 pub use freshness::CacheTime;
 use key::Key;
 use lookup::Question;
-pub use reply::CachedReply;
+pub use reply::{CachedBody, CachedReply};
 use store::Store;
 pub use wait::Wait;
 

@@ -117,6 +117,18 @@ impl CachedReply {
         (!matches!(self.status, 204 | 304)).then_some(self.range.len())
     }
 
+    /// How many bytes the body has; none in answer to HEAD.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sent().len()
+    }
+
+    /// Whether there is no body.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The body, in pieces of at most 4 KiB; none in answer to HEAD.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         self.body.slices(self.sent())
@@ -135,9 +147,9 @@ impl CachedReply {
 
     /// The body as a reader that shares the kept bytes, and keeps them while it is read.
     #[must_use]
-    pub fn into_reader(self) -> impl Read + Send + 'static {
+    pub fn into_reader(self) -> CachedBody {
         let left = self.sent();
-        Reader {
+        CachedBody {
             body: self.body,
             left,
         }
@@ -152,12 +164,33 @@ impl CachedReply {
     }
 }
 
-struct Reader {
+/// A body as a reader that shares the kept bytes, and keeps them while it is read.
+#[derive(Debug)]
+pub struct CachedBody {
     body: Arc<Blocks>,
     left: Range<usize>,
 }
 
-impl Read for Reader {
+impl CachedBody {
+    pub(super) fn new(body: Arc<Blocks>) -> Self {
+        let left = 0..body.len();
+        Self { body, left }
+    }
+
+    /// How many bytes are left to read.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.left.len()
+    }
+
+    /// Whether nothing is left to read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+}
+
+impl Read for CachedBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(mut next) = self.body.slices(self.left.clone()).next() else {
             return Ok(0);

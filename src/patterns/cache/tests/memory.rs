@@ -166,7 +166,9 @@ fn a_body_is_given_whole_and_in_parts_whatever_its_length_and_the_pieces_it_came
                 panic!("relayed")
             };
             let mut filling = filling.expect("may be kept");
-            body.chunks(piece).for_each(|piece| filling.write(piece));
+            for piece in body.chunks(piece) {
+                assert_eq!(filling.write(piece), piece.len());
+            }
             filling.finish(scene.at(0));
             for (first, last) in [(0, 0), (0, 4095), (4095, 4096), (4096, 8191), (1, 9998)] {
                 let range = fields(&[("Range", &format!("bytes={first}-{last}"))]);

@@ -1,0 +1,262 @@
+//! The cache between a request and the tries.
+//!
+//! ```text
+//! look up ─▶ a kept reply ────────────────────────────────▶ the client
+//!    │           └ stale, but good enough: asked for again in the background
+//!    ├─────▶ another request asks for the same: wait for it, then look up again
+//!    └─────▶ the tries ─▶ whole, and may be kept: kept ───▶ the client, and all who wait
+//!                 └ no answer: a stale reply, where it may stand for an error
+//! ```
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::config::{BalanceBy, ProxyConfig};
+use super::failure::Failure;
+use super::headers::{self, Forwarded};
+use super::tries::{Answer, AnswerBody};
+use super::{Core, deadline, relay};
+use crate::net::client::{ClientError, ReplyBody};
+use crate::patterns::{
+    Cache, CacheRequest, CacheTime, CachedBody, CachedReply, Deadline, Fetch, Fetched, Fields,
+    Filling, Lookup,
+};
+use crate::server::response::Body;
+use crate::{Request, Response};
+
+/// Threads that ask for what was given stale.
+const REFRESHERS: usize = 2;
+
+/// Most replies that wait to be asked for again. Beyond it the next request for one of them tries anew.
+const MOST_REFRESHES: usize = 256;
+
+/// Longest that a worker takes a body which is to be kept, after its head. What comes later is relayed, and not kept.
+const TAKE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A kept body up to this size is copied into its reply, which is then sent at once.
+const COPY_UP_TO: usize = 16 * 1024;
+
+/// Bytes of a body that are taken at once.
+const PIECE: usize = 16 * 1024;
+
+/// What is kept, and who asks for it again in the background.
+pub(super) struct Caching {
+    pub(super) cache: Cache,
+    refreshes: Sender<Box<dyn FnOnce() + Send>>,
+}
+
+impl Caching {
+    /// None if nothing is to be kept.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn new(config: &ProxyConfig) -> io::Result<Option<Self>> {
+        let Some(capacity) = config.cache else {
+            return Ok(None);
+        };
+        let cache = match &config.cache_target {
+            Some(target) => Cache::with_target(capacity, target),
+            None => Cache::new(capacity),
+        };
+        let (refreshes, due) = bounded::<Box<dyn FnOnce() + Send>>(MOST_REFRESHES);
+        for number in 0..REFRESHERS {
+            let due = due.clone();
+            let thread = Builder::new().name(format!("plimsoll-fresh-{number}"));
+            // It ends when nobody can ask for anything any more.
+            thread.spawn(move || due.iter().for_each(|refresh| refresh()))?;
+        }
+        Ok(Some(Self { cache, refreshes }))
+    }
+}
+
+impl Core {
+    /// Answers from what is kept, or asks the service.
+    pub(super) fn look_up(
+        self: &Arc<Self>,
+        caching: &Caching,
+        request: &Request,
+        forwarded: Forwarded,
+    ) -> Response {
+        let fields: Fields = forwarded.fields().collect();
+        let question = CacheRequest {
+            method: request.method(),
+            https: fields.first("X-Forwarded-Proto") == Some(b"https"),
+            host: request.header("Host").unwrap_or_default(),
+            target: request.url(),
+            fields: &fields,
+            has_body: request.body_len() > 0,
+        };
+        let mut lookup = caching.cache.lookup(&question, CacheTime::now());
+        loop {
+            match lookup {
+                Lookup::Reply(reply) => return given(reply),
+                Lookup::ReplyAndRefresh(reply, fetch) => {
+                    self.refresh(caching, request, forwarded, fetch);
+                    return given(reply);
+                }
+                Lookup::Fetch(fetch) => {
+                    let forwarded = forwarded.with_fields(fetch.fields().as_bytes());
+                    return self.fetch(request, &forwarded, fetch);
+                }
+                Lookup::Wait(wait) => {
+                    let by = Instant::now() + request.remaining();
+                    match wait.wait(by) {
+                        Some(next) => lookup = next,
+                        None => return self.fail(&Failure::Client(ClientError::ResponseTimeout)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks the service, for this client and for all who wait for the same.
+    fn fetch(&self, request: &Request, forwarded: &Forwarded, fetch: Fetch) -> Response {
+        match self.ask(request, forwarded, !fetch.is_shared()) {
+            Ok(answer) => self.take(answer, request, forwarded, fetch),
+            Err(failure) => match fetch.fail(CacheTime::now()) {
+                Some(stale) => given(stale),
+                None => self.fail(&failure),
+            },
+        }
+    }
+
+    /// What the client gets of an answer, which is kept if it may be.
+    fn take(
+        &self,
+        mut answer: Answer,
+        request: &Request,
+        forwarded: &Forwarded,
+        fetch: Fetch,
+    ) -> Response {
+        let mut fields: Fields = headers::back(answer.head.fields()).collect();
+        if let Some(length) = answer.head.field("content-length") {
+            fields.push("Content-Length", length);
+        }
+        let (fields, filling) = match fetch.respond(answer.head.status, &fields, CacheTime::now()) {
+            Fetched::Reply(reply) => return given(reply),
+            Fetched::Relay { fields, filling } => (fields, filling),
+        };
+        let response = match (answer.body, filling) {
+            (AnswerBody::Whole(bytes), Some(mut filling)) => {
+                filling.write(&bytes);
+                filling.finish(CacheTime::now());
+                answer.body = AnswerBody::Whole(bytes);
+                self.relay(answer, request, forwarded)
+            }
+            (AnswerBody::Rest(body), Some(filling)) => {
+                let by = deadline(request).within(TAKE_WITHIN);
+                match fill(body, filling, by) {
+                    Ok(Filled::Whole(whole)) => {
+                        answer.body = AnswerBody::Whole(Vec::new());
+                        let length = Some(whole.len() as u64);
+                        let reader = Box::new(whole);
+                        self.relay(answer, request, forwarded)
+                            .with_other_body(Body::Reader { reader, length })
+                    }
+                    Ok(Filled::Part(begun, rest)) => {
+                        answer.body = AnswerBody::Part(begun, rest);
+                        self.relay(answer, request, forwarded)
+                    }
+                    Err(error) => {
+                        log::debug!("{}: {error}", answer.pick.name());
+                        relay::blame(&answer.pick);
+                        return self.fail(&Failure::Client(ClientError::Incomplete));
+                    }
+                }
+            }
+            (body, _) => {
+                answer.body = body;
+                self.relay(answer, request, forwarded)
+            }
+        };
+        // What the service has is in the response; what was done with it is said last.
+        match fields.all("Cache-Status").last() {
+            Some(status) => response.with_added_header("Cache-Status", status),
+            None => response,
+        }
+    }
+
+    /// Asks for what was given stale, in the background.
+    fn refresh(
+        self: &Arc<Self>,
+        caching: &Caching,
+        request: &Request,
+        forwarded: Forwarded,
+        fetch: Fetch,
+    ) {
+        let mut again = Request::builder()
+            .method(request.method())
+            .url(request.url())
+            .peer(request.peer())
+            .remaining(request.remaining());
+        // The same endpoint is asked.
+        if let BalanceBy::HashHeader(name) = &self.config.balance
+            && let Some(value) = request.header_bytes(name)
+        {
+            again = again.header(name, value);
+        }
+        let core = self.clone();
+        let refresh = move || {
+            let request = again.build();
+            let forwarded = forwarded.with_fields(fetch.fields().as_bytes());
+            // Nobody waits for this reply: what matters of it is kept.
+            drop(core.fetch(&request, &forwarded, fetch));
+        };
+        // One that is not made is given up, and the next request for the same begins another.
+        let _ = caching.refreshes.try_send(Box::new(refresh));
+    }
+}
+
+/// Takes a body that is to be kept, at the pace of the service: a client that reads slowly keeps nobody waiting. One that
+/// is too large or too slow to be kept goes on to the client as it comes.
+///
+/// # Errors
+/// The body was cut, or malformed. Nothing of it is kept.
+fn fill(mut body: ReplyBody, mut filling: Box<Filling>, by: Deadline) -> io::Result<Filled> {
+    let mut piece = vec![0; PIECE];
+    body.set_deadline(by);
+    let untaken = loop {
+        match body.read(&mut piece) {
+            Ok(0) => return Ok(Filled::Whole(filling.finish(CacheTime::now()))),
+            Ok(count) => {
+                let taken = filling.write(&piece[..count]);
+                if taken < count {
+                    break piece[taken..count].to_vec();
+                }
+            }
+            Err(_) if by.is_over() => break Vec::new(),
+            Err(error) => return Err(error),
+        }
+    };
+    let begun = filling.into_body().chain(io::Cursor::new(untaken));
+    Ok(Filled::Part(Box::new(begun), body))
+}
+
+/// What came of a body that was to be kept.
+enum Filled {
+    Whole(CachedBody),
+    Part(Box<dyn Read + Send>, ReplyBody),
+}
+
+/// What the client gets of a kept reply.
+fn given(reply: CachedReply) -> Response {
+    let head = Response::empty(reply.status());
+    let head = reply.fields().iter().fold(head, |head, (name, value)| {
+        head.with_added_header(name, value)
+    });
+    match reply.content_length() {
+        None => head,
+        // All of it: to HEAD there is none.
+        Some(length) if length <= COPY_UP_TO && length == reply.len() => {
+            head.with_other_body(Body::Bytes(reply.body().into_owned().into()))
+        }
+        Some(length) => head.with_other_body(Body::Reader {
+            reader: Box::new(reply.into_reader()),
+            length: Some(length as u64),
+        }),
+    }
+}
