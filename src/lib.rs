@@ -49,7 +49,32 @@
 //! a fuse: every request but those for health gets 503 with `Retry-After`. One thread sleeps the cooldown, then starts
 //! the averages afresh; single requests then show whether the service is well again. [`GateMode`] chooses between this,
 //! the plainer pattern it descends from, and none.
+//!
+//! # Features
+//!
+//! All are on by default but `r2d2` and `mimalloc`. A server alone, with its gate, its health and the patterns that need
+//! nothing, takes `default-features = false` and at most 30 crates.
+//!
+//! | feature | what |
+//! |---|---|
+//! | `binary` | the program `plimsoll`, its options and its log |
+//! | `cache` | [`patterns::Cache`] |
+//! | `checks`, `mysql`, `postgres` | data stores that a URL names, see [`Store`]; any [`Check`] of your own needs none |
+//! | `events` | [`patterns::EventQueue`] |
+//! | `proxy` | [`proxy`], the handler that forwards |
+//! | `status-page` | the page at `/status` and its history |
+//! | `r2d2` | [`PoolCheck`], the check of an r2d2 pool |
+//! | `mimalloc` | an allocator for the static binary; needs a C compiler |
+//!
+//! What there is to say is said through the facade of the crate [`log`]: a program that installs no logger hears nothing.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "default"),
+    allow(
+        dead_code,
+        reason = "a part that several features share is used in part by each"
+    )
+)]
 
 mod calendar;
 mod checks;
@@ -73,11 +98,14 @@ pub mod settings;
 
 #[cfg(feature = "r2d2")]
 pub use checks::pool::PoolCheck;
-pub use checks::store::{Probe, Probed, Store, StoreUrlError, UrlPart};
+#[cfg(any(feature = "checks", feature = "binary"))]
+pub use checks::store::{Probe, Probed};
+pub use checks::store::{Store, StoreUrlError, UrlPart};
 pub use checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
 pub use error::Error;
 pub use health::{Ewma, GateState, Health, Snapshot, Status, ThrottleReport, Totals};
 pub use http::trust::Cidr;
+#[cfg(feature = "binary")]
 pub use lines::stderr::StderrLog;
 pub use server::handle::Handle;
 pub use server::handler::Handler;
@@ -88,3 +116,5 @@ pub use settings::{
     AccessLogFormat, Config, ConfigError, Details, GateMode, OwnPaths, ThrottleBy, ThrottleRule,
     WatchedStore,
 };
+/// Its `Response` is one of those that a handler may return.
+pub use tiny_http;

@@ -5,6 +5,7 @@
 //! says how many were lost.
 
 pub(crate) mod file;
+#[cfg(feature = "binary")]
 pub(crate) mod stderr;
 
 use std::io;

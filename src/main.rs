@@ -12,8 +12,9 @@ use std::time::Instant;
 use std::{env, thread};
 
 use listenfd::ListenFd;
+#[cfg(feature = "proxy")]
 use plimsoll::proxy::Proxy;
-use plimsoll::{Builder, Request, Server, Status, StderrLog};
+use plimsoll::{Builder, Config, Request, Server, Status, StderrLog};
 
 use crate::options::{Command, Options, ProbeOptions};
 
@@ -67,17 +68,14 @@ fn serve(options: Options) -> ExitCode {
 }
 
 fn run(options: Options, listeners: Vec<TcpListener>) -> Result<(), Box<dyn Error>> {
-    let work = options.work;
-    let proxy = (!options.proxy.upstream.is_empty())
-        .then(|| Proxy::start(options.proxy))
-        .transpose()?
-        .map(|proxy| proxy.under(&options.config));
-    let builder = Server::builder().config(options.config);
-    let builder = listeners.into_iter().fold(builder, Builder::listener);
-    if let Some(proxy) = proxy {
+    #[cfg(feature = "proxy")]
+    if !options.proxy.upstream.is_empty() {
+        let proxy = Proxy::start(options.proxy)?.under(&options.config);
+        let builder = builder(options.config, listeners);
         return Ok(builder.handler(proxy).start()?.run_until_signal()?);
     }
-    let server = builder
+    let work = options.work;
+    let server = builder(options.config, listeners)
         .handler(move |request: &mut Request| {
             if request.path() != "/" {
                 return (404_u16, "not found\n".to_owned());
@@ -90,6 +88,11 @@ fn run(options: Options, listeners: Vec<TcpListener>) -> Result<(), Box<dyn Erro
         .start()?;
     server.run_until_signal()?;
     Ok(())
+}
+
+fn builder(config: Config, listeners: Vec<TcpListener>) -> Builder {
+    let builder = Server::builder().config(config);
+    listeners.into_iter().fold(builder, Builder::listener)
 }
 
 /// Asks a health endpoint, and tells the answer in a line and by the exit code.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use plimsoll::Config;
+#[cfg(feature = "proxy")]
 use plimsoll::proxy::{self, ProxyConfig};
 use plimsoll::settings::{self, At, Complaint, Maybe, Span, Text, Word};
 
@@ -26,6 +27,7 @@ pub(crate) use events::{Action, EventsOptions, Letters};
 pub(crate) use probe::ProbeOptions;
 
 /// Threads that run the handler when it forwards: each waits for the service's answer. One that is idle takes some 12 KiB.
+#[cfg(feature = "proxy")]
 const PROXY_WORKERS: usize = 64;
 
 /// What the command line asks for.
@@ -56,6 +58,7 @@ pub(crate) struct Options {
     /// The server's knobs; always valid.
     pub config: Config,
     /// How requests are forwarded; not at all while there is no upstream.
+    #[cfg(feature = "proxy")]
     pub proxy: ProxyConfig,
     /// How long each request on `/` takes, for demonstrations. Default 0; any duration.
     pub work: Duration,
@@ -69,6 +72,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             config: Config::default(),
+            #[cfg(feature = "proxy")]
             proxy: ProxyConfig::default(),
             work: Duration::ZERO,
             log_level: LevelFilter::Info,
@@ -89,12 +93,14 @@ impl AsMut<Config> for Options {
     }
 }
 
+#[cfg(feature = "proxy")]
 impl AsRef<ProxyConfig> for Options {
     fn as_ref(&self) -> &ProxyConfig {
         &self.proxy
     }
 }
 
+#[cfg(feature = "proxy")]
 impl AsMut<ProxyConfig> for Options {
     fn as_mut(&mut self) -> &mut ProxyConfig {
         &mut self.proxy
@@ -150,6 +156,7 @@ type Setting = settings::Setting<Options>;
 /// binary has beside them.
 fn table() -> Vec<Setting> {
     let mut table = settings::table();
+    #[cfg(feature = "proxy")]
     table.extend(proxy::table());
     table.push(Setting {
         flag: "work",
@@ -363,21 +370,28 @@ impl Reading {
     }
 
     /// The options, if they fit together.
-    fn finish(self) -> Result<Options, OptionError> {
-        let Self {
-            mut options, given, ..
-        } = self;
-        if !options.proxy.upstream.is_empty() {
-            if !given.contains(&"workers") {
-                options.config.workers = PROXY_WORKERS;
-            }
-            if !given.contains(&"threshold") {
-                options.config.threshold = options.config.request_timeout / 2;
-            }
-        }
-        let checked = options.config.validate();
+    #[cfg_attr(not(feature = "proxy"), expect(unused_mut))]
+    fn finish(mut self) -> Result<Options, OptionError> {
+        #[cfg(feature = "proxy")]
+        self.default_for_proxy();
+        let checked = self.options.config.validate();
         checked.map_err(|error| OptionError(format!("--{error}")))?;
-        Ok(options)
+        Ok(self.options)
+    }
+
+    /// A handler that forwards has other defaults.
+    #[cfg(feature = "proxy")]
+    fn default_for_proxy(&mut self) {
+        let (options, given) = (&mut self.options, &self.given);
+        if options.proxy.upstream.is_empty() {
+            return;
+        }
+        if !given.contains(&"workers") {
+            options.config.workers = PROXY_WORKERS;
+        }
+        if !given.contains(&"threshold") {
+            options.config.threshold = options.config.request_timeout / 2;
+        }
     }
 }
 

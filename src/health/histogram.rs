@@ -60,6 +60,7 @@ impl Histogram {
     }
 
     /// The samples by parts of buckets: for [`Cells::since`].
+    #[cfg(feature = "status-page")]
     pub(crate) fn cells(&self) -> Cells {
         Cells(std::array::from_fn(|index| self.cells[index].load(Relaxed)))
     }
@@ -84,9 +85,11 @@ fn part(bucket: usize) -> (u64, u64) {
 }
 
 /// Counts of samples by parts of buckets.
+#[cfg(feature = "status-page")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cells([u64; CELLS]);
 
+#[cfg(feature = "status-page")]
 impl Cells {
     pub(crate) const EMPTY: Self = Self([0; CELLS]);
 
@@ -122,6 +125,7 @@ impl Cells {
 }
 
 /// The nearest whole number that there is; 0 for what is none.
+#[cfg(feature = "status-page")]
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -7,13 +7,15 @@
 pub(crate) mod ewma;
 pub(crate) mod gate;
 pub(crate) mod histogram;
+#[cfg(feature = "status-page")]
 pub(crate) mod history;
 pub(crate) mod reset;
+#[cfg(feature = "status-page")]
 pub(crate) mod standing;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
@@ -25,6 +27,7 @@ use crate::settings::{Config, GateMode};
 pub use ewma::Ewma;
 use gate::{Cause, Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State, Trip};
 use histogram::Histogram;
+#[cfg(feature = "status-page")]
 use history::History;
 
 /// What the server knows about itself: read it with [`snapshot`](Health::snapshot).
@@ -51,6 +54,7 @@ pub struct Health {
     pub(crate) checks: Box<[Watched]>,
     /// Requests that each limit has refused, with its name.
     throttles: Box<[(Arc<str>, AtomicU64)]>,
+    #[cfg(feature = "status-page")]
     history: Mutex<History>,
     /// The queue of the access log, if there is one.
     pub(crate) access_log: Option<Lines>,
@@ -401,6 +405,7 @@ impl Health {
             gauges: Gauges::default(),
             checks: Box::default(),
             throttles: throttles.collect(),
+            #[cfg(feature = "status-page")]
             history: Mutex::new(History::new(now, config.throttle.len())),
             access_log: None,
             config: config.clone(),
@@ -491,6 +496,7 @@ impl Health {
 
     /// Takes the sample of the last second if it is due; returns when the next one is. Only the frontend calls this, and
     /// has published its gauges.
+    #[cfg(feature = "status-page")]
     pub(crate) fn sample(&self, now: Instant) -> Instant {
         let state = self.snapshot();
         let cells = self.response_times.cells();
@@ -499,8 +505,16 @@ impl Health {
         history.next_timeout()
     }
 
+    /// Nothing shows samples; returns when to look again.
+    #[cfg(not(feature = "status-page"))]
+    #[allow(clippy::unused_self, reason = "as the one that takes samples")]
+    pub(crate) fn sample(&self, now: Instant) -> Instant {
+        now + Duration::from_secs(1)
+    }
+
     /// The last ten minutes. Held by the frontend for as long as it writes a report of them; nothing else waits for it.
-    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+    #[cfg(feature = "status-page")]
+    pub(crate) fn history(&self) -> std::sync::MutexGuard<'_, History> {
         lock(&self.history)
     }
 

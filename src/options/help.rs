@@ -34,10 +34,12 @@ pub(super) fn text() -> String {
 
     let mut text = String::from(
         "A small HTTP server that measures itself, refuses what it cannot carry and recovers.\n\n\
-         Usage: plimsoll [OPTIONS]\n       plimsoll probe [OPTIONS] [URL]   (see plimsoll probe --help)\n       \
-         plimsoll events ACTION DIR       (see plimsoll events --help)\n\n\
-         Options:\n",
+         Usage: plimsoll [OPTIONS]\n       plimsoll probe [OPTIONS] [URL]   (see plimsoll probe --help)\n",
     );
+    if cfg!(feature = "events") {
+        text.push_str("       plimsoll events ACTION DIR       (see plimsoll events --help)\n");
+    }
+    text.push_str("\nOptions:\n");
     let mut row = |flag: &str, help: &str| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {flag:<0$}{help}", COLUMN - 2);

@@ -5,6 +5,7 @@ mod json;
 mod parts;
 mod paths;
 mod prometheus;
+#[cfg(feature = "status-page")]
 mod status;
 mod text;
 
@@ -92,21 +93,24 @@ pub(crate) enum Page {
     /// One part of readiness.
     ReadyPart,
     Metrics,
+    #[cfg(feature = "status-page")]
     Status,
     /// What the status page shows.
+    #[cfg(feature = "status-page")]
     StatusJson,
 }
 
 impl Page {
+    /// Whether there is something in it for those who may not see the details.
+    fn has_a_word(self) -> bool {
+        matches!(self, Self::Health | Self::Consul | Self::Live | Self::Ready)
+    }
+
     /// Answers a request for this page. Who may not see the `details` gets the status word, and 404 where there is
     /// nothing but details. Any method but GET, HEAD and OPTIONS is 405.
     pub(crate) fn answer(self, head: &Head, details: bool, health: &Health) -> Answer {
         const METHODS: &str = "GET, HEAD, OPTIONS";
-        let only_details = matches!(
-            self,
-            Self::LivePart | Self::ReadyPart | Self::Metrics | Self::Status | Self::StatusJson
-        );
-        if !details && only_details {
+        if !details && !self.has_a_word() {
             return Answer::not_found();
         }
         if !matches!(head.method, Method::Get | Method::Head | Method::Options) {
@@ -152,7 +156,9 @@ impl Page {
                 "text/plain; version=0.0.4; charset=utf-8",
                 prometheus::metrics(&now, health),
             ),
+            #[cfg(feature = "status-page")]
             Self::Status => status::page(),
+            #[cfg(feature = "status-page")]
             Self::StatusJson => status::json(&now, health, head.query()),
         };
         if head.method == Method::Options {

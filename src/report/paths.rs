@@ -11,6 +11,7 @@ pub(crate) struct Paths {
     ready: Option<String>,
     metrics: Option<String>,
     /// The page; its numbers are there too, with `.json` behind the path.
+    #[cfg(feature = "status-page")]
     status: Option<String>,
     /// Which of them the public listener has.
     own: OwnPaths,
@@ -23,6 +24,7 @@ impl From<&Config> for Paths {
             live: config.livez_path.clone(),
             ready: config.readyz_path.clone(),
             metrics: config.metrics_path.clone(),
+            #[cfg(feature = "status-page")]
             status: config.status_path.clone(),
             own: config.own_paths,
         }
@@ -50,15 +52,18 @@ impl Paths {
             (&self.live, Page::Live),
             (&self.ready, Page::Ready),
             (&self.metrics, Page::Metrics),
+            #[cfg(feature = "status-page")]
             (&self.status, Page::Status),
         ];
         let found = pages
             .into_iter()
             .find(|(at, _)| at.as_deref() == Some(path));
-        found
+        let found = found
             .map(|(_, page)| page)
-            .or_else(|| self.find_below(path))
-            .or_else(|| self.find_numbers(path))
+            .or_else(|| self.find_below(path));
+        #[cfg(feature = "status-page")]
+        let found = found.or_else(|| self.find_numbers(path));
+        found
     }
 
     /// The page whose path is that one's directory: `/health/consul`, `/livez/NAME` and `/readyz/NAME`, wherever the
@@ -85,6 +90,7 @@ impl Paths {
     }
 
     /// The numbers of the status page: its path, and `.json`.
+    #[cfg(feature = "status-page")]
     fn find_numbers(&self, path: &str) -> Option<Page> {
         let page = path.strip_suffix(".json")?;
         (self.status.as_deref() == Some(page)).then_some(Page::StatusJson)

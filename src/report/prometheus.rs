@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::health::histogram::{BOUNDS, Histogram};
 use crate::health::{GateState, Health, Snapshot, Status};
+#[cfg(feature = "binary")]
 use crate::lines;
 use crate::settings::GateMode;
 
@@ -92,13 +93,11 @@ pub(super) fn metrics(now: &Snapshot, health: &Health) -> String {
     workers(&mut page, now);
     gate(&mut page, now);
     checks::checks(&mut page, now);
-    let mut dropped = vec![("stderr", lines::stderr::dropped())];
-    dropped.extend(
-        health
-            .access_log
-            .iter()
-            .map(|log| ("access", log.dropped())),
-    );
+    let access = health.access_log.iter();
+    let logs = access.map(|log| ("access", log.dropped()));
+    #[cfg(feature = "binary")]
+    let logs = std::iter::once(("stderr", lines::stderr::dropped())).chain(logs);
+    let dropped: Vec<_> = logs.collect();
     page.counters(
         "plimsoll_dropped_lines_total",
         "Lines not written: nobody took them in time, or the disk is full.",

@@ -4,15 +4,25 @@
 //! All of it (resolving the name, connecting, writing, reading) happens by one absolute deadline, and everything that
 //! the other side says is [bounded](wire) and [cleaned](words) before it gets into an error.
 
+#[cfg(feature = "checks")]
 mod file;
+#[cfg(any(feature = "checks", feature = "binary"))]
 mod http;
+#[cfg(feature = "checks")]
 mod memcached;
+#[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(any(feature = "checks", feature = "binary"))]
 mod probe;
+#[cfg(feature = "checks")]
 mod redis;
+#[cfg(feature = "checks")]
 mod tcp;
+#[cfg(any(feature = "checks", feature = "binary"))]
 mod wire;
+#[cfg(any(feature = "checks", feature = "binary"))]
 mod words;
 
 use std::fmt;
@@ -20,18 +30,18 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use super::{Check, CheckError};
-use crate::net::url::{Account, Scheme, Url};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use crate::net::url::Account;
+use crate::net::url::Scheme;
+#[cfg(feature = "checks")]
+use crate::net::url::Url;
 pub use crate::net::url::{StoreUrlError, UrlPart};
-use file::{Files, Kind};
-use http::Http;
-use memcached::Memcached;
-use mysql::Mysql;
-use postgres::Postgres;
+#[cfg(any(feature = "checks", feature = "binary"))]
 pub use probe::{Probe, Probed};
-use redis::Redis;
-use tcp::Tcp;
 
 /// A data store to watch, named by a URL.
+///
+/// The features `checks`, `postgres` and `mysql` have the protocols; without them no URL is one.
 ///
 /// | URL | it serves when |
 /// |---|---|
@@ -76,18 +86,36 @@ pub struct Store {
 
 #[derive(Clone, PartialEq, Eq)]
 enum Protocol {
-    Tcp(Tcp),
-    Http(Http),
-    Redis(Redis),
-    Memcached(Memcached),
-    Postgres(Postgres),
-    Mysql(Mysql),
-    Files(Files),
+    #[cfg(feature = "checks")]
+    Tcp(tcp::Tcp),
+    #[cfg(feature = "checks")]
+    Http(http::Http),
+    #[cfg(feature = "checks")]
+    Redis(redis::Redis),
+    #[cfg(feature = "checks")]
+    Memcached(memcached::Memcached),
+    #[cfg(feature = "postgres")]
+    Postgres(postgres::Postgres),
+    #[cfg(feature = "mysql")]
+    Mysql(mysql::Mysql),
+    #[cfg(feature = "checks")]
+    Files(file::Files),
 }
 
 /// The schemes, as an error lists them.
-const SCHEMES: &str =
-    "tcp://, http://, redis://, memcached://, postgres://, mysql://, sqlite: and file:";
+const SCHEMES: &str = match (
+    cfg!(feature = "checks"),
+    cfg!(feature = "postgres"),
+    cfg!(feature = "mysql"),
+) {
+    (false, ..) => "a program that was built with the feature checks",
+    (_, false, false) => "tcp://, http://, redis://, memcached://, sqlite: and file:",
+    (_, true, false) => "tcp://, http://, redis://, memcached://, postgres://, sqlite: and file:",
+    (_, false, true) => "tcp://, http://, redis://, memcached://, mysql://, sqlite: and file:",
+    (_, true, true) => {
+        "tcp://, http://, redis://, memcached://, postgres://, mysql://, sqlite: and file:"
+    }
+};
 
 impl FromStr for Store {
     type Err = StoreUrlError;
@@ -99,44 +127,66 @@ impl FromStr for Store {
     /// piece of it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let scheme = Scheme::split(text, SCHEMES)?;
-        let on_network: fn(&Url) -> Result<Protocol, StoreUrlError> = match scheme.name {
-            "tcp" => |url| Tcp::new(url).map(Protocol::Tcp),
-            "http" => |url| Http::new(url).map(Protocol::Http),
-            "redis" => |url| Redis::new(url).map(Protocol::Redis),
-            "memcached" => |url| Memcached::new(url).map(Protocol::Memcached),
-            "postgres" | "postgresql" => |url| Postgres::new(url).map(Protocol::Postgres),
-            "mysql" => |url| Mysql::new(url).map(Protocol::Mysql),
-            "file" => return Self::on_disk(text, &scheme, Kind::Any),
-            "sqlite" => return Self::on_disk(text, &scheme, Kind::Sqlite),
+        Protocol::read(&scheme, text)
+    }
+}
+
+#[cfg(not(feature = "checks"))]
+impl Protocol {
+    fn read(scheme: &Scheme<'_>, _: &str) -> Result<Store, StoreUrlError> {
+        Err(scheme.refuse(SCHEMES))
+    }
+}
+
+#[cfg(feature = "checks")]
+impl Protocol {
+    fn read(scheme: &Scheme<'_>, text: &str) -> Result<Store, StoreUrlError> {
+        let on_network: fn(&Url) -> Result<Self, StoreUrlError> = match scheme.name {
+            "tcp" => |url| tcp::Tcp::new(url).map(Self::Tcp),
+            "http" => |url| http::Http::new(url).map(Self::Http),
+            "redis" => |url| redis::Redis::new(url).map(Self::Redis),
+            "memcached" => |url| memcached::Memcached::new(url).map(Self::Memcached),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => |url| postgres::Postgres::new(url).map(Self::Postgres),
+            #[cfg(feature = "mysql")]
+            "mysql" => |url| mysql::Mysql::new(url).map(Self::Mysql),
+            "file" => return Self::on_disk(text, scheme, file::Kind::Any),
+            "sqlite" => return Self::on_disk(text, scheme, file::Kind::Sqlite),
             _ => return Err(scheme.refuse(SCHEMES)),
         };
-        let url = Url::parse(&scheme)?;
-        Ok(Self {
+        let url = Url::parse(scheme)?;
+        Ok(Store {
             protocol: on_network(&url)?,
             shown: url.shown(),
         })
     }
-}
 
-impl Store {
-    fn on_disk(text: &str, scheme: &Scheme<'_>, kind: Kind) -> Result<Self, StoreUrlError> {
-        Ok(Self {
-            protocol: Protocol::Files(Files::new(scheme, kind)?),
+    fn on_disk(text: &str, scheme: &Scheme<'_>, kind: file::Kind) -> Result<Store, StoreUrlError> {
+        Ok(Store {
+            protocol: Self::Files(file::Files::new(scheme, kind)?),
             shown: text.to_owned(),
         })
     }
 }
 
 impl Check for Store {
+    #[cfg_attr(not(feature = "checks"), expect(unused_variables))]
     fn check(&self, deadline: Instant) -> Result<(), CheckError> {
-        match &self.protocol {
-            Protocol::Tcp(tcp) => tcp.check(deadline),
-            Protocol::Http(http) => http.check(deadline),
-            Protocol::Redis(redis) => redis.check(deadline),
-            Protocol::Memcached(memcached) => memcached.check(deadline),
-            Protocol::Postgres(postgres) => postgres.check(deadline),
-            Protocol::Mysql(mysql) => mysql.check(deadline),
-            Protocol::Files(files) => files.check(deadline),
+        match self.protocol {
+            #[cfg(feature = "checks")]
+            Protocol::Tcp(ref tcp) => tcp.check(deadline),
+            #[cfg(feature = "checks")]
+            Protocol::Http(ref http) => http.check(deadline),
+            #[cfg(feature = "checks")]
+            Protocol::Redis(ref redis) => redis.check(deadline),
+            #[cfg(feature = "checks")]
+            Protocol::Memcached(ref memcached) => memcached.check(deadline),
+            #[cfg(feature = "postgres")]
+            Protocol::Postgres(ref postgres) => postgres.check(deadline),
+            #[cfg(feature = "mysql")]
+            Protocol::Mysql(ref mysql) => mysql.check(deadline),
+            #[cfg(feature = "checks")]
+            Protocol::Files(ref files) => files.check(deadline),
         }
     }
 }
@@ -153,9 +203,11 @@ impl fmt::Debug for Store {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "checks"))]
 mod fake;
+
 /// Lets a server have the password itself only where the URL says so: whoever listens there may ask for it.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 fn allow_cleartext(account: &Account) -> Result<(), CheckError> {
     if account.cleartext || account.password.is_none() {
         return Ok(());
