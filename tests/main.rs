@@ -4,6 +4,7 @@
 mod kit;
 
 mod access_log;
+mod bodies;
 mod caching;
 mod checks;
 mod cli;

@@ -274,7 +274,7 @@ fn place(number: u64) -> usize {
 }
 
 fn crowded_out(totals: &Totals) -> u64 {
-    totals.shed_queue + totals.shed_deadline + totals.shed_fair
+    totals.shed_queue + totals.shed_deadline + totals.shed_fair + totals.shed_bodies
 }
 
 fn turned_away(totals: &Totals) -> u64 {

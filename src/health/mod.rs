@@ -94,6 +94,8 @@ counts! {
     shed_deadline,
     /// Requests refused with 503 because their client had its share of the queue.
     shed_fair,
+    /// Requests refused with 503 because there was no room for their body in time.
+    shed_bodies,
     /// Requests refused with 503 because the gate was open, or half-open with a probe out.
     shed_gate,
     /// Requests refused with 503 because the server was stopping.
@@ -156,6 +158,10 @@ pub(crate) struct Gauges {
     pub(crate) connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) queue: AtomicUsize,
+    /// Bytes of room that request bodies have.
+    pub(crate) body_bytes: AtomicUsize,
+    /// Requests whose body waits for room.
+    pub(crate) bodies_waiting: AtomicUsize,
     /// Since when requests have no way to the workers: nanoseconds since the start, and 0 while they have one.
     pub(crate) intake_down_since: AtomicU64,
     /// Nanoseconds.
@@ -222,6 +228,10 @@ pub struct Snapshot {
     pub in_flight: usize,
     /// Requests that wait for a worker.
     pub queue: usize,
+    /// Bytes of room that request bodies have: of [`max_bodies`](crate::Config::max_bodies).
+    pub body_bytes: usize,
+    /// Requests whose body waits for room.
+    pub bodies_waiting: usize,
     /// Workers in the pool.
     pub workers: usize,
     /// Workers that run a handler or write a reply.
@@ -470,6 +480,8 @@ impl Health {
             connections: self.gauges.connections.load(Relaxed),
             in_flight: self.gauges.in_flight.load(Relaxed),
             queue: self.gauges.queue.load(Relaxed),
+            body_bytes: self.gauges.body_bytes.load(Relaxed),
+            bodies_waiting: self.gauges.bodies_waiting.load(Relaxed),
             workers: self.workers.len(),
             workers_busy: busy,
             workers_stuck: stuck,

@@ -3,7 +3,11 @@
 //! [`Body`] does no I/O: it is given what has arrived, in pieces of any size, and the result does not depend on how it
 //! was split. Each byte is looked at once, so a body of one-byte chunks costs time linear in its length.
 
+mod buffer;
+
 use super::fields::is_token_byte;
+
+pub(crate) use buffer::BodyBuffer;
 
 /// Most bytes of chunk extensions on one chunk's line. Signatures, the extensions met in practice, take about 85.
 const MAX_EXTENSIONS_PER_CHUNK: usize = 1024;
@@ -42,6 +46,21 @@ pub(crate) enum BodyError {
     LongTrailers,
     /// There is more data than is allowed.
     TooLarge,
+}
+
+/// Where the data of a body is put.
+pub(crate) trait Sink {
+    /// Appends data. With it, `most` bytes may still come in all; room is made for no more.
+    fn put(&mut self, data: &[u8], most: usize);
+}
+
+impl Sink for Vec<u8> {
+    fn put(&mut self, data: &[u8], most: usize) {
+        if self.capacity() - self.len() < data.len() {
+            self.reserve_exact(data.len().max(self.len().min(most)));
+        }
+        self.extend_from_slice(data);
+    }
 }
 
 /// Decodes the body of one message.
@@ -216,7 +235,7 @@ impl Body {
     pub(crate) fn decode(
         &mut self,
         input: &[u8],
-        out: &mut Vec<u8>,
+        out: &mut impl Sink,
     ) -> Result<(usize, bool), BodyError> {
         let mut used = 0;
         loop {
@@ -225,13 +244,9 @@ impl Body {
             if data.is_empty() {
                 return Ok((used, self.is_complete()));
             }
-            if out.capacity() - out.len() < data.len() {
-                // The capacity, like the length, stays within `max_body`.
-                let most = usize::try_from(self.most_missing()).unwrap_or(usize::MAX);
-                let most = most.saturating_add(data.len());
-                out.reserve_exact(data.len().max(out.len().min(most)));
-            }
-            out.extend_from_slice(data);
+            // The capacity, like the length, stays within `max_body`.
+            let most = usize::try_from(self.most_missing()).unwrap_or(usize::MAX);
+            out.put(data, most.saturating_add(data.len()));
         }
     }
 

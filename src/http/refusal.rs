@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     Throttled,
     /// There is more work than can be done in time.
     Shed,
+    /// The body has waited for room among all bodies as long as it may.
+    NoRoom,
     /// The average service time is over the threshold.
     Unhealthy,
     /// The server is about to stop.
@@ -72,7 +74,7 @@ impl Refusal {
             Self::HeadTooLarge => 431,
             // 405 would promise an Allow list under which the same target takes other methods; an authority takes none.
             Self::TunnelUnsupported | Self::UnknownTransferCoding => 501,
-            Self::Shed | Self::Unhealthy | Self::Draining => 503,
+            Self::Shed | Self::NoRoom | Self::Unhealthy | Self::Draining => 503,
             Self::HandlerTooSlow => 504,
             Self::Version => 505,
         }
@@ -91,6 +93,7 @@ impl Refusal {
             Self::UnknownTransferCoding => "coding",
             Self::Throttled => "throttle",
             Self::Shed => "shed",
+            Self::NoRoom => "bodies",
             Self::Unhealthy => "gate",
             Self::Draining => "drain",
             Self::HandlerTooSlow => "timeout",
@@ -119,6 +122,7 @@ impl Refusal {
             }
             Self::Throttled => "Too many requests: try again later.\n",
             Self::Shed => "The server is overloaded: try again later.\n",
+            Self::NoRoom => "Too many request bodies are held at once: try again later.\n",
             Self::Unhealthy => "The service is unhealthy and recovers: try again later.\n",
             Self::Draining => "The server is stopping: try another one.\n",
             Self::HandlerTooSlow => "The server took too long to reply: try again later.\n",
@@ -152,7 +156,7 @@ mod tests {
     use super::Refusal;
 
     /// Refusal, status, closes, client's fault.
-    const ALL: [(Refusal, u16, bool, bool); 14] = [
+    const ALL: [(Refusal, u16, bool, bool); 15] = [
         (
             Refusal::Malformed("Send one Host field.\n"),
             400,
@@ -168,6 +172,7 @@ mod tests {
         (Refusal::TunnelUnsupported, 501, true, true),
         (Refusal::UnknownTransferCoding, 501, true, true),
         (Refusal::Shed, 503, false, false),
+        (Refusal::NoRoom, 503, true, false),
         (Refusal::Unhealthy, 503, false, false),
         (Refusal::Draining, 503, true, false),
         (Refusal::HandlerTooSlow, 504, false, false),

@@ -8,6 +8,7 @@ use crate::http::body::{Body, BodyError};
 use crate::http::fields;
 use crate::http::head::{self, Framing, Head, Progress};
 use crate::http::response::{Asked, ResponseError, ResponseHead, ResponseParser};
+use crate::server::event_loop::bodies::Room;
 use crate::server::event_loop::connection::{After, CloseReason, Connection, Event, Limits, Piece};
 
 const MAX_HEAD: usize = 2048;
@@ -276,11 +277,15 @@ fn settle(connection: &mut Connection, now: Instant, seen: &mut Vec<Seen>) {
         while !connection.output().is_empty() {
             connection.handle_sent(connection.output().len(), now);
         }
+        if let Some((_, size)) = connection.wants_room() {
+            connection.give_room(Room::of_its_own(size), now);
+            continue;
+        }
         let (what, after) = match connection.poll_event() {
             None => return,
             Some(Event::Request(incoming)) => {
                 let keep_alive = incoming.head.keep_alive;
-                let body = incoming.body;
+                let body = incoming.body.to_vec();
                 let canonical = incoming.head.canonical().to_vec();
                 let what = Seen::Request { canonical, body };
                 (
@@ -308,7 +313,7 @@ pub(crate) fn calls(script: &[u8]) {
     let mut rest = script;
     while let &[call, number, ref after @ ..] = rest {
         rest = after;
-        match call % 10 {
+        match call % 12 {
             0..=3 => {
                 let (part, after) = rest.split_at(usize::from(number).min(rest.len()));
                 rest = after;
@@ -329,6 +334,11 @@ pub(crate) fn calls(script: &[u8]) {
                 connection.handle_sent(count, now);
             }
             8 => connection.await_more(now + LIMITS.request_timeout),
+            9 | 10 => {
+                if let Some((_, size)) = connection.wants_room() {
+                    connection.give_room(Room::of_its_own(size), now);
+                }
+            }
             _ if number < 128 => connection.handle_eof(now),
             _ => connection.close(CloseReason::Evicted),
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::http::body::Body;
 use crate::http::head::{self, Framing};
+use crate::server::event_loop::bodies::Room;
 use crate::server::event_loop::connection::{After, Connection, Event, Limits, Piece};
 
 const MAX_HEAD: usize = 16 * 1024;
@@ -62,7 +63,13 @@ impl Conversation {
     pub fn serve(&mut self, input: &[u8], reply: &'static [u8]) -> usize {
         let mut served = 0;
         self.connection.handle_input(input, self.now);
-        while let Some(Event::Request(incoming)) = self.connection.poll_event() {
+        loop {
+            if let Some((_, size)) = self.connection.wants_room() {
+                self.connection.give_room(Room::of_its_own(size), self.now);
+            }
+            let Some(Event::Request(incoming)) = self.connection.poll_event() else {
+                return served;
+            };
             let after = if incoming.head.keep_alive {
                 After::Keep
             } else {
@@ -74,7 +81,6 @@ impl Conversation {
             self.connection.handle_sent(count, self.now);
             served += 1;
         }
-        served
     }
 }
 

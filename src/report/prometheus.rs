@@ -200,6 +200,7 @@ fn requests(page: &mut Page, now: &Snapshot) {
         ("queue", totals.shed_queue),
         ("deadline", totals.shed_deadline),
         ("fair", totals.shed_fair),
+        ("bodies", totals.shed_bodies),
         ("gate", totals.shed_gate),
         ("drain", totals.shed_drain),
     ];
@@ -299,6 +300,7 @@ fn connections(page: &mut Page, now: &Snapshot) {
 
 fn workers(page: &mut Page, now: &Snapshot) {
     const STUCK: &str = "Workers busy with one request for longer than the request timeout.";
+    const BODIES: &str = "Bytes that request bodies have of the room for them.";
     const STREAMS: &str = "Private streams to the workers that broke and were opened again.";
     for (name, help, value) in [
         (
@@ -318,6 +320,12 @@ fn workers(page: &mut Page, now: &Snapshot) {
             now.workers_busy,
         ),
         ("workers_stuck", STUCK, now.workers_stuck),
+        ("body_bytes", BODIES, now.body_bytes),
+        (
+            "bodies_waiting",
+            "Requests whose body waits for room.",
+            now.bodies_waiting,
+        ),
     ] {
         page.gauge(&format!("plimsoll_{name}"), help, value);
     }

@@ -11,7 +11,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::health::Health;
+use crate::http::body::BodyBuffer;
 use crate::http::head::Version;
+use crate::server::event_loop::bodies::Room;
 use crate::server::event_loop::connection::Incoming;
 use crate::server::exchange::{Exchange, Stage};
 use crate::server::request_head::RequestHead;
@@ -49,7 +51,9 @@ pub struct Request {
     /// Values that are not UTF-8, as text: the field's number, and every byte as a character of ISO 8859-1, HTTP's
     /// charset of old. Made when one is asked for.
     latin: OnceLock<Box<[(usize, String)]>>,
-    body: Cursor<Vec<u8>>,
+    body: Cursor<BodyBuffer>,
+    /// What the body has of the room for all bodies. Given back after it.
+    _room: Option<Room>,
     peer: SocketAddr,
     client: IpAddr,
     deadline: Instant,
@@ -74,6 +78,7 @@ impl Request {
             head: incoming.head,
             latin: OnceLock::new(),
             body: Cursor::new(incoming.body),
+            _room: incoming.room,
             peer: exchange.origin.peer,
             client: exchange.origin.client_ip,
             deadline: exchange.deadline,

@@ -11,6 +11,10 @@ pub(super) const WORKERS: RangeInclusive<usize> = 1..=1024;
 /// Linux gives a process unless told otherwise (`fs.nr_open`).
 pub(super) const MAX_CONNECTIONS: RangeInclusive<usize> = 1..=1_048_576;
 
+/// The most that [`Config::max_bodies`](super::Config::max_bodies) may be: on a 32-bit system a quarter of what it can
+/// address.
+pub(super) const MAX_BODIES: usize = 1 << if usize::BITS < 64 { 30 } else { 36 };
+
 /// Descriptors kept from clients: for listeners, the reserve of the admin and agent listeners (16 connections each),
 /// streams to the workers, logs and data-store checks.
 pub(crate) const DESCRIPTORS_KEPT: usize = 64;

@@ -43,7 +43,7 @@ pub use units::{parse_count, parse_duration, parse_size, show_duration, show_siz
 use crate::http::trust::Cidr;
 use checks::Checks;
 use kinds::{ADDRESS, FILE, HOST_NAME};
-use limits::{MAX_CONNECTIONS, WORKERS, default_max_connections, default_workers};
+use limits::{MAX_BODIES, MAX_CONNECTIONS, WORKERS, default_max_connections, default_workers};
 use paths::Path;
 use table::define_config;
 use throttle::Throttles;
@@ -194,6 +194,16 @@ macro_rules! config_rows {
             set max_body: usize = 1024 * 1024 => {
                 flag: "max-body", variable: "PLIMSOLL_MAX_BODY", kind: Size(0..=1024 * 1024 * 1024),
                 help: "request body",
+            }
+            /// Most bytes of all request bodies that are held at the same moment, of which one peer (an IPv4 address or an
+            /// IPv6 /64) has at most half, or one body. A body has room for its length, or for
+            /// [`max_body`](Config::max_body) if it is chunked, before it is read; the others wait in the kernel, in the
+            /// order in which they came, for up to the [body timeout](Config::body_timeout). No body may be longer.
+            /// Default 64 MiB; 1 B to 64 GiB,
+            /// or 1 GiB on a 32-bit system.
+            set max_bodies: usize = 64 * 1024 * 1024 => {
+                flag: "max-bodies", variable: "PLIMSOLL_MAX_BODIES", kind: Size(1..=MAX_BODIES),
+                help: "all request bodies held at once; one peer has at most half",
             }
             /// From the first byte of a request's head to its last. Default 10 s; above 0.
             set head_timeout: Duration = Duration::from_secs(10) => {

@@ -64,6 +64,8 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
         for (name, count) in [
             ("connections", now.connections),
             ("queue", now.queue),
+            ("body_bytes", now.body_bytes),
+            ("bodies_waiting", now.bodies_waiting),
             ("in_flight", now.in_flight),
             ("workers", now.workers),
             ("workers_busy", now.workers_busy),
@@ -81,6 +83,7 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
             ("shed_queue", counts.shed_queue),
             ("shed_deadline", counts.shed_deadline),
             ("shed_fair", counts.shed_fair),
+            ("shed_bodies", counts.shed_bodies),
             ("shed_gate", counts.shed_gate),
             ("shed_drain", counts.shed_drain),
             ("throttled", counts.throttled),

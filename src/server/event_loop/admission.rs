@@ -13,6 +13,7 @@
 
 use crate::health::gate::Crew;
 use crate::random::Random;
+use crate::server::peer::Peer;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -27,6 +28,8 @@ pub(crate) enum Shed {
     Deadline,
     /// Its peer has its share of the queue already.
     Fair,
+    /// There was no room for its body in time.
+    Bodies,
 }
 
 impl Shed {
@@ -36,6 +39,7 @@ impl Shed {
             Self::Queue => "queue",
             Self::Deadline => "deadline",
             Self::Fair => "fair",
+            Self::Bodies => "bodies",
         }
     }
 }
@@ -219,23 +223,6 @@ impl<T> Admission<T> {
     /// How many requests wait.
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
-    }
-}
-
-/// Whom fairness takes for one client: an IPv4 address, or an IPv6 /64, of which one host commands every address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Peer {
-    V4(u32),
-    V6(u64),
-}
-
-impl From<IpAddr> for Peer {
-    fn from(address: IpAddr) -> Self {
-        // A dual-stack listener sees IPv4 clients as ::ffff:a.b.c.d, all in one /64.
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
-        }
     }
 }
 

@@ -4,8 +4,8 @@
 //! events, bytes to send and the next deadline:
 //!
 //! ```text
-//!          first byte          head whole, body due          request whole
-//!   Idle ────────────▶ Head ──────────────────────▶ Body ───────────────▶ Answering
+//!          first byte       head whole, body due            room         request whole
+//!   Idle ────────────▶ Head ───────────────────▶ Announced ──────▶ Body ───────────────▶ Answering
 //!    ▲                   └────────────────────────────────────────────────────▲  │
 //!    │  kept alive                       refusal: Event::Refused              │  │ answer()
 //!    └───────────────────── Replying ◀───────────────────────────────────────────┘
@@ -28,7 +28,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::http::body::Body;
+use super::bodies::{Place, Room};
+use crate::http::body::{Body, BodyBuffer};
 use crate::http::head::{self, Framing, Head};
 use crate::http::refusal::Refusal;
 use crate::server::request_head::RequestHead;
@@ -58,7 +59,18 @@ const MAX_TRAILERS: usize = 8 * 1024;
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) head: Arc<RequestHead>,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: BodyBuffer,
+    /// What the body has of the room for all bodies, unless it is empty.
+    pub(crate) room: Option<Room>,
+}
+
+/// A request whose body is being received.
+#[derive(Debug)]
+struct Receiving {
+    head: Head,
+    decoder: Body,
+    body: BodyBuffer,
+    room: Room,
 }
 
 /// What the driver has to act on.
@@ -134,7 +146,9 @@ pub(crate) enum After {
 enum State {
     Idle,
     Head(head::Progress),
-    Body(Box<(Head, Body, Vec<u8>)>),
+    /// A body is to come, and waits for room. The place among those that wait is given up with the state.
+    Announced(Box<(Head, Body)>, Option<Place>),
+    Body(Box<Receiving>),
     /// The driver has the request, or a refusal to send.
     Answering,
     Replying(After),
@@ -216,7 +230,8 @@ impl Connection {
                     now,
                 );
             }
-            State::Answering | State::Replying(_) | State::Closed(_) => {}
+            // An announced body may be here as a whole, and only wait for room.
+            State::Announced(..) | State::Answering | State::Replying(_) | State::Closed(_) => {}
         }
     }
 
@@ -229,6 +244,7 @@ impl Connection {
         match &self.state {
             State::Idle => self.close(CloseReason::IdleTimeout),
             State::Head(_) | State::Body(_) => self.refuse(Refusal::TooSlow, now),
+            State::Announced(..) => self.refuse(Refusal::NoRoom, now),
             State::Answering if self.event.is_none() => self.event = Some(Event::Overdue),
             // What the driver has not taken yet, it can't be late with.
             State::Answering => self.deadline = Some(now + self.limits.request_timeout),
@@ -268,8 +284,8 @@ impl Connection {
     /// requests is ever kept.
     pub(crate) fn read_limit(&self) -> usize {
         match &self.state {
-            State::Body(parts) => {
-                let missing = usize::try_from(parts.1.missing()).unwrap_or(usize::MAX);
+            State::Body(receiving) => {
+                let missing = usize::try_from(receiving.decoder.missing()).unwrap_or(usize::MAX);
                 missing.max(self.limits.max_head)
             }
             State::Lingering { .. } => LINGER_BYTES,
@@ -277,6 +293,51 @@ impl Connection {
                 let most = self.limits.max_head + head::MAX_EMPTY_BYTES;
                 most.saturating_sub(self.input.len()).max(1)
             }
+        }
+    }
+
+    /// The head of a request whose body has to be [given room](Self::give_room) before it is read, and the most bytes
+    /// that it may have; `None` also once it [waits](Self::await_room) for room.
+    pub(crate) fn wants_room(&self) -> Option<(&Head, usize)> {
+        match &self.state {
+            State::Announced(parts, None) => {
+                let (head, decoder) = &**parts;
+                let size = usize::try_from(decoder.most_missing()).unwrap_or(usize::MAX);
+                Some((head, size))
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes the place among those that wait for room. Until then the client's bytes stay in the kernel.
+    pub(crate) fn await_room(&mut self, place: Place) {
+        if let State::Announced(_, waits) = &mut self.state {
+            *waits = Some(place);
+        }
+    }
+
+    /// Takes the room for the body: from now on it is read.
+    pub(crate) fn give_room(&mut self, room: Room, now: Instant) {
+        if !matches!(self.state, State::Announced(..)) {
+            return;
+        }
+        if let State::Announced(parts, _) = std::mem::replace(&mut self.state, State::Answering) {
+            let (head, decoder) = *parts;
+            if head.expects_continue && self.input.is_empty() {
+                let go_on = &b"HTTP/1.1 100 Continue\r\n\r\n"[..];
+                self.output.push_back(Piece::new(go_on, 0));
+            }
+            let body = BodyBuffer::default();
+            self.state = State::Body(Box::new(Receiving {
+                head,
+                decoder,
+                body,
+                room,
+            }));
+        }
+        self.advance_buffered(now);
+        if self.eof {
+            self.handle_eof(now);
         }
     }
 
@@ -414,7 +475,10 @@ impl Connection {
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn held(&self) -> usize {
         let body = match (&self.state, &self.event) {
-            (State::Body(parts), _) => parts.2.capacity() + parts.0.canonical().len(),
+            (State::Announced(parts, _), _) => parts.0.canonical().len(),
+            (State::Body(receiving), _) => {
+                receiving.body.capacity() + receiving.head.canonical().len()
+            }
             (_, Some(Event::Request(incoming))) => {
                 incoming.body.capacity() + incoming.head.canonical().len()
             }
@@ -451,26 +515,31 @@ impl Connection {
                     Ok(None) => return used,
                     Ok(Some((length, head))) => {
                         used += length;
-                        self.begin_body(head, data.len() > used, now);
+                        self.begin_body(head, now);
                     }
                     Err(refusal) => {
                         self.refuse(refusal, now);
                         return data.len();
                     }
                 },
-                State::Body(parts) => {
-                    let (_, decoder, body) = parts.as_mut();
-                    match decoder.decode(rest, body) {
+                State::Body(receiving) => {
+                    match receiving.decoder.decode(rest, &mut receiving.body) {
                         Ok((length, whole)) => {
                             used += length;
                             if !whole {
                                 return used;
                             }
-                            if let State::Body(parts) =
+                            if let State::Body(receiving) =
                                 std::mem::replace(&mut self.state, State::Answering)
                             {
-                                let (head, _, body) = *parts;
-                                self.request_is_whole(head, body, now);
+                                let Receiving {
+                                    head,
+                                    body,
+                                    mut room,
+                                    ..
+                                } = *receiving;
+                                room.shrink(body.len());
+                                self.request_is_whole(head, body, Some(room), now);
                             }
                         }
                         Err(error) => {
@@ -479,7 +548,8 @@ impl Connection {
                         }
                     }
                 }
-                State::Answering
+                State::Announced(..)
+                | State::Answering
                 | State::Replying(_)
                 | State::Lingering { .. }
                 | State::Closed(_) => return used,
@@ -487,34 +557,31 @@ impl Connection {
         }
     }
 
-    fn begin_body(&mut self, head: Head, more_came: bool, now: Instant) {
+    fn begin_body(&mut self, head: Head, now: Instant) {
         if matches!(head.framing, Framing::None | Framing::Length(0)) {
-            return self.request_is_whole(head, Vec::new(), now);
+            return self.request_is_whole(head, BodyBuffer::default(), None, now);
         }
         match Body::new(head.framing, self.limits.max_body, MAX_TRAILERS) {
             Ok(decoder) => {
-                if head.expects_continue && !more_came {
-                    self.output
-                        .push_back(Piece::new(&b"HTTP/1.1 100 Continue\r\n\r\n"[..], 0));
-                }
                 self.deadline = Some(now + self.limits.body_timeout);
-                self.state = State::Body(Box::new((head, decoder, Vec::new())));
+                self.state = State::Announced(Box::new((head, decoder)), None);
             }
             Err(error) => self.refuse_request(error.into(), Some(head), now),
         }
     }
 
-    fn request_is_whole(&mut self, head: Head, body: Vec<u8>, now: Instant) {
+    fn request_is_whole(&mut self, head: Head, body: BodyBuffer, room: Option<Room>, now: Instant) {
         self.state = State::Answering;
         self.deadline = Some(now + self.limits.request_timeout);
         let head = Arc::new(RequestHead::new(head));
-        self.event = Some(Event::Request(Incoming { head, body }));
+        self.event = Some(Event::Request(Incoming { head, body, room }));
     }
 
     /// Refuses what has come of a request so far.
     fn refuse(&mut self, refusal: Refusal, now: Instant) {
         let head = match std::mem::replace(&mut self.state, State::Answering) {
-            State::Body(parts) => Some(parts.0),
+            State::Announced(parts, _) => Some(parts.0),
+            State::Body(receiving) => Some(receiving.head),
             _ => None,
         };
         self.refuse_request(refusal, head, now);

@@ -8,13 +8,14 @@ use std::time::Instant;
 use super::admission::Shed;
 use super::connection::{After, CloseReason, Event, Incoming};
 use super::doors::{Asks, Door};
-use super::{Frontend, Registrar};
+use super::{Frontend, Registrar, TURN};
 use crate::health::{Outcome, bump};
 use crate::http::head::{Method, Version};
 use crate::http::refusal::Refusal;
 use crate::report::Answer;
 use crate::server::exchange::{Exchange, Origin, ReplyRules, Stage};
 use crate::server::jobs::Job;
+use crate::server::peer::Peer;
 use crate::server::roster::Roster;
 use crate::server::stream::Source;
 use crate::server::workers::{Done, Ended, Then};
@@ -26,8 +27,13 @@ impl Frontend {
             Event::Refused(refusal, head) => {
                 let fields = head.iter().flat_map(|head| head.fields());
                 if let Some(client) = self.clients.get_mut(slot) {
+                    // Of its head nothing can be relied on.
+                    client.rules = ReplyRules::UNKNOWN;
                     let client_ip = self.trust.client(client.peer.ip(), fields);
                     self.begin_record(slot, head.as_ref(), client_ip, now);
+                }
+                if refusal == Refusal::NoRoom {
+                    return self.shed(slot, Shed::Bodies, now);
                 }
                 let counts = &self.shared.health.counts;
                 match refusal {
@@ -42,8 +48,6 @@ impl Frontend {
                     Outcome::Failed
                 };
                 if let Some(client) = self.clients.get_mut(slot) {
-                    // Of its head nothing can be relied on.
-                    client.rules = ReplyRules::UNKNOWN;
                     // The averages are the service's alone.
                     if client.door == Door::Public {
                         self.shared.health.ended(outcome);
@@ -147,6 +151,35 @@ impl Frontend {
         let ticket = self.dispatcher.submit(job, client_ip, now);
         if let Some(client) = self.clients.get_mut(slot) {
             client.ticket = Some(ticket);
+        }
+    }
+
+    /// Asks for the room that the body of a client's request needs.
+    pub(super) fn ask_for_room(&mut self, slot: u32, now: Instant) {
+        let key = self.clients.key(slot);
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        let Some((head, size)) = client.connection.wants_room() else {
+            return;
+        };
+        let address = self.trust.client(client.peer.ip(), head.fields());
+        match self.bodies.take(Peer::from(address), size, key) {
+            Ok(room) => client.connection.give_room(room, now),
+            Err(place) => client.connection.await_room(place),
+        }
+    }
+
+    /// Gives room to a turn's worth of those whose bodies wait for it, as far as there is some.
+    pub(super) fn admit_bodies(&mut self, now: Instant) {
+        for _ in 0..TURN {
+            let Some((key, room)) = self.bodies.next() else {
+                return;
+            };
+            if let Some(client) = self.clients.by_key(key) {
+                client.connection.give_room(room, now);
+                self.drive(key.slot, now);
+            }
         }
     }
 

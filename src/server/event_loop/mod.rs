@@ -8,6 +8,7 @@
 
 mod accept;
 pub(crate) mod admission;
+pub(crate) mod bodies;
 mod clients;
 pub(crate) mod connection;
 mod deadlines;
@@ -51,6 +52,7 @@ use crate::server::throttling::Throttling;
 use crate::server::workers::Shared;
 use crate::settings::{Config, Details};
 use admission::{Admission, RetryAfter};
+use bodies::Bodies;
 use clients::{Client, Clients, client_of};
 use connection::{CloseReason, Limits};
 use deadlines::Deadlines;
@@ -125,6 +127,8 @@ pub(crate) struct Frontend {
     max_connections: usize,
     limits: Arc<Limits>,
     deadlines: Deadlines,
+    /// The room for request bodies.
+    bodies: Arc<Bodies>,
     dispatcher: Dispatcher,
     retry_after: RetryAfter,
     shedding: Shedding,
@@ -191,7 +195,8 @@ impl Frontend {
             max_connections: config.max_connections,
             limits: Arc::new(Limits {
                 max_head: config.max_head,
-                max_body: config.max_body,
+                // A larger one would wait for room for ever.
+                max_body: config.max_body.min(config.max_bodies),
                 head_timeout: config.head_timeout,
                 body_timeout: config.body_timeout,
                 idle_timeout: config.idle_timeout,
@@ -199,6 +204,7 @@ impl Frontend {
                 request_timeout: config.request_timeout,
             }),
             deadlines: Deadlines::with_capacity(capacity),
+            bodies: Bodies::new(config.max_bodies),
             dispatcher,
             retry_after: RetryAfter::new(random::seed(), now),
             shedding: Shedding::default(),
@@ -258,6 +264,7 @@ impl Frontend {
                 self.drive(slot, now);
             }
             self.handle_timeouts(now);
+            self.admit_bodies(now);
             self.accept(now);
             self.hand_over(now);
             self.announce(now);
@@ -270,7 +277,7 @@ impl Frontend {
 
     /// Waits until there is something to do. While events come briskly, it looks around for the next before it blocks.
     fn wait(&mut self, events: &mut Events, now: Instant) -> io::Result<()> {
-        if self.brisk && self.unfinished.is_empty() && !self.doors.is_ready(now) {
+        if self.brisk && !self.has_more_to_do(now) {
             let look = || match self.poll.poll(events, Some(Duration::ZERO)) {
                 Ok(()) if events.is_empty() && self.inbox.is_empty() => None,
                 polled => Some(polled),
@@ -290,6 +297,9 @@ impl Frontend {
         let connections = self.clients.count(Door::Public);
         gauges.connections.store(connections, Relaxed);
         gauges.queue.store(self.dispatcher.waiting(), Relaxed);
+        let bodies = self.bodies.usage();
+        gauges.body_bytes.store(bodies.held, Relaxed);
+        gauges.bodies_waiting.store(bodies.waiting, Relaxed);
         let crew = health.crew(self.dispatcher.has_idle_worker());
         let wait = self
             .dispatcher
@@ -298,12 +308,19 @@ impl Frontend {
         gauges.predicted_wait.store(nanos, Relaxed);
     }
 
+    /// Whether a turn's worth was not all that there is to do.
+    fn has_more_to_do(&self, now: Instant) -> bool {
+        !self.unfinished.is_empty() || self.doors.is_ready(now) || self.bodies.is_ready()
+    }
+
     /// How long to wait for readiness: until the next deadline of anything.
     fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
-        let hungry = self.dispatcher.is_hungry() || self.doors.is_full() || self.drain.is_some();
-        if !self.unfinished.is_empty() || self.doors.is_ready(now) || !self.inbox.may_sleep(hungry)
-        {
+        let hungry = self.dispatcher.is_hungry()
+            || self.doors.is_full()
+            || self.bodies.usage().waiting > 0
+            || self.drain.is_some();
+        if !self.inbox.may_sleep(hungry) || self.has_more_to_do(now) {
             return Some(Duration::ZERO);
         }
         let roster = &self.shared.roster;
@@ -429,6 +446,10 @@ impl Frontend {
                 // Also when the answer follows at once, it is the latest to be idle then.
                 self.clients.set_idle(slot, false);
                 self.handle_event(slot, event, now);
+                continue;
+            }
+            if client.connection.wants_room().is_some() {
+                self.ask_for_room(slot, now);
                 continue;
             }
             if reads == READS {

@@ -20,11 +20,16 @@ impl Frontend {
             Shed::Queue => &counts.shed_queue,
             Shed::Deadline => &counts.shed_deadline,
             Shed::Fair => &counts.shed_fair,
+            Shed::Bodies => &counts.shed_bodies,
         });
         self.note_refusal(slot, reason.name());
         self.retry_after.count(false, now);
         let seconds = self.retry_after.seconds(now);
-        self.refuse(slot, Refusal::Shed, Some(seconds), now);
+        let refusal = match reason {
+            Shed::Queue | Shed::Deadline | Shed::Fair => Refusal::Shed,
+            Shed::Bodies => Refusal::NoRoom,
+        };
+        self.refuse(slot, refusal, Some(seconds), now);
     }
 
     /// Refuses a request that comes too often.

@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_secs(5);
 pub(crate) struct Refused([u64; REASONS.len()]);
 
 /// The words of the metric `plimsoll_shed_total`. A drain is told of by itself.
-const REASONS: [&str; 4] = ["queue", "deadline", "fair", "gate"];
+const REASONS: [&str; 5] = ["queue", "deadline", "fair", "bodies", "gate"];
 
 /// Follows the counts of refused requests.
 #[derive(Debug, Default)]
@@ -91,6 +91,7 @@ impl Refused {
             totals.shed_queue,
             totals.shed_deadline,
             totals.shed_fair,
+            totals.shed_bodies,
             totals.shed_gate,
         ])
     }
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     fn counts(queue: u64, gate: u64) -> Refused {
-        Refused([queue, 0, 0, gate])
+        Refused([queue, 0, 0, 0, gate])
     }
 
     /// What a look a second says, with the second, when so many requests are refused by the queue in each.

@@ -145,7 +145,8 @@ impl RequestBuilder {
         Request {
             head: Arc::new(RequestHead::new(head)),
             latin: OnceLock::new(),
-            body: std::io::Cursor::new(self.body),
+            body: std::io::Cursor::new(self.body.into()),
+            _room: None,
             peer: self.peer,
             client: self.peer.ip().to_canonical(),
             deadline: now + self.remaining.min(LONGEST),

@@ -1,6 +1,9 @@
+use super::super::bodies::Bodies;
 use super::*;
 use crate::http::head::Method;
 use crate::internals::invariants::{self, LIMITS, READ, conversation};
+use crate::server::exchange::ClientKey;
+use crate::server::peer::Peer;
 use proptest::prelude::*;
 use std::iter;
 
@@ -30,6 +33,12 @@ fn piece(bytes: &'static [u8]) -> Piece {
 struct Scenario {
     connection: Connection,
     now: Instant,
+}
+
+fn give_room(connection: &mut Connection, now: Instant) {
+    if let Some((_, size)) = connection.wants_room() {
+        connection.give_room(Room::of_its_own(size), now);
+    }
 }
 
 /// The states, and within them what a client or a driver can tell apart.
@@ -141,7 +150,13 @@ impl Scenario {
 
     fn send(&mut self, bytes: &[u8]) -> &mut Self {
         self.connection.handle_input(bytes, self.now);
+        self.give_room();
         self
+    }
+
+    /// Gives room to a body that wants some.
+    fn give_room(&mut self) {
+        give_room(&mut self.connection, self.now);
     }
 
     fn eof(&mut self) -> &mut Self {
@@ -162,6 +177,7 @@ impl Scenario {
     }
 
     fn request(&mut self) -> Incoming {
+        self.give_room();
         match self.connection.poll_event() {
             Some(Event::Request(incoming)) => incoming,
             other => panic!("expected a request, found {other:?}"),
@@ -169,6 +185,7 @@ impl Scenario {
     }
 
     fn refusal(&mut self) -> Refusal {
+        self.give_room();
         match self.connection.poll_event() {
             Some(Event::Refused(refusal, _)) => refusal,
             other => panic!("expected a refusal, found {other:?}"),
@@ -539,6 +556,104 @@ fn a_body_is_handed_over_decoded() {
         let whole = [head, sent].concat();
         assert_eq!(Scenario::new().send(&whole).request().body, body);
     }
+}
+
+/// A conversation whose body waits for room that somebody else has.
+fn without_room(sent: &[u8]) -> (Scenario, Room) {
+    let bodies = Bodies::new(MAX_BODY);
+    let client = ClientKey {
+        slot: 0,
+        generation: 0,
+    };
+    let taken = bodies.take(Peer::V4(0), MAX_BODY, client).unwrap();
+    let mut scenario = Scenario::new();
+    scenario.connection.handle_input(sent, scenario.now);
+    let (_, size) = scenario.connection.wants_room().expect("a body to come");
+    let place = bodies.take(Peer::V4(1), size, client).unwrap_err();
+    scenario.connection.await_room(place);
+    (scenario, taken)
+}
+
+#[test]
+fn a_body_without_room_is_not_read_and_goes_on_once_it_has_room() {
+    for ahead in [&b""[..], b"bo", b"body", b"bodyGET"] {
+        let (mut scenario, taken) = without_room(&[POST, ahead].concat());
+        assert!(scenario.connection.wants_room().is_none());
+        assert!(!scenario.connection.wants_input());
+        scenario.nothing();
+        assert_eq!(scenario.left(), Some(BODY_TIMEOUT));
+        scenario.wait(SECOND);
+        drop(taken);
+        scenario
+            .connection
+            .give_room(Room::of_its_own(4), scenario.now);
+        // The time that it waited counts.
+        if ahead.len() < 4 {
+            assert_eq!(scenario.left(), Some(BODY_TIMEOUT.saturating_sub(SECOND)));
+            scenario.send(&b"body"[ahead.len()..]);
+        }
+        assert_eq!(scenario.request().body, b"body");
+    }
+}
+
+#[test]
+fn a_client_that_asks_whether_to_go_on_is_told_so_when_there_is_room() {
+    let (mut scenario, _taken) = without_room(EXPECTING);
+    assert_eq!(scenario.take_all(), b"");
+    scenario
+        .connection
+        .give_room(Room::of_its_own(4), scenario.now);
+    assert_eq!(scenario.take_all(), CONTINUE);
+}
+
+#[test]
+fn a_body_that_found_no_room_in_time_is_refused_and_its_place_given_up() {
+    let (mut scenario, taken) = without_room(POST);
+    scenario.expire();
+    assert_eq!(scenario.refusal(), Refusal::NoRoom);
+    let bodies = taken.bodies();
+    assert_eq!(bodies.usage().waiting, 0);
+    // Room that comes too late changes nothing.
+    scenario
+        .connection
+        .give_room(Room::of_its_own(4), scenario.now);
+    assert!(scenario.connection.is_answering() && !scenario.connection.wants_input());
+}
+
+#[test]
+fn a_client_that_has_sent_all_and_ended_is_served_once_there_is_room() {
+    let (mut scenario, _taken) = without_room(&[POST, b"body"].concat());
+    scenario.eof();
+    scenario.nothing();
+    scenario
+        .connection
+        .give_room(Room::of_its_own(4), scenario.now);
+    assert_eq!(scenario.request().body, b"body");
+
+    let (mut scenario, _taken) = without_room(&[POST, b"bo"].concat());
+    scenario.eof();
+    scenario.nothing();
+    scenario
+        .connection
+        .give_room(Room::of_its_own(4), scenario.now);
+    assert_eq!(scenario.refusal().status(), 400);
+}
+
+#[test]
+fn a_chunked_body_has_room_for_the_longest_until_it_is_whole() {
+    let mut scenario = Scenario::new();
+    scenario.connection.handle_input(CHUNKED, scenario.now);
+    let wanted = scenario.connection.wants_room().map(|(_, size)| size);
+    assert_eq!(wanted, Some(MAX_BODY));
+    let room = Room::of_its_own(MAX_BODY);
+    let bodies = room.bodies();
+    scenario.connection.give_room(room, scenario.now);
+    scenario.send(b"4\r\nbody\r\n");
+    assert_eq!(bodies.usage().held, MAX_BODY);
+    let request = scenario.send(b"0\r\n\r\n").request();
+    assert_eq!((request.body.len(), bodies.usage().held), (4, 4));
+    drop(request);
+    assert_eq!(bodies.usage().held, 0);
 }
 
 #[test]
@@ -1000,9 +1115,11 @@ fn of_later_requests_no_more_than_a_head_is_read_and_kept() {
                 let (came, later) = rest.split_at(connection.read_limit().min(READ));
                 assert!(!came.is_empty());
                 connection.handle_input(came, now);
+                give_room(&mut connection, now);
                 rest = later;
             }
             assert!(connection.input.len() <= MAX_HEAD + head::MAX_EMPTY_BYTES);
+            give_room(&mut connection, now);
             assert!(matches!(connection.poll_event(), Some(Event::Request(_))));
             connection.answer([], After::Keep, now);
         }
@@ -1021,5 +1138,6 @@ fn of_a_body_as_much_is_read_as_it_lacks() {
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc",
         now,
     );
+    give_room(&mut connection, now);
     assert_eq!(connection.read_limit(), 999_997);
 }
