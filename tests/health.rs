@@ -497,9 +497,13 @@ fn every_health_path_answers_while_the_gate_is_open() {
                 .contains("plimsoll_gate_state{state=\"open\"} 1\n")
         );
         assert!(page.text().contains("plimsoll_gate_trips_total 1\n"));
+        for part in ["part=\"gate\"} 0", "part=\"workers\"} 1"] {
+            let line = format!("plimsoll_part_up{{{part}\n");
+            assert!(page.text().contains(&line), "{line}");
+        }
         let verbose = get(address, "/readyz?verbose");
         assert!(
-            verbose.text().contains("[-]gate failed: reason withheld\n"),
+            verbose.text().contains("[-]gate failed: resetting\n"),
             "{verbose:?}"
         );
     }
@@ -531,9 +535,7 @@ fn every_health_path_answers_while_the_server_drains() {
     says(address, "draining", "draining");
     let verbose = get(address, "/readyz?verbose");
     assert!(
-        verbose
-            .text()
-            .contains("[-]serving failed: reason withheld\n"),
+        verbose.text().contains("[-]serving failed: draining\n"),
         "{verbose:?}"
     );
     latch.open();
@@ -786,7 +788,7 @@ fn liveness_fails_only_while_every_worker_is_stuck() {
     assert!(
         parts
             .text()
-            .contains("[-]workers failed: reason withheld\n"),
+            .contains("[-]workers failed: every worker is stuck\n"),
         "{parts:?}"
     );
     assert_eq!(get(address, "/metrics").status, 200);

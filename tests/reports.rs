@@ -402,9 +402,7 @@ fn the_monitors_are_answered_until_the_very_end_of_a_drain() {
     let reply = get(admin, "/readyz?verbose");
     assert_eq!(reply.status, 503);
     assert!(
-        reply
-            .text()
-            .contains("[-]serving failed: reason withheld\n"),
+        reply.text().contains("[-]serving failed: draining\n"),
         "{reply:?}"
     );
     assert!(reply.closes());
@@ -440,10 +438,10 @@ fn one_part_can_be_asked_for_or_left_out() {
         (
             "/readyz?verbose&exclude=serving&exclude=x&exclude=y",
             503,
-            "[-]gate failed: reason withheld\n[+]workers ok\n[+]intake ok\n[+]serving excluded: ok\nwarn: some health checks cannot be excluded: \
+            "[-]gate failed: resetting\n[+]workers ok\n[+]intake ok\n[+]serving excluded: ok\nwarn: some health checks cannot be excluded: \
              no matches for \"x\",\"y\"\nreadyz check failed\n",
         ),
-        ("/readyz/gate", 503, "[-]gate failed: reason withheld\n"),
+        ("/readyz/gate", 503, "[-]gate failed: resetting\n"),
         ("/readyz/serving", 200, "[+]serving ok\n"),
         ("/readyz/nothing", 404, "not found\n"),
         ("/readyz/", 404, "not found\n"),

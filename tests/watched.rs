@@ -145,7 +145,7 @@ fn a_store_that_the_service_can_do_without_is_a_warning() {
     assert_eq!(part.status, 503);
     assert_eq!(
         part.text(),
-        "[-]store failed, not critical: reason withheld\n"
+        "[-]store failed, not critical: cannot connect to 127.0.0.1:1: Connection refused (os error 111)\n"
     );
 }
 

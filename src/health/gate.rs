@@ -125,12 +125,12 @@ pub(crate) struct Trip {
     /// How long the gate stays open.
     pub cooldown: Duration,
     /// What opened it.
-    pub cause: Cause,
+    pub cause: TripCause,
 }
 
 /// What opens a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum TripCause {
     /// The average service time has reached the threshold.
     Average,
     /// No worker has begun a job for several thresholds, since all are busy.
@@ -239,9 +239,9 @@ impl Gate {
         };
         match self.state {
             // Jobs from before the gate closed are no evidence against what came after.
-            State::Closed if self.stalled(crew, Some(self.since), now) => Some(Cause::Stalled),
+            State::Closed if self.stalled(crew, Some(self.since), now) => Some(TripCause::Stalled),
             State::Half if self.probe.is_some_and(|at| over(at, PROBE_THRESHOLDS)) => {
-                Some(Cause::ProbeStuck)
+                Some(TripCause::ProbeStuck)
             }
             State::Closed | State::Half | State::Open { .. } => None,
         }
@@ -291,7 +291,7 @@ impl Gate {
                 self.probe = None;
                 let judged = self.samples >= FEWEST_PROBES;
                 if judged && over {
-                    return Some(self.trip(Cause::Average, now));
+                    return Some(self.trip(TripCause::Average, now));
                 }
                 let quick = average < CLOSE_BELOW * threshold;
                 if judged && (quick || self.samples >= MOST_PROBES) {
@@ -306,7 +306,7 @@ impl Gate {
                     GateMode::Literal => 1,
                     GateMode::Off => return None,
                 };
-                (self.over >= run).then(|| self.trip(Cause::Average, now))
+                (self.over >= run).then(|| self.trip(TripCause::Average, now))
             }
             State::Open { .. } => None,
         }
@@ -348,7 +348,7 @@ impl Gate {
         None
     }
 
-    fn trip(&mut self, cause: Cause, now: Instant) -> Trip {
+    fn trip(&mut self, cause: TripCause, now: Instant) -> Trip {
         let relapse = self.state == State::Closed
             && self
                 .recovered

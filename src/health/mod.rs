@@ -4,6 +4,7 @@
 //! atomics, each right by itself; the [gate](gate), whose parts must agree, is behind a lock that is held for a few
 //! additions.
 
+pub(crate) mod causes;
 pub(crate) mod ewma;
 pub(crate) mod gate;
 pub(crate) mod histogram;
@@ -20,12 +21,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 
-use crate::checks::{CheckReport, CheckState, Watched};
+use crate::checks::{CheckReport, Watched};
 use crate::lines::Lines;
 use crate::server::exchange::lock;
 use crate::settings::{Config, GateMode};
 pub use ewma::Ewma;
-use gate::{Cause, Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State, Trip};
+use gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State, Trip, TripCause};
 use histogram::Histogram;
 #[cfg(feature = "status-page")]
 use history::History;
@@ -287,27 +288,18 @@ impl Snapshot {
     /// Whether the server wants traffic: healthy, live, not stopping, and every critical data store up.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let mut checks = self.checks.iter();
-        self.is_healthy()
-            && self.is_live()
-            && !self.is_cut_off()
-            && !self.draining
-            && checks.all(|check| !check.critical || check.state == CheckState::Up)
+        self.status() != Status::Fail
     }
 
     /// The status in the words of health reports: `Fail` while not ready; `Warn` while a data store is down that the
     /// service can do without, or a pool is exhausted.
     #[must_use]
     pub fn status(&self) -> Status {
-        let exhausted = |check: &CheckReport| check.pool.is_some_and(|pool| pool.is_exhausted());
-        let mut checks = self.checks.iter();
-        if !self.is_ready() {
-            Status::Fail
-        } else if checks.any(|check| check.state == CheckState::Down || exhausted(check)) {
-            Status::Warn
-        } else {
-            Status::Pass
-        }
+        let causes = causes::causes(self).into_iter();
+        causes
+            .map(causes::Cause::status)
+            .max()
+            .unwrap_or(Status::Pass)
     }
 
     /// The load, as a part of what the server may carry: the predicted wait over the queue budget or the service time
@@ -654,9 +646,9 @@ impl Health {
             return;
         };
         let why = match cause {
-            Cause::Average => "the average service time has reached the threshold",
-            Cause::Stalled => "every worker is stuck in its request",
-            Cause::ProbeStuck => "the request that was let through to try the service is stuck",
+            TripCause::Average => "the average service time has reached the threshold",
+            TripCause::Stalled => "every worker is stuck in its request",
+            TripCause::ProbeStuck => "the request that was let through to try the service is stuck",
         };
         log::warn!("unhealthy: {why}; resetting in {cooldown:?}");
         // The thread is gone only when the server is stopping, and nothing is to be reset then.

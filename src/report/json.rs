@@ -1,12 +1,13 @@
 //! `application/health+json` (draft-inadarei-api-health-check-06).
 
 use std::fmt::Write;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::word;
 use crate::calendar::Utc;
-use crate::checks::{CheckReport, CheckState, PoolStatus};
-use crate::health::{GateState, Snapshot, Status};
+use crate::checks::CheckReport;
+use crate::health::causes::{Cause, causes};
+use crate::health::{Snapshot, Status};
 use crate::json::Quoted;
 
 /// One entry of `checks`.
@@ -22,12 +23,13 @@ struct Reading<'a> {
     status: Status,
     time: SystemTime,
     /// Why it is as it is; told only where the status is not pass.
-    output: &'a str,
+    output: String,
 }
 
 /// The health report.
 pub(super) fn health(now: &Snapshot, time: SystemTime) -> String {
     let status = now.status();
+    let causes = causes(now);
     let mut out = String::with_capacity(2048);
     // Writing to a String does not fail.
     let _ = write!(
@@ -37,17 +39,18 @@ pub(super) fn health(now: &Snapshot, time: SystemTime) -> String {
         env!("CARGO_PKG_VERSION_MAJOR"),
         env!("CARGO_PKG_VERSION"),
     );
-    for (index, note) in notes(now).iter().enumerate() {
+    for (index, cause) in causes.iter().enumerate() {
         out.push_str(if index > 0 { "," } else { "" });
-        let _ = write!(out, "{}", Quoted(note));
+        let _ = write!(out, "{}", Quoted(&cause.sentence(now)));
     }
     out.push(']');
     if status != Status::Pass {
         let _ = write!(out, r#","output":"{}""#, word(now));
     }
     out.push_str(r#","checks":{"#);
-    let own = own(now, time).into_iter();
-    let stores = now.checks.iter().flat_map(|check| store(check, time));
+    let own = own(now, &causes, time).into_iter();
+    let stores = now.checks.iter();
+    let stores = stores.flat_map(|check| store(check, now, &causes, time));
     for (index, reading) in own.chain(stores).enumerate() {
         out.push_str(if index > 0 { "," } else { "" });
         push_reading(&mut out, &reading);
@@ -62,10 +65,9 @@ pub(super) fn status(now: &Snapshot) -> String {
 }
 
 /// What the server measures of itself.
-fn own(now: &Snapshot, time: SystemTime) -> [Reading<'static>; 7] {
+fn own(now: &Snapshot, causes: &[Cause<'_>], time: SystemTime) -> [Reading<'static>; 7] {
     let millis = |seconds: Option<f64>| number(seconds.map(|seconds| seconds * 1e3));
     let percent = |ratio: Option<f64>| number(ratio.map(|ratio| ratio * 1e2));
-    let pass_if = |good: bool| if good { Status::Pass } else { Status::Fail };
     let reading = |component, measurement, value, unit| Reading {
         component,
         measurement,
@@ -74,14 +76,15 @@ fn own(now: &Snapshot, time: SystemTime) -> [Reading<'static>; 7] {
         unit,
         status: Status::Pass,
         time,
-        output: word(now),
+        output: String::new(),
     };
     [
         reading("http", "responseTime", millis(now.response_time), "ms"),
-        Reading {
-            status: pass_if(now.is_healthy()),
-            ..reading("http", "serviceTime", millis(now.service_time), "ms")
-        },
+        reading("http", "serviceTime", millis(now.service_time), "ms").failing(
+            &["gate"],
+            causes,
+            now,
+        ),
         reading(
             "http",
             "connections",
@@ -95,20 +98,13 @@ fn own(now: &Snapshot, time: SystemTime) -> [Reading<'static>; 7] {
             percent(now.failed_ratio),
             "percent",
         ),
-        Reading {
-            status: pass_if(!now.are_all_stuck() && !now.is_cut_off()),
-            output: if now.are_all_stuck() {
-                "every worker is stuck"
-            } else {
-                "requests do not reach the workers"
-            },
-            ..reading(
-                "workers",
-                "utilization",
-                percent(ratio(now.workers_busy, now.workers)),
-                "percent",
-            )
-        },
+        reading(
+            "workers",
+            "utilization",
+            percent(ratio(now.workers_busy, now.workers)),
+            "percent",
+        )
+        .failing(&["workers", "intake"], causes, now),
         Reading {
             kind: "system",
             ..reading("uptime", "", now.uptime.as_secs().to_string(), "s")
@@ -116,112 +112,60 @@ fn own(now: &Snapshot, time: SystemTime) -> [Reading<'static>; 7] {
     ]
 }
 
+impl Reading<'_> {
+    /// The reading with the status and the reason of the gravest cause by which one of these parts fails, if there is one.
+    fn failing(self, parts: &[&str], causes: &[Cause<'_>], now: &Snapshot) -> Self {
+        let fails = |cause: &&Cause<'_>| cause.failed_part().is_some_and(|it| parts.contains(&it));
+        match causes.iter().find(fails) {
+            Some(cause) => Self {
+                status: cause.status(),
+                output: cause.reason(now),
+                ..self
+            },
+            None => self,
+        }
+    }
+}
+
 /// What is known of a data store and of the pool in front of it.
-fn store(check: &CheckReport, time: SystemTime) -> Vec<Reading<'_>> {
-    let reading = |measurement, value, unit, status, output| Reading {
+fn store<'a>(
+    check: &'a CheckReport,
+    now: &Snapshot,
+    causes: &[Cause<'_>],
+    time: SystemTime,
+) -> Vec<Reading<'a>> {
+    let reading = |measurement, value, unit| Reading {
         component: &check.name,
         measurement,
         kind: "datastore",
         value,
         unit,
-        status,
+        status: Status::Pass,
         time: check.last_run.unwrap_or(time),
-        output,
+        output: String::new(),
     };
-    let status = match (check.state, check.critical) {
-        (CheckState::Up, _) | (CheckState::NotYet, false) => Status::Pass,
-        (CheckState::Down, false) => Status::Warn,
-        (CheckState::Down | CheckState::NotYet, true) => Status::Fail,
-    };
-    let why = match (check.state, &check.error) {
-        (CheckState::NotYet, _) => "not checked yet",
-        (_, Some(error)) => error,
-        (_, None) => "no result for three intervals",
-    };
-    let mut readings = vec![reading(
-        "connection",
-        format!("\"{}\"", check.state.as_str()),
-        "state",
-        status,
-        why,
-    )];
+    let state = format!("\"{}\"", check.state.as_str());
+    let connection = reading("connection", state, "state");
+    let mut readings = vec![connection.failing(&[&check.name], causes, now)];
     if let Some(duration) = check.duration {
         let millis = number(Some(duration.as_secs_f64() * 1e3));
-        readings.push(reading("responseTime", millis, "ms", Status::Pass, ""));
+        readings.push(reading("responseTime", millis, "ms"));
     }
     if let Some(pool) = check.pool {
-        let status = if pool.is_exhausted() {
-            Status::Warn
-        } else {
-            Status::Pass
-        };
-        let why = "every connection of the pool is lent out";
         let percent = ratio(pool.used as usize, pool.max as usize).map(|ratio| ratio * 1e2);
-        let used = pool.used.to_string();
-        readings.extend([
-            reading("utilization", number(percent), "percent", status, why),
-            reading("connections", used, "connections", status, why),
-        ]);
+        for (measurement, value, unit) in [
+            ("utilization", number(percent), "percent"),
+            ("connections", pool.used.to_string(), "connections"),
+        ] {
+            let mut reading = reading(measurement, value, unit);
+            if pool.is_exhausted() {
+                reading.status = Status::Warn;
+                reading.output = "every connection of the pool is lent out".into();
+            }
+            readings.push(reading);
+        }
     }
     readings
-}
-
-/// What an operator should know of the state that the numbers do not say.
-fn notes(now: &Snapshot) -> Vec<String> {
-    let mut notes = Vec::new();
-    if now.draining {
-        notes.push("The server is stopping: it ends what it has begun.".into());
-    }
-    if now.is_cut_off() {
-        notes.push("Requests do not reach the workers: the way to them is being made anew.".into());
-    }
-    if now.are_all_stuck() {
-        notes.push(
-            "Every worker has been busy with one request for longer than the request timeout."
-                .into(),
-        );
-    }
-    match now.gate {
-        GateState::Closed => {}
-        GateState::Open { reopens_in } => notes.push(format!(
-            "The average service time has reached the threshold of {:?}: every request is refused. The averages start \
-             afresh in {:.1} s.",
-            now.threshold,
-            reopens_in.as_secs_f64(),
-        )),
-        GateState::HalfOpen => notes.push(
-            "The averages have started afresh: one request at a time passes, to see whether the service is well again."
-                .into(),
-        ),
-    }
-    for check in &now.checks {
-        let name = &check.name;
-        match (check.state, check.critical) {
-            (CheckState::Down, true) => notes.push(format!(
-                "{name} is down for {}, and no traffic is wanted without it.",
-                seconds(check.state_for)
-            )),
-            (CheckState::Down, false) => notes.push(format!(
-                "{name} is down for {}; the service goes on without it.",
-                seconds(check.state_for)
-            )),
-            (CheckState::NotYet, true) => notes.push(format!(
-                "{name} has not been checked yet, and no traffic is wanted before."
-            )),
-            (CheckState::Up, _) | (CheckState::NotYet, false) => {}
-        }
-        if let Some(pool) = check.pool.filter(PoolStatus::is_exhausted) {
-            notes.push(format!(
-                "All {} connections in the pool of {name} are lent out.",
-                pool.max
-            ));
-        }
-    }
-    notes
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs())
 }
 
 fn push_reading(out: &mut String, reading: &Reading<'_>) {
@@ -246,7 +190,7 @@ fn push_reading(out: &mut String, reading: &Reading<'_>) {
     );
     if reading.status != Status::Pass {
         out.push_str(r#","output":"#);
-        let _ = write!(out, "{}", Quoted(reading.output));
+        let _ = write!(out, "{}", Quoted(&reading.output));
     }
     out.push_str("}]");
 }
@@ -266,8 +210,10 @@ fn number(value: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::CheckReport;
+    use crate::checks::{CheckReport, CheckState, PoolStatus};
+    use crate::health::GateState;
     use crate::report::tests::snapshot;
+    use std::time::Duration;
 
     #[test]
     fn a_number_without_a_sample_is_null() {
@@ -330,7 +276,7 @@ mod tests {
         assert!(
             report["notes"][0]
                 .as_str()
-                .is_some_and(|note| note.contains("redis is down"))
+                .is_some_and(|note| note.contains("can do without redis, which has been down for"))
         );
     }
 
@@ -416,11 +362,11 @@ mod tests {
         };
         let open = report(&now);
         assert_eq!(open["status"], "fail");
-        assert_eq!(open["checks"]["http:serviceTime"][0]["output"], "unhealthy");
+        assert_eq!(open["checks"]["http:serviceTime"][0]["output"], "resetting");
         assert!(
             open["notes"][0]
                 .as_str()
-                .is_some_and(|note| note.ends_with("afresh in 1.2 s."))
+                .is_some_and(|note| note.ends_with("afresh in 1.24 s."))
         );
         now.gate = GateState::HalfOpen;
         let half = report(&now);
@@ -428,7 +374,7 @@ mod tests {
         assert!(
             half["notes"][0]
                 .as_str()
-                .is_some_and(|note| note.contains("one request at a time"))
+                .is_some_and(|note| note.contains("single requests show whether"))
         );
         now.draining = true;
         let draining = report(&now);

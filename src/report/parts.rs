@@ -1,7 +1,7 @@
 //! The parts that readiness and liveness are made of, in the manner of Kubernetes: `?verbose`, `?exclude=NAME`, and
 //! `/readyz/NAME`.
 //!
-//! As there, the reason why a part fails is withheld: it is in the health report, for those who may see it.
+//! Who sees the parts sees the details, so that each says why it fails.
 
 use std::fmt::Write;
 
@@ -9,34 +9,34 @@ use percent_encoding::percent_decode_str;
 
 use crate::checks::{CheckReport, CheckState};
 use crate::health::Snapshot;
+use crate::health::causes::{Cause, causes};
 
-/// One part: what it is called, how it is, and whether the verdict hangs on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One part: what it is called, why it fails if it does, and whether the verdict hangs on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part<'a> {
     name: &'a str,
-    state: CheckState,
+    failed: Option<String>,
     counts: bool,
+    /// Nothing is known of it.
+    unknown: bool,
 }
 
 impl<'a> Part<'a> {
-    fn own(name: &'a str, good: bool) -> Self {
-        let state = if good {
-            CheckState::Up
-        } else {
-            CheckState::Down
-        };
+    fn own(name: &'a str) -> Self {
         Self {
             name,
-            state,
+            failed: None,
             counts: true,
+            unknown: false,
         }
     }
 
     fn store(check: &'a CheckReport) -> Self {
         Self {
             name: &check.name,
-            state: check.state,
+            failed: None,
             counts: check.critical,
+            unknown: check.state == CheckState::NotYet,
         }
     }
 
@@ -46,47 +46,62 @@ impl<'a> Part<'a> {
 
     /// Whether the verdict fails by it.
     pub(super) fn fails(&self) -> bool {
-        self.counts && !self.is_good()
+        self.counts && self.failed.is_some()
     }
 
-    /// Whether it is well, whatever hangs on it.
+    /// Whether it is known to be well, whatever hangs on it.
     pub(super) fn is_good(&self) -> bool {
-        self.state == CheckState::Up
+        self.failed.is_none() && !self.unknown
     }
 
-    /// Its line, without an end.
+    /// Its line, without an end. The reason is for those alone who see details.
     pub(super) fn line(&self) -> String {
         let Self { name, .. } = self;
-        match (self.state, self.counts) {
-            (CheckState::Up, _) => format!("[+]{name} ok"),
-            (CheckState::NotYet, true) => format!("[-]{name} failed: not checked yet"),
-            (CheckState::NotYet, false) => format!("[+]{name} not checked yet, not critical"),
-            (CheckState::Down, true) => format!("[-]{name} failed: reason withheld"),
-            (CheckState::Down, false) => {
-                format!("[-]{name} failed, not critical: reason withheld")
-            }
+        match (&self.failed, self.counts) {
+            (Some(why), true) => one_line(&format!("[-]{name} failed: {why}")),
+            (Some(why), false) => one_line(&format!("[-]{name} failed, not critical: {why}")),
+            (None, _) if self.unknown => format!("[+]{name} not checked yet, not critical"),
+            (None, _) => format!("[+]{name} ok"),
         }
     }
 }
 
+/// A check of the program's own may say anything: a line break in it must not look like another part.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// What readiness is made of.
 pub(super) fn ready(now: &Snapshot) -> Vec<Part<'_>> {
-    let own = [
-        Part::own("gate", now.is_healthy()),
-        Part::own("workers", !now.are_all_stuck()),
-        Part::own("intake", !now.is_cut_off()),
-        Part::own("serving", !now.draining),
-    ];
+    let own = ["gate", "workers", "intake", "serving"].map(Part::own);
     let stores = now.checks.iter().map(Part::store);
-    own.into_iter().chain(stores).collect()
+    let causes = causes(now);
+    judged(own.into_iter().chain(stores), &causes, now)
 }
 
 /// What liveness is made of; never a data store.
 pub(super) fn live(now: &Snapshot) -> Vec<Part<'_>> {
-    vec![
-        Part::own("workers", !now.are_all_stuck()),
-        Part::own("intake", !now.is_intake_lost()),
-    ]
+    let own = ["workers", "intake"].map(Part::own);
+    let mut causes = causes(now);
+    causes.retain(|cause| cause.ends_liveness(now));
+    judged(own.into_iter(), &causes, now)
+}
+
+/// The parts with the reasons why they fail.
+fn judged<'a>(
+    parts: impl Iterator<Item = Part<'a>>,
+    causes: &[Cause<'_>],
+    now: &Snapshot,
+) -> Vec<Part<'a>> {
+    let judge = |part: Part<'a>| {
+        let mut causes = causes.iter();
+        let cause = causes.find(|cause| cause.failed_part() == Some(part.name));
+        Part {
+            failed: cause.map(|cause| cause.reason(now)),
+            ..part
+        }
+    };
+    parts.map(judge).collect()
 }
 
 /// The parts seen as one.
@@ -134,7 +149,7 @@ pub(super) fn find<'a>(parts: &[Part<'a>], name: &str) -> Option<Part<'a>> {
     let name: Vec<u8> = percent_decode_str(name).collect();
     let mut parts = parts.iter();
     let found = parts.find(|part| part.name.as_bytes() == name);
-    found.copied()
+    found.cloned()
 }
 
 /// Whether a query has that word among its `&`-separated parts, with or without a value.
@@ -169,8 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn verbose_lists_every_part_and_withholds_the_reasons() {
-        let now = stores();
+    fn verbose_lists_every_part_with_the_reason_why_it_fails() {
+        let mut now = stores();
+        now.checks[1].error = Some("Connection refused (os error 111)".into());
+        now.checks[2].error = Some("two\nlines".into());
         let verdict = judge("readyz", &ready(&now), Some("verbose"));
         assert!(!verdict.good);
         assert_eq!(
@@ -180,8 +197,8 @@ mod tests {
              [+]intake ok\n\
              [+]serving ok\n\
              [+]redis ok\n\
-             [-]postgres failed: reason withheld\n\
-             [-]cache failed, not critical: reason withheld\n\
+             [-]postgres failed: Connection refused (os error 111)\n\
+             [-]cache failed, not critical: two lines\n\
              [+]search not checked yet, not critical\n\
              readyz check failed\n",
         );

@@ -10,6 +10,7 @@ use crate::health::histogram::{BOUNDS, Histogram};
 use crate::health::{GateState, Health, Snapshot, Status};
 #[cfg(feature = "binary")]
 use crate::lines;
+use crate::report::parts;
 use crate::settings::GateMode;
 
 /// The page under construction. Writing to a String does not fail.
@@ -131,6 +132,12 @@ fn state(page: &mut Page, now: &Snapshot) {
         let labels = labels(&[("status", status.as_str())]);
         let here = u8::from(now.status() == status);
         page.sample("plimsoll_status", &labels, here);
+    }
+    let help = "Whether a part of readiness is well.";
+    page.family("plimsoll_part_up", "gauge", help);
+    for part in parts::ready(now) {
+        let labels = labels(&[("part", part.name())]);
+        page.sample("plimsoll_part_up", &labels, u8::from(part.is_good()));
     }
     page.gauge(
         "plimsoll_load_ratio",

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use crate::checks::CheckState;
-use crate::health::{GateState, Health, Snapshot};
+use crate::health::causes::{Cause, causes};
+use crate::health::{Health, Snapshot};
 use crate::server::event_loop::wake::{Message, Sender};
 
 /// How often the status is looked at.
@@ -266,49 +266,28 @@ impl Watch {
 
 /// The state of the server in a line: a word, and what is behind it.
 fn status(now: &Snapshot) -> String {
-    let resetting = !now.is_healthy();
-    let (stuck, recovering) = (now.are_all_stuck(), now.gate == GateState::HalfOpen);
-    let behind = [
-        (resetting, "resetting"),
-        (recovering, "recovering"),
-        (stuck, "every worker is stuck"),
-        (now.is_cut_off(), "requests do not reach the workers"),
-    ];
-    let behind = behind.into_iter().filter(|(holds, _)| *holds);
-    let behind = behind.map(|(_, what)| what.to_owned());
-    let behind: Vec<String> = behind.chain(troubles(now)).collect();
-
+    let causes = causes(now);
     let word = if now.draining {
         "draining"
     } else if !now.is_ready() {
         "unhealthy"
-    } else if behind.is_empty() {
+    } else if causes.is_empty() {
         "healthy"
     } else {
         "warning"
     };
+    // Stopping is in the word.
+    let behind = causes.into_iter();
+    let behind = behind.filter(|cause| !matches!(cause, Cause::Stopping));
     let mut line = word.to_owned();
-    for (number, what) in behind.iter().enumerate() {
+    for (number, cause) in behind.enumerate() {
         line.push_str(if number == 0 { ": " } else { ", " });
-        line.push_str(what);
+        line.push_str(&cause.words(now));
     }
     // A line break would end the status, and the rest be taken for something else.
     line.retain(|letter| !letter.is_control());
     line.truncate(line.floor_char_boundary(MAX_STATUS));
     line
-}
-
-/// The data stores that are not as they should be.
-fn troubles(now: &Snapshot) -> impl Iterator<Item = String> {
-    now.checks.iter().filter_map(|check| {
-        let exhausted = check.pool.is_some_and(|pool| pool.is_exhausted());
-        match check.state {
-            CheckState::Up if exhausted => Some(format!("the pool of {} is exhausted", check.name)),
-            CheckState::NotYet if check.critical => Some(format!("{} not yet checked", check.name)),
-            CheckState::Up | CheckState::NotYet => None,
-            CheckState::Down => Some(format!("{} is down", check.name)),
-        }
-    })
 }
 
 #[cfg(test)]

@@ -256,7 +256,7 @@ fn a_trip_is_handed_over_exactly_once() {
     }
     let trip = Trip {
         cooldown: COOLDOWN,
-        cause: Cause::Average,
+        cause: TripCause::Average,
     };
     assert_eq!(scenario.trips, [trip]);
     assert_eq!(scenario.gate.trips(), 1);
@@ -321,7 +321,7 @@ fn guarded_trips_when_every_worker_is_stuck() {
     assert_eq!(scenario.admit(crew), refuse(1));
     let trip = Trip {
         cooldown: COOLDOWN,
-        cause: Cause::Stalled,
+        cause: TripCause::Stalled,
     };
     assert_eq!(scenario.trips, [trip]);
 }

@@ -1,7 +1,8 @@
 use super::*;
 use std::os::unix::net::UnixDatagram;
 
-use crate::checks::{CheckReport, PoolStatus};
+use crate::checks::{CheckReport, CheckState, PoolStatus};
+use crate::health::GateState;
 
 fn healthy() -> Snapshot {
     Health::of_a_new_server(Instant::now()).snapshot()
@@ -54,14 +55,14 @@ fn the_status_is_a_word_and_what_is_behind_it() {
             ]),
         ),
         (
-            "unhealthy: cache is down, db is down",
+            "unhealthy: db is down, cache is down",
             checks(vec![
                 CheckReport::sample("cache", false, CheckState::Down),
                 CheckReport::sample("db", true, CheckState::Down),
             ]),
         ),
         (
-            "unhealthy: db not yet checked",
+            "unhealthy: db is not checked yet",
             checks(vec![CheckReport::sample("db", true, CheckState::NotYet)]),
         ),
         (
