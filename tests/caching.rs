@@ -10,6 +10,7 @@ use std::time::Duration;
 use plimsoll::proxy::{BreakerMode, Proxy, ProxyConfig};
 use plimsoll::{Builder, Server};
 
+use crate::kit::usage::affordable;
 use crate::kit::{Client, Latch, Reply, Upstream, ask, get, pattern, quiet, wait_until};
 
 const MIB: usize = 1024 * 1024;
@@ -483,4 +484,83 @@ fn without_the_option_nothing_is_kept() {
             .iter()
             .all(|reply| reply.header("Cache-Status").is_none())
     );
+}
+
+/// More clients at once than there are workers: those who wait for the fetch hold none.
+#[test]
+fn five_hundred_clients_at_once_make_one_fetch_and_hold_no_workers() {
+    let latch = Arc::new(Latch::default());
+    let held = latch.clone();
+    let upstream = Upstream::start(move |asked, stream| {
+        if asked.line().contains("/cold") {
+            held.pass();
+        }
+        stream.write_all(reply("Cache-Control: max-age=60", "one for all").as_bytes())
+    });
+    let server = serve_with(config(&upstream), quiet(2));
+    let address = server.local_addr();
+    let mut clients: Vec<_> = (0..affordable(500))
+        .map(|_| Client::connect(address))
+        .collect();
+    for client in &mut clients {
+        client.get("/cold");
+    }
+    latch.wait_for(1);
+    // One worker is with the service. The other one is free for those who ask for something else.
+    wait_until("all wait", || {
+        assert_eq!(get(address, "/warm").status, 200);
+        server.health().snapshot().queue == 0
+    });
+    latch.open();
+    for client in &mut clients {
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text()), (200, "one for all"));
+    }
+    let cold = upstream.asked();
+    let cold = cold.iter().filter(|asked| asked.line().contains("/cold"));
+    assert_eq!(cold.count(), 1);
+}
+
+#[test]
+fn a_failed_fetch_fails_none_of_those_who_may_have_the_stale_reply() {
+    let latch = Arc::new(Latch::default());
+    let held = latch.clone();
+    let count = AtomicUsize::new(0);
+    let upstream = Upstream::start(move |_, stream| {
+        if count.fetch_add(1, Ordering::SeqCst) > 0 {
+            held.pass();
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
+        stream.write_all(reply(STALE_IF_ERROR, "kept").as_bytes())
+    });
+    let server = serve_with(config(&upstream), quiet(2));
+    let address = server.local_addr();
+    assert_eq!(get(address, "/").text(), "kept");
+    let mut clients: Vec<_> = (0..20).map(|_| Client::connect(address)).collect();
+    for client in &mut clients {
+        client.get("/");
+    }
+    latch.wait_for(1);
+    latch.open();
+    for client in &mut clients {
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text()), (200, "kept"));
+    }
+}
+
+#[test]
+fn who_waits_for_a_fetch_that_never_ends_is_answered_in_time_and_a_drain_waits_for_none() {
+    let upstream = Upstream::hanging();
+    let builder = quiet(2).request_timeout(Duration::from_millis(500));
+    let server = serve_with(config(&upstream), builder);
+    let mut clients: Vec<_> = (0..20)
+        .map(|_| Client::connect(server.local_addr()))
+        .collect();
+    for client in &mut clients {
+        client.get("/");
+    }
+    for client in &mut clients {
+        assert_eq!(client.reply().status, 504);
+    }
+    drop(server);
 }

@@ -11,7 +11,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::thread::Builder;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 
@@ -23,9 +23,9 @@ use super::{Core, deadline, relay};
 use crate::net::client::{ClientError, ReplyBody};
 use crate::patterns::{
     Cache, CacheRequest, CacheTime, CachedBody, CachedReply, Deadline, Fetch, Fetched, Fields,
-    Filling, Lookup,
+    Filling, Lookup, Wait,
 };
-use crate::server::response::Body;
+use crate::server::response::{Body, Later};
 use crate::{Request, Response};
 
 /// Threads that ask for what was given stale.
@@ -90,27 +90,50 @@ impl Core {
             fields: &fields,
             has_body: request.body_len() > 0,
         };
-        let mut lookup = caching.cache.lookup(&question, CacheTime::now());
-        loop {
-            match lookup {
-                Lookup::Reply(reply) => return given(reply),
-                Lookup::ReplyAndRefresh(reply, fetch) => {
-                    self.refresh(caching, request, forwarded, fetch);
-                    return given(reply);
-                }
-                Lookup::Fetch(fetch) => {
-                    let forwarded = forwarded.with_fields(fetch.fields().as_bytes());
-                    return self.fetch(request, &forwarded, fetch);
-                }
-                Lookup::Wait(wait) => {
-                    let by = Instant::now() + request.remaining();
-                    match wait.wait(by) {
-                        Some(next) => lookup = next,
-                        None => return self.fail(&Failure::Client(ClientError::ResponseTimeout)),
-                    }
-                }
+        let lookup = caching.cache.lookup(&question, CacheTime::now());
+        self.act(caching, lookup, request, forwarded)
+    }
+
+    /// Does what a look-up says.
+    fn act(
+        self: &Arc<Self>,
+        caching: &Caching,
+        lookup: Lookup,
+        request: &Request,
+        forwarded: Forwarded,
+    ) -> Response {
+        match lookup {
+            Lookup::Reply(reply) => given(reply),
+            Lookup::ReplyAndRefresh(reply, fetch) => {
+                self.refresh(caching, request, forwarded, fetch);
+                given(reply)
             }
+            Lookup::Fetch(fetch) => {
+                let forwarded = forwarded.with_fields(fetch.fields().as_bytes());
+                self.fetch(request, &forwarded, fetch)
+            }
+            Lookup::Wait(wait) if request.is_served() => self.wait(wait, forwarded),
+            Lookup::Wait(wait) => match wait.wait(deadline(request).instant()) {
+                Some(lookup) => self.act(caching, lookup, request, forwarded),
+                None => self.fail(&Failure::Client(ClientError::ResponseTimeout)),
+            },
         }
+    }
+
+    /// Answers once another's fetch has ended. Its deadline is before this request's, so that this one still gets a stale
+    /// reply in time, if that may be given.
+    fn wait(self: &Arc<Self>, wait: Wait, forwarded: Forwarded) -> Response {
+        let (core, other) = (self.clone(), wait.clone());
+        Response::later(Later {
+            when_ready: Box::new(move |wake| other.when_ended(wake)),
+            then: Box::new(move |request| match &core.caching {
+                Some(caching) => {
+                    let lookup = wait.resume(CacheTime::now());
+                    core.act(caching, lookup, request, forwarded)
+                }
+                None => core.forward(request, forwarded),
+            }),
+        })
     }
 
     /// Asks the service, for this client and for all who wait for the same.

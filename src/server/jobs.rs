@@ -18,6 +18,8 @@ use std::time::Instant;
 
 use super::event_loop::connection::Incoming;
 use super::exchange::{Exchange, lock};
+use super::request::Request;
+use super::response::Continuation;
 use super::stream::Stream;
 use crate::health::Permit;
 
@@ -28,6 +30,13 @@ pub(crate) enum Job {
         exchange: Arc<Exchange>,
         request: Incoming,
         permit: Permit,
+    },
+    /// Go on with a request that waited for something else.
+    Continue {
+        exchange: Arc<Exchange>,
+        request: Box<Request>,
+        permit: Permit,
+        then: Continuation,
     },
     /// Go on with a reply whose client has read what came before.
     Resume {
@@ -42,6 +51,7 @@ impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Handle { .. } => "Handle",
+            Self::Continue { .. } => "Continue",
             Self::Resume { .. } => "Resume",
             Self::Drop(_) => "Drop",
         })

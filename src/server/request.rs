@@ -306,6 +306,12 @@ impl Request {
             && matches!(exchange.origin.socket.peek(&mut [0]), Ok(0))
     }
 
+    /// Whether a server has it, so that it can wait without a worker.
+    #[cfg(all(feature = "proxy", feature = "cache"))]
+    pub(crate) fn is_served(&self) -> bool {
+        matches!(self.reply, Reply::To(_))
+    }
+
     /// The health of the server that runs this handler.
     #[must_use]
     pub fn health(&self) -> &Health {

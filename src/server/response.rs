@@ -11,6 +11,7 @@ use crate::http::body::Framing;
 use crate::http::fields::{self, is_control, is_token_byte};
 use crate::server::exchange::ReplyRules;
 use crate::server::relay::{Relay, Tunnel};
+use crate::server::request::Request;
 use crate::server::stream::{Source, Stream};
 
 pub use into::IntoResponse;
@@ -61,7 +62,23 @@ pub(crate) enum Body {
         tunnel: Box<Tunnel>,
         protocol: String,
     },
+    /// Nothing is known of the reply yet, and no worker waits for it.
+    Later(Later),
 }
+
+/// A reply that waits for something.
+pub(crate) struct Later {
+    /// Has this called once it is worth going on.
+    pub(crate) when_ready: Box<dyn FnOnce(Wake) + Send>,
+    /// Goes on.
+    pub(crate) then: Continuation,
+}
+
+/// Tells that it is worth going on.
+pub(crate) type Wake = Box<dyn FnOnce() + Send>;
+
+/// What is to be done with a request that was waiting.
+pub(crate) type Continuation = Box<dyn FnOnce(&mut Request) -> Response + Send>;
 
 impl Response {
     /// A reply with a body in memory; no `Content-Type` yet.
@@ -126,6 +143,20 @@ impl Response {
         Self {
             status: 101,
             ..response
+        }
+    }
+
+    /// What the handler answers once something else has happened. No worker waits for that.
+    #[cfg(all(feature = "proxy", feature = "cache"))]
+    pub(crate) fn later(later: Later) -> Self {
+        Self::with_body(503, Body::Later(later))
+    }
+
+    /// What it waits for, if it does.
+    pub(crate) fn into_later(self) -> Result<Later, Self> {
+        match self.body {
+            Body::Later(later) => Ok(later),
+            body => Err(Self { body, ..self }),
         }
     }
 
@@ -269,7 +300,9 @@ impl Response {
         match &self.body {
             Body::Bytes(bytes) => Ok(bytes),
             // No handler outside this crate makes the other two.
-            Body::Reader { .. } | Body::Relay { .. } | Body::Tunnel { .. } => Ok(&[]),
+            Body::Reader { .. } | Body::Relay { .. } | Body::Tunnel { .. } | Body::Later(_) => {
+                Ok(&[])
+            }
         }
     }
 
@@ -292,6 +325,8 @@ impl Response {
             Body::Bytes(bytes) => Some(bytes.len() as u64),
             Body::Reader { length, .. } | Body::Relay { length, .. } => *length,
             Body::Tunnel { .. } => None,
+            // Workers take these out before.
+            Body::Later(_) => Some(0),
         };
         let framing = match length {
             _ if bodiless => Framing::None,
@@ -336,6 +371,7 @@ impl Response {
                 close,
             ))),
             _ if bodiless || empty || rules.head_only => None,
+            Body::Later(_) => None,
             Body::Bytes(bytes) => Some(Payload::Bytes(bytes)),
             Body::Reader { reader, .. } => Some(Payload::Stream(Stream::new(
                 Source::Reader(reader),

@@ -19,7 +19,7 @@ use crate::server::exchange::{Exchange, Stage, lock};
 use crate::server::handler::Handler;
 use crate::server::jobs::{Job, Jobs};
 use crate::server::request::Request;
-use crate::server::response::{DateCache, Payload, Response};
+use crate::server::response::{Continuation, DateCache, Later, Payload, Response};
 use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 use crate::server::stream::{Progress, Source, Stream};
@@ -260,6 +260,15 @@ impl Worker {
                 let result = self.handle(&exchange, request, permit);
                 (Some(exchange), result)
             }
+            Job::Continue {
+                exchange,
+                request,
+                permit,
+                then,
+            } => {
+                let result = self.go_on(&exchange, *request, permit, then);
+                (Some(exchange), result)
+            }
             Job::Resume { exchange, stream } => {
                 let result = self.resume(stream, &exchange);
                 (Some(exchange), result)
@@ -293,8 +302,41 @@ impl Worker {
         if shared.access_log.is_some() {
             exchange.set_began(began);
         }
-        let mut request = Request::new(request, exchange.clone(), health.clone());
-        let handled = catch_unwind(AssertUnwindSafe(|| shared.handler.handle(&mut request)));
+        let request = Request::new(request, exchange.clone(), health.clone());
+        let handle = |request: &mut Request| shared.handler.handle(request);
+        self.run_handler(exchange, request, permit, began, handle)
+    }
+
+    /// Goes on with a request that has waited for something else.
+    fn go_on(
+        &mut self,
+        exchange: &Arc<Exchange>,
+        request: Request,
+        permit: Permit,
+        then: Continuation,
+    ) -> Ended {
+        let health = &self.shared.health;
+        if !exchange.advance(Stage::Waiting, Stage::Running) {
+            bump(&health.counts.skipped);
+            return Ended::Dropped;
+        }
+        let now = Instant::now();
+        health.job_begins(self.index, now, now);
+        self.run_handler(exchange, request, permit, now, then)
+    }
+
+    /// Runs the handler, or the rest of it, and sends its reply.
+    fn run_handler(
+        &mut self,
+        exchange: &Arc<Exchange>,
+        mut request: Request,
+        permit: Permit,
+        began: Instant,
+        handle: impl FnOnce(&mut Request) -> Response,
+    ) -> Ended {
+        let shared = self.shared.clone();
+        let health = &shared.health;
+        let handled = catch_unwind(AssertUnwindSafe(|| handle(&mut request)));
         let response = handled.unwrap_or_else(|panic| {
             bump(&health.counts.panics);
             let what = panic_text(panic.as_ref());
@@ -305,6 +347,10 @@ impl Worker {
             );
             Response::text(500, "the handler failed\n")
         });
+        let response = match response.into_later() {
+            Ok(later) => return self.put_off(exchange, request, permit, later),
+            Err(response) => response,
+        };
         let status = response.status();
         let result = self.reply(response, exchange);
         let ended = Instant::now();
@@ -322,6 +368,33 @@ impl Worker {
             ended.saturating_duration_since(began),
         );
         result
+    }
+
+    /// Lets a request wait for something else, with no worker. Its deadline and its client's end hold meanwhile.
+    fn put_off(
+        &mut self,
+        exchange: &Arc<Exchange>,
+        request: Request,
+        permit: Permit,
+        later: Later,
+    ) -> Ended {
+        self.shared.health.worker_rests(self.index);
+        if !exchange.advance(Stage::Running, Stage::Waiting) {
+            bump(&self.shared.health.counts.late);
+            return Ended::Dropped;
+        }
+        let Later { when_ready, then } = later;
+        let job = Job::Continue {
+            exchange: exchange.clone(),
+            request: Box::new(request),
+            permit,
+            then,
+        };
+        let event_loop = self.shared.event_loop.clone();
+        when_ready(Box::new(move || {
+            event_loop.send(Message::Continue(Box::new(job)));
+        }));
+        Ended::Dropped
     }
 
     /// Sends the reply as far as the socket takes it, and counts it once its end is at hand.

@@ -16,7 +16,7 @@ use super::{Lookup, Shared};
 ///
 /// Either block in [`wait`](Self::wait), or hold no thread: have [`when_ended`](Self::when_ended) tell that the fetch
 /// has ended, then [`resume`](Self::resume).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use = "the request is still to be answered"]
 pub struct Wait {
     pub(super) shared: Arc<Shared>,

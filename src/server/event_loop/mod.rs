@@ -388,6 +388,7 @@ impl Frontend {
     fn handle_message(&mut self, message: Message, now: Instant) {
         match message {
             Message::Done(done) => self.handle_done(done, now),
+            Message::Continue(job) => self.dispatcher.resume(*job),
             Message::CarrierFailed { carrier, error } => {
                 if self.shared.is_current(&carrier) && self.intake.is_open() {
                     self.lose_stream(&error, now);

@@ -9,12 +9,15 @@ use crossbeam_channel::Receiver;
 use mio::Waker;
 
 use super::intake::Carrier;
+use crate::server::jobs::Job;
 use crate::server::workers::Done;
 
 /// What other threads tell the frontend.
 pub(crate) enum Message {
     /// A worker is done with an exchange.
     Done(Done),
+    /// What a request has waited for has happened.
+    Continue(Box<Job>),
     /// tiny_http's server takes up nothing more.
     CarrierFailed {
         carrier: Arc<Carrier>,
@@ -32,8 +35,8 @@ pub(crate) enum Message {
     Panic,
 }
 
-/// The other threads' end. The channel needs no bound of its own: a worker has one exchange at a time, and the
-/// watch of a service manager one ping.
+/// The other threads' end. The channel needs no bound of its own: a worker has one exchange at a time, each client one
+/// request that may wait, and the watch of a service manager one ping.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
     channel: crossbeam_channel::Sender<Message>,
