@@ -34,8 +34,8 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// The handlers for SIGINT and SIGTERM could not be installed.
-    Signals(ctrlc::Error),
+    /// The handlers of signals could not be installed, or the system gives no thread for them.
+    Signals(io::Error),
     /// The event loop failed, so that nothing was served any more: why.
     EventLoop(String),
     /// The drain time was over before every request was answered; how many were cut.
@@ -55,7 +55,7 @@ impl fmt::Display for Error {
                 write!(f, "cannot open the access log {path:?}: {source}")
             }
             Self::System { what, source } => write!(f, "cannot set up {what}: {source}"),
-            Self::Signals(source) => write!(f, "cannot watch for SIGINT and SIGTERM: {source}"),
+            Self::Signals(source) => write!(f, "cannot watch for signals: {source}"),
             Self::EventLoop(why) => write!(f, "the event loop failed: {why}"),
             Self::Cut(requests) => write!(
                 f,
@@ -71,8 +71,8 @@ impl std::error::Error for Error {
             Self::Config(source) => Some(source),
             Self::Listen { source, .. }
             | Self::AccessLog { source, .. }
-            | Self::System { source, .. } => Some(source),
-            Self::Signals(source) => Some(source),
+            | Self::System { source, .. }
+            | Self::Signals(source) => Some(source),
             Self::Intake(_) | Self::EventLoop(_) | Self::Cut(_) => None,
         }
     }

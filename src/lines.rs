@@ -34,7 +34,8 @@ pub(crate) trait Sink: Send + 'static {
     fn reopen(&mut self) {}
 }
 
-/// The near end of the queue. The thread ends when the last of them is dropped and everything is written.
+/// The near end of the queue. The thread ends when it is closed, or the last of them is dropped, and everything is
+/// written.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines(Arc<Near>);
 
@@ -90,7 +91,7 @@ impl Lines {
         let line = &line[..line.len().min(LONGEST_LINE)];
         let shared = &self.0.0;
         let mut queue = lock(&shared.queue);
-        if queue.bytes.len() + line.len() >= CAPACITY {
+        if queue.closed || queue.bytes.len() + line.len() >= CAPACITY {
             queue.untold += 1;
             shared.dropped.fetch_add(1, Relaxed);
             return;
@@ -116,6 +117,13 @@ impl Lines {
         self.0.0.dropped.load(Relaxed)
     }
 
+    /// Takes no more lines, has the thread end, and waits until everything is written, at most that long; false when it
+    /// is not.
+    pub(crate) fn close(&self, patience: Duration) -> bool {
+        self.0.0.close();
+        self.flush(patience)
+    }
+
     /// Waits until everything is written, at most that long; false when it is not.
     pub(crate) fn flush(&self, patience: Duration) -> bool {
         let shared = &self.0.0;
@@ -131,12 +139,16 @@ impl Lines {
 
 impl Drop for Near {
     fn drop(&mut self) {
-        lock(&self.0.queue).closed = true;
-        self.0.changed.notify_one();
+        self.0.close();
     }
 }
 
 impl Shared {
+    fn close(&self) {
+        lock(&self.queue).closed = true;
+        self.changed.notify_one();
+    }
+
     fn write_all(&self, mut sink: impl Sink) {
         let mut batch = Vec::new();
         loop {

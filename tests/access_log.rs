@@ -12,6 +12,7 @@ use plimsoll::{AccessLogFormat, Builder, Error, Request, Response, Server};
 use serde_json::Value;
 use socket2::SockRef;
 
+use crate::kit::binary::SIGUSR1;
 use crate::kit::process::TempDir;
 use crate::kit::{Client, Latch, Plimsoll, Serving, ask, get, metric_in, quiet, wait_until};
 
@@ -473,4 +474,30 @@ fn a_full_disk_costs_lines_and_nothing_else() {
     let said = "cannot write the access log to \"/dev/full\": No space left on device";
     wait_until("it is told", || server.process.logged(said) > 0);
     assert_eq!(server.process.logged(said), 1);
+}
+
+/// What logrotate does: it moves the file away, and says so.
+#[test]
+fn after_sigusr1_lines_go_to_a_new_file() {
+    let log = Log::new();
+    let server = Serving::start(&[
+        "--access-log",
+        &log.text_path(),
+        "--access-log-format",
+        "common",
+    ]);
+    assert_eq!(get(server.address, "/").status, 200);
+    wait_until("it is there", || log.text().contains("GET / "));
+    let moved = log.0.path().join("access.log.1");
+    fs::rename(log.path(), &moved).expect("it can be moved");
+    wait_until("it is caught", || server.process.catches(SIGUSR1));
+    server.process.signal("-USR1");
+    wait_until("the new file is there", || log.path().exists());
+    assert_eq!(get(server.address, "/new").status, 404);
+    wait_until("it is in the new file", || log.text().contains("GET /new "));
+    let before = fs::read_to_string(&moved).expect("it can be read");
+    assert!(
+        before.contains("GET / ") && !before.contains("/new"),
+        "{before}"
+    );
 }

@@ -17,12 +17,16 @@ struct Unread {
 
 impl Unread {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(Stdio::null(), arguments)
+    }
+
+    fn start_with(stdout: Stdio, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_plimsoll"))
             .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
             .env_clear()
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
@@ -119,6 +123,20 @@ fn a_stop_does_not_wait_for_a_stderr_that_nobody_reads() {
         };
         assert_eq!(status.code(), Some(i32::from(second)), "second: {second}");
     }
+}
+
+#[test]
+fn an_access_log_into_a_closed_pipe_costs_lines_and_nothing_else() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let server = Unread::start_with(writer.into(), &["--access-log", "-"]);
+    for _ in 0..3 {
+        assert_eq!(get(server.address, "/").status, 200);
+    }
+    wait_until("the lost lines are counted", || {
+        server.metric("plimsoll_dropped_lines_total{log=\"access\"}") > 2.5
+    });
+    assert_eq!(get(server.address, "/livez").status, 200);
 }
 
 /// Ten thousand requests were refused, and the log said nothing.

@@ -28,6 +28,7 @@ mod reports;
 mod restarts;
 mod service;
 mod shutdown;
+mod signals;
 mod status;
 mod stores;
 mod throttling;

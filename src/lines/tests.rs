@@ -125,3 +125,18 @@ fn the_sink_moves_at_once_and_what_comes_later_goes_there() {
     lines.push(b"b");
     assert_eq!(reading.recv_timeout(PATIENCE).unwrap(), "1: b");
 }
+
+#[test]
+fn after_the_end_nothing_is_queued() {
+    let (lines, reader) = start();
+    reader.permits.send(usize::MAX).unwrap();
+    lines.push(b"last");
+    assert!(lines.close(PATIENCE));
+    lines.push(b"too late");
+    assert_eq!(lines.dropped(), 1);
+    assert_eq!(reader.written.recv_timeout(PATIENCE).unwrap(), "last\n");
+    assert!(
+        reader.written.recv_timeout(PATIENCE).is_err(),
+        "it has ended"
+    );
+}

@@ -61,7 +61,9 @@ pub(super) fn text() -> String {
          defaults, but that no store is critical). A comma in a URL is written %2C.\n\
          Behind a RATE (100/s, 10/m, 5/h) may stand ,burst=N ,path=PREFIX ,name=NAME and ,by=ip\n\
          ,by=header:NAME or ,by=all.\n\
-         BOOL is on or off; DUR is 250ms, 1.5s, 2m, 1h, 500us or 0; SIZE is 16KiB, 1MiB, 1GiB or 4096.\n",
+         BOOL is on or off; DUR is 250ms, 1.5s, 2m, 1h, 500us or 0; SIZE is 16KiB, 1MiB, 1GiB or 4096.\n\
+         SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) drain; a second one stops at once.\n\
+         SIGUSR1 opens the access log anew.\n",
     );
     text
 }

@@ -94,9 +94,9 @@ impl AccessLog {
         self.lines.clone()
     }
 
-    /// Waits a moment until everything is written.
-    pub(crate) fn flush(&self) {
-        if !self.lines.flush(FLUSH) {
+    /// Ends it, and waits a moment until everything is written.
+    pub(crate) fn close(&self) {
+        if !self.lines.close(FLUSH) {
             log::warn!("the end of the access log could not be written in time");
         }
     }

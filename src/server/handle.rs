@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::health::Health;
+use crate::server::access_log::AccessLog;
 use crate::server::event_loop::wake::{self, Message};
+use crate::server::workers::Shared;
 
 /// A running server, for the rest of the program: its addresses, its health, and a way to stop it. Cheap to clone.
 ///
@@ -39,6 +41,7 @@ struct Known {
     addresses: Addresses,
     health: Arc<Health>,
     event_loop: wake::Sender,
+    access_log: Option<Arc<AccessLog>>,
     /// Tells whoever runs the server how long it drains; room for the first word.
     drains: Sender<Duration>,
 }
@@ -57,16 +60,13 @@ const LONGEST_DRAIN: Duration = Duration::from_hours(365 * 24);
 
 impl Handle {
     /// A handle, and where its word to drain is heard.
-    pub(super) fn new(
-        addresses: Addresses,
-        health: Arc<Health>,
-        event_loop: wake::Sender,
-    ) -> (Self, Receiver<Duration>) {
+    pub(super) fn new(addresses: Addresses, shared: &Shared) -> (Self, Receiver<Duration>) {
         let (drains, drained) = crossbeam_channel::bounded(1);
         let known = Known {
             addresses,
-            health,
-            event_loop,
+            health: shared.health.clone(),
+            event_loop: shared.event_loop.clone(),
+            access_log: shared.access_log.clone(),
             drains,
         };
         (Self(Arc::new(known)), drained)
@@ -109,6 +109,19 @@ impl Handle {
         self.drain(drain, true);
         // When there is no room, the first word is yet to be heard.
         let _ = self.0.drains.try_send(drain);
+    }
+
+    /// Has the access log go on in a new file of the same name, once the old one has been moved away, and returns at once.
+    /// Nothing happens where there is no such file. One that can't be opened is told in the log, and the access log stays
+    /// in the old one. SIGUSR1 does this for the servers that wait for signals.
+    pub fn reopen_access_log(&self) {
+        if let Some(log) = &self.0.access_log {
+            log.reopen();
+        }
+    }
+
+    pub(super) fn has_access_log(&self) -> bool {
+        self.0.access_log.is_some()
     }
 
     /// Begins a drain in the event loop; `serves` is explained [there](Message::Drain).

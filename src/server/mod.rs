@@ -195,7 +195,7 @@ impl Builder {
     }
 
     /// Appends an access log to that file, a line for each request; `-` is standard output. See the other settings
-    /// called `access_log_...`, and [`Server::reopen_access_log`].
+    /// called `access_log_...`, and [`Handle::reopen_access_log`].
     pub fn access_log(mut self, path: impl Into<String>) -> Self {
         self.config.access_log = Some(path.into());
         self
@@ -462,7 +462,7 @@ impl Server {
                 frontend.run()
             })
             .map_err(system("the event loop's thread"))?;
-        let (handle, drained) = Handle::new(addresses, health, shared.event_loop.clone());
+        let (handle, drained) = Handle::new(addresses, &shared);
         let mut server = Self {
             handle,
             drain: config.drain,
@@ -540,17 +540,6 @@ impl Server {
         self.handle.agent_addr()
     }
 
-    /// Has the access log go on in a new file of the same name, once the old one has been moved away. Nothing happens
-    /// where there is none, or it is standard output. A file that can't be opened is told in the log, and the access log
-    /// stays in the old one. [`run_until_signal`](Self::run_until_signal) does this on SIGUSR1.
-    pub fn reopen_access_log(&self) {
-        if let Some(running) = &self.running
-            && let Some(log) = &running.shared.access_log
-        {
-            log.reopen();
-        }
-    }
-
     /// What the server knows about itself.
     #[must_use]
     pub fn health(&self) -> &Health {
@@ -606,12 +595,17 @@ impl Server {
         self.end(drain.unwrap_or_default())
     }
 
-    /// Serves as [`run`](Self::run) does until SIGINT or SIGTERM, then drains as the `drain` setting says. Every server
-    /// that was started so drains on the same signal, and a second one ends the process at once, with status 1.
+    /// Serves as [`run`](Self::run) does until SIGINT, SIGTERM or SIGHUP, then drains as the `drain` setting says. Every
+    /// server that was started so drains on the same signal, and a second one ends the process at once, with status 1.
+    /// SIGHUP stays ignored if it is, as under nohup. SIGUSR1 has the access log [opened anew](Handle::reopen_access_log),
+    /// if there is one.
+    ///
+    /// Nothing else touches signals: [`run`](Self::run) and [`shutdown`](Self::shutdown) leave them alone. A program's own
+    /// handlers are called too, if they were there before; of one that comes later, that is up to it. The handlers stay
+    /// for the life of the process.
     ///
     /// # Errors
-    /// As [`run`](Self::run); and [`Error::Signals`] when the handlers can't be installed, as when somebody else has done
-    /// so: the server stops then.
+    /// As [`run`](Self::run); and [`Error::Signals`] when the handlers can't be installed: the server stops then.
     pub fn run_until_signal(self) -> Result<(), Error> {
         let _registration = signals::register(self.handle(), self.drain)?;
         self.serve("; a second signal stops at once")
@@ -655,7 +649,7 @@ impl Server {
             log::error!("the reset thread panicked");
         }
         if let Some(log) = &running.shared.access_log {
-            log.flush();
+            log.close();
         }
         match ended {
             Ok(0) => Ok(()),

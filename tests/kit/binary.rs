@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 use super::usage::{Usage, loop_time, threads};
 use super::{PATIENCE, get, wait_until};
 
+pub(crate) const SIGHUP: u32 = 1;
+pub(crate) const SIGUSR1: u32 = 10;
+pub(crate) const SIGTERM: u32 = 15;
+
 /// A running binary, killed when dropped.
 pub(crate) struct Plimsoll {
     child: Child,
@@ -124,19 +128,23 @@ impl Plimsoll {
 
     /// Sends SIGTERM once it is caught: the addresses are logged before the wait for a signal.
     pub(crate) fn terminate(&self) {
-        wait_until("SIGTERM is caught", || self.catches_sigterm());
-        let status = Command::new("kill").args(["-TERM", &self.id()]).status();
+        wait_until("SIGTERM is caught", || self.catches(SIGTERM));
+        self.signal("-TERM");
+    }
+
+    /// Sends the signal of that name.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.id()]).status();
         assert!(status.expect("kill runs").success());
     }
 
     /// Reads the mask of caught signals, see `proc_pid_status(5)`.
-    fn catches_sigterm(&self) -> bool {
-        const SIGTERM: u32 = 15;
+    pub(crate) fn catches(&self, signal: u32) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()));
         let status = status.expect("the child is there until it is waited for");
         let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
         let mask = u64::from_str_radix(mask.expect("a mask").trim(), 16).expect("a mask in hex");
-        mask & (1 << (SIGTERM - 1)) != 0
+        mask & (1 << (signal - 1)) != 0
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
@@ -200,7 +208,9 @@ impl Serving {
         let address = process.address();
         // It listens before its last thread, which waits for signals, has started.
         wait_until("it awaits signals", || {
-            threads(&process.id()).iter().any(|name| name == "ctrl-c")
+            threads(&process.id())
+                .iter()
+                .any(|name| name == "plimsoll-signal")
         });
         Self { process, address }
     }

@@ -28,7 +28,7 @@ fn one_signal_drains_every_server_that_waits_and_those_that_come_later_wait_for_
         await_that("both wait", || waiting() == 2);
         assert!(!serving.iter().any(thread::JoinHandle::is_finished));
         // Without the system's part: a real signal would reach the tests beside this one.
-        handle_signal();
+        handle_signal(SIGTERM);
         for serving in serving {
             serving.join().unwrap().unwrap();
         }
@@ -38,5 +38,14 @@ fn one_signal_drains_every_server_that_waits_and_those_that_come_later_wait_for_
                 .all(|handle| handle.health().snapshot().draining)
         );
         assert_eq!(waiting(), 0);
+    }
+}
+
+#[test]
+fn the_mask_of_ignored_signals_is_read() {
+    let status = "Name:\tplimsoll\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
+    assert_eq!(ignored(status), Some(0x1001));
+    for broken in ["", "SigIgn:", "SigIgn:\tnone"] {
+        assert_eq!(ignored(broken), None, "{broken}");
     }
 }

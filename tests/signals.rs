@@ -1,0 +1,48 @@
+//! Signals as a process gets them.
+
+use std::process::{Command, Stdio};
+
+use crate::kit::binary::{SIGHUP, SIGTERM, SIGUSR1};
+use crate::kit::{Plimsoll, Serving, get, wait_until};
+
+/// It ended, as its parent's terminal went.
+#[test]
+fn an_ignored_sighup_stays_ignored() {
+    let server = Serving::start_under("trap '' HUP", &["--drain", "0"]);
+    assert!(server.process.catches(SIGTERM) && !server.process.catches(SIGHUP));
+    for _ in 0..3 {
+        server.process.signal("-HUP");
+        assert_eq!(get(server.address, "/readyz").text(), "ready\n");
+    }
+    server.process.terminate();
+    let (status, ..) = server.process.exit();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_sighup_that_is_not_ignored_drains() {
+    // Also where the tests themselves ignore it.
+    let mut command = Command::new("env");
+    command
+        .args(["--default-signal=HUP", env!("CARGO_BIN_EXE_plimsoll")])
+        .args(["--listen", "127.0.0.1:0", "--drain", "0"])
+        .stdin(Stdio::null());
+    let process = Plimsoll::spawn(command, &[]);
+    process.address();
+    wait_until("it is caught", || process.catches(SIGHUP));
+    process.signal("-HUP");
+    let (status, _, lines) = process.exit();
+    assert_eq!(status.code(), Some(0));
+    assert!(
+        lines.iter().any(|line| line.contains("draining")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn sigusr1_is_left_alone_where_there_is_no_access_log() {
+    let logging = Serving::start(&["--access-log", "/dev/null"]);
+    wait_until("it is caught", || logging.process.catches(SIGUSR1));
+    let silent = Serving::start(&[]);
+    assert!(!silent.process.catches(SIGUSR1));
+}
