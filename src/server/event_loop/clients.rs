@@ -143,11 +143,16 @@ struct Slot {
 pub(crate) struct Clients {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    doors: [AtDoor; Door::ALL.len()],
+}
+
+/// The clients that came through one door.
+#[derive(Debug, Clone, Copy)]
+struct AtDoor {
+    count: usize,
+    /// Both ends of the list of those that are idle.
     longest_idle: u32,
     latest_idle: u32,
-    /// Clients of the admin and agent doors, which have a small reserve, and whether each is idle: those that have been
-    /// the longest first.
-    reserved: Vec<(u32, bool)>,
 }
 
 impl Clients {
@@ -156,26 +161,17 @@ impl Clients {
         Self {
             slots: Vec::with_capacity(clients),
             free: Vec::new(),
-            longest_idle: NONE,
-            latest_idle: NONE,
-            reserved: Vec::new(),
+            doors: [AtDoor {
+                count: 0,
+                longest_idle: NONE,
+                latest_idle: NONE,
+            }; Door::ALL.len()],
         }
     }
 
     /// How many came through that door.
     pub(crate) fn count(&self, door: Door) -> usize {
-        if door == Door::Public {
-            return self.slots.len() - self.free.len() - self.reserved.len();
-        }
-        self.reserved_of(door).count()
-    }
-
-    fn reserved_of(&self, door: Door) -> impl Iterator<Item = (u32, &Client)> {
-        let reserved = self.reserved.iter().filter_map(|&(slot, _)| {
-            let client = self.slots.get(slot as usize)?.client.as_deref()?;
-            Some((slot, client))
-        });
-        reserved.filter(move |(_, client)| client.door == door)
+        self.doors[door as usize].count
     }
 
     /// The slot that [`insert`](Self::insert) will use.
@@ -198,9 +194,7 @@ impl Clients {
     pub(crate) fn insert(&mut self, client: Client) {
         let slot = self.vacant();
         self.free.pop();
-        if client.door != Door::Public {
-            self.reserved.push((slot, false));
-        }
+        self.doors[client.door as usize].count += 1;
         self.slots[slot as usize].client = Some(Box::new(client));
     }
 
@@ -225,9 +219,7 @@ impl Clients {
         self.set_idle(slot, false);
         let place = self.slots.get_mut(slot as usize)?;
         let client = place.client.take()?;
-        if client.door != Door::Public {
-            self.reserved.retain(|&(reserved, _)| reserved != slot);
-        }
+        self.doors[client.door as usize].count -= 1;
         place.generation = place.generation.wrapping_add(1);
         self.free.push(slot);
         Some(*client)
@@ -261,35 +253,28 @@ impl Clients {
         let Some(place) = self.slots.get(slot as usize) else {
             return;
         };
-        let door = place.client.as_ref().map(|client| client.door);
-        if door.is_some_and(|door| door != Door::Public) {
-            // They are few, and each has its place at all times.
-            if !self.reserved.contains(&(slot, idle)) {
-                self.reserved.retain(|&(reserved, _)| reserved != slot);
-                self.reserved.push((slot, idle));
-            }
-            return;
-        }
+        let Some(client) = &place.client else { return };
         let listed = place.previous != slot;
         if idle == listed {
             return;
         }
+        let at = &mut self.doors[client.door as usize];
+        let (previous, next) = (place.previous, place.next);
         if idle {
-            let last = std::mem::replace(&mut self.latest_idle, slot);
-            self.slots[slot as usize].previous = last;
-            self.slots[slot as usize].next = NONE;
+            let last = std::mem::replace(&mut at.latest_idle, slot);
             match last {
-                NONE => self.longest_idle = slot,
+                NONE => at.longest_idle = slot,
                 last => self.slots[last as usize].next = slot,
             }
+            self.slots[slot as usize].previous = last;
+            self.slots[slot as usize].next = NONE;
         } else {
-            let (previous, next) = (place.previous, place.next);
             match previous {
-                NONE => self.longest_idle = next,
+                NONE => at.longest_idle = next,
                 previous => self.slots[previous as usize].next = next,
             }
             match next {
-                NONE => self.latest_idle = previous,
+                NONE => at.latest_idle = previous,
                 next => self.slots[next as usize].previous = previous,
             }
             self.slots[slot as usize].previous = slot;
@@ -298,13 +283,8 @@ impl Clients {
 
     /// The client of that door that has been idle the longest.
     pub(crate) fn dispensable(&self, door: Door) -> Option<u32> {
-        if door == Door::Public {
-            return (self.longest_idle != NONE).then_some(self.longest_idle);
-        }
-        let mut idle = self
-            .reserved_of(door)
-            .filter(|(_, client)| client.is_dispensable());
-        idle.next().map(|(slot, _)| slot)
+        let longest = self.doors[door as usize].longest_idle;
+        (longest != NONE).then_some(longest)
     }
 }
 
@@ -323,10 +303,10 @@ mod tests {
 
     #[test]
     fn the_longest_idle_comes_first_and_leaving_the_list_keeps_the_order() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut clients = Clients::with_capacity(0);
         for _ in 0..5 {
-            let slot = clients.vacant();
-            clients.free.retain(|&free| free != slot);
+            clients.insert(client(&listener, Door::Public));
         }
         for slot in [3, 0, 4, 1] {
             clients.set_idle(slot, true);
@@ -340,12 +320,12 @@ mod tests {
         assert_eq!(clients.dispensable(Door::Public), None);
     }
 
-    fn monitor(listener: &std::net::TcpListener) -> Client {
+    fn client(listener: &std::net::TcpListener, door: Door) -> Client {
         let peer = listener.local_addr().unwrap();
         let socket = TcpStream::connect(peer).unwrap();
         let limits = Arc::new(crate::internals::invariants::LIMITS);
         let connection = Connection::new(limits, std::time::Instant::now());
-        Client::new(socket, peer, Door::Admin, connection)
+        Client::new(socket, peer, door, connection)
     }
 
     /// An event that told nothing new made a monitor the latest to be idle, and another one went in its stead.
@@ -354,7 +334,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut clients = Clients::with_capacity(0);
         for slot in 0..3 {
-            clients.insert(monitor(&listener));
+            clients.insert(client(&listener, Door::Admin));
             clients.set_idle(slot, true);
         }
         clients.set_idle(0, true);
