@@ -95,6 +95,7 @@ mod report;
 mod server;
 #[doc(hidden)]
 pub mod settings;
+mod text;
 
 #[cfg(feature = "r2d2")]
 pub use checks::pool::PoolCheck;

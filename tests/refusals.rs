@@ -402,7 +402,7 @@ fn a_closed_gate_lets_pass_and_an_open_one_refuses_without_a_handler() {
     let server = quiet(2)
         .gate(GateMode::Literal)
         .threshold(Duration::from_nanos(1))
-        .cooldown(Duration::from_mins(1))
+        .cooldown(Duration::from_secs(60))
         .handler(move |_: &mut Request| {
             count.fetch_add(1, Ordering::Relaxed);
             "served\n"

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::random::Random;
 use crate::server::exchange::lock;
+use crate::text;
 use watch::Watch;
 
 /// Asks whether a data store is there.
@@ -100,7 +101,7 @@ impl CheckError {
     pub fn new(message: impl Into<String>) -> Self {
         let mut message: String = message.into();
         if message.len() > LONGEST_ERROR {
-            message.truncate(message.floor_char_boundary(LONGEST_ERROR - 3));
+            message.truncate(text::beginning(&message, LONGEST_ERROR - 3).len());
             message.push_str("...");
         }
         if message.contains(char::is_control) {

@@ -193,7 +193,7 @@ mod tests {
         histogram.add(Duration::from_millis(20));
         let found = histogram.cells().since(&earlier).percentile(0.99).unwrap();
         assert!((19_000..=21_000).contains(&found), "{found}");
-        histogram.add(Duration::from_mins(1));
+        histogram.add(Duration::from_secs(60));
         let cells = histogram.cells().since(&earlier);
         assert_eq!(cells.percentile(0.99), Some(10_000_000));
         assert_eq!(cells.percentile(0.5), Some(found));

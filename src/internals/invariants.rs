@@ -211,7 +211,7 @@ pub(crate) const LIMITS: Limits = Limits {
     max_body: 1_000,
     head_timeout: Duration::from_secs(10),
     body_timeout: Duration::from_secs(30),
-    idle_timeout: Duration::from_mins(1),
+    idle_timeout: Duration::from_secs(60),
     write_timeout: Duration::from_secs(11),
     request_timeout: Duration::from_secs(31),
 };

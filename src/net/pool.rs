@@ -16,7 +16,7 @@ pub(crate) const MOST_IDLE: usize = 32;
 const KEPT: Duration = Duration::from_secs(4);
 
 /// Longest that a connection is kept, whatever its server says.
-const LONGEST_KEPT: Duration = Duration::from_mins(5);
+const LONGEST_KEPT: Duration = Duration::from_secs(5 * 60);
 
 /// How much sooner than its server a connection is given up, so that no request crosses the close on its way.
 const MARGIN: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ use crate::patterns::Deadline;
 const SLICE: Duration = Duration::from_millis(500);
 
 /// Longest single wait: `poll` takes its milliseconds as an `i32`.
-const LONGEST_WAIT: Duration = Duration::from_hours(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// First pause before a Unix socket whose queue is full is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(1);

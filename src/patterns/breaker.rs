@@ -38,13 +38,13 @@ const FEWEST_CALLS: u64 = 20;
 const SUCCESSES: u32 = 2;
 
 /// The delay of a first opening, and the longest one.
-const DELAYS: [Duration; 2] = [Duration::from_secs(5), Duration::from_mins(1)];
+const DELAYS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 
 /// The same where there is nothing else to call: each second out is an outage.
 const ONLY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
 /// No delay is set longer than this: a service may well be back by then.
-const LONGEST_DELAY: Duration = Duration::from_hours(1);
+const LONGEST_DELAY: Duration = Duration::from_secs(60 * 60);
 
 /// The smallest part of a delay that jitter leaves.
 const LEAST_JITTER: f64 = 0.8;

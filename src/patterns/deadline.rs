@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// What stands for a time too far away to be represented. No wait lasts that long.
-const FAR: Duration = Duration::from_hours(100 * 365 * 24);
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// A point in time by which an operation with all its steps has to be done.
 ///

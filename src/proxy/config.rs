@@ -45,12 +45,12 @@ define_settings! {
         help: "one try, to the head of its answer",
     }
     /// Longest that nothing comes of a response's body while the client waits for more. Default 5 min.
-    own body_idle: Duration = Duration::from_mins(5) => {
+    own body_idle: Duration = Duration::from_secs(5 * 60) => {
         flag: "body-idle", variable: "PLIMSOLL_BODY_IDLE", kind: Span::AboveZero,
         help: "an answer's body of which nothing comes",
     }
     /// Longest that nobody says anything in a tunnel, such as a WebSocket. Default 10 min.
-    own tunnel_idle: Duration = Duration::from_mins(10) => {
+    own tunnel_idle: Duration = Duration::from_secs(10 * 60) => {
         flag: "tunnel-idle", variable: "PLIMSOLL_TUNNEL_IDLE", kind: Span::AboveZero,
         help: "a tunnel in which nobody says anything",
     }

@@ -56,7 +56,7 @@ pub(super) struct Addresses {
 }
 
 /// The longest drain: a longer one is taken for this.
-const LONGEST_DRAIN: Duration = Duration::from_hours(365 * 24);
+const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl Handle {
     /// A handle, and where its word to drain is heard.

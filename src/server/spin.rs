@@ -105,7 +105,7 @@ mod tests {
         assert!(spin.is_barred(start + CROWDED.saturating_sub(TICK) + BAR));
 
         let ahead = Instant::now();
-        spin.note_yield(ahead, ahead + Duration::from_hours(1));
+        spin.note_yield(ahead, ahead + Duration::from_secs(60 * 60));
         let mut looks = 0;
         let found = spin.look_around(|| {
             looks += 1;

@@ -22,6 +22,7 @@ use crossbeam_channel::Receiver;
 use crate::health::causes::{Cause, causes};
 use crate::health::{Health, Snapshot};
 use crate::server::event_loop::wake::{Message, Sender};
+use crate::text;
 
 /// How often the status is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -286,7 +287,7 @@ fn status(now: &Snapshot) -> String {
     }
     // A line break would end the status, and the rest be taken for something else.
     line.retain(|letter| !letter.is_control());
-    line.truncate(line.floor_char_boundary(MAX_STATUS));
+    line.truncate(text::beginning(&line, MAX_STATUS).len());
     line
 }
 

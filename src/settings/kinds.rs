@@ -12,7 +12,7 @@ use super::units::{parse_count, parse_duration, parse_size, show_duration, show_
 
 /// The longest duration that a setting takes: a longer one is a mistake, and the bound keeps the sum of an instant and a
 /// duration from overflowing.
-pub const LONGEST: Duration = Duration::from_hours(24);
+pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is wrong with a value.
 #[derive(Debug, PartialEq, Eq)]

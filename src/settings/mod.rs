@@ -216,7 +216,7 @@ macro_rules! config_rows {
                 help: "the whole body, in total",
             }
             /// How long a kept-alive connection may rest between requests. Default 60 s; above 0.
-            set idle_timeout: Duration = Duration::from_mins(1) => {
+            set idle_timeout: Duration = Duration::from_secs(60) => {
                 flag: "idle-timeout", variable: "PLIMSOLL_IDLE_TIMEOUT", kind: Span::AboveZero,
                 help: "a kept-alive connection between requests",
             }

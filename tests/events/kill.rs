@@ -99,7 +99,7 @@ fn round(path: &Path, least: usize, pause: Duration) -> Vec<String> {
         }
         names
     });
-    let patience = Duration::from_mins(1);
+    let patience = Duration::from_secs(60);
     enough.recv_timeout(patience).expect("it accepts events");
     // So that the kill comes at any moment of a commit.
     thread::sleep(pause);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A setting for what must not happen during a test.
-pub(crate) const NEVER: Duration = Duration::from_hours(1);
+pub(crate) const NEVER: Duration = Duration::from_secs(60 * 60);
 
 /// Waits until `condition` holds.
 #[track_caller]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::key::Key;
 
 /// For how long requests for a key whose reply turned out not to be shared are not held for one another.
-const NOT_COLLAPSED: Duration = Duration::from_mins(1);
+const NOT_COLLAPSED: Duration = Duration::from_secs(60);
 /// Most such keys that are remembered.
 const MOST_NOT_COLLAPSED: usize = 4096;
 

@@ -10,7 +10,7 @@ use super::storing::is_heuristically_cacheable;
 /// A heuristic lifetime is this part of the time since the last modification (RFC 9111 section 4.2.2).
 const HEURISTIC_PART: u32 = 10;
 /// And no longer than this.
-const MOST_HEURISTIC: Duration = Duration::from_hours(24);
+const MOST_HEURISTIC: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The time on both clocks: one that only goes forward, for how long a reply has been kept, and the one that people
 /// read, for the dates in its fields.

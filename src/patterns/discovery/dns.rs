@@ -26,7 +26,7 @@ const HEADER: usize = 12;
 const MOST_ALIASES: usize = 8;
 
 /// Longest that an answer is believed, and shortest.
-const LONGEST_TTL: Duration = Duration::from_mins(1);
+const LONGEST_TTL: Duration = Duration::from_secs(60);
 const SHORTEST_TTL: Duration = Duration::from_secs(1);
 
 /// What is asked for.

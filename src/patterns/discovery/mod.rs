@@ -350,7 +350,7 @@ impl Watched {
     fn interval(&self) -> Duration {
         match self.source {
             Source::Http { .. } | Source::Unix { .. } => INTERVAL,
-            Source::Srv { .. } => Duration::from_mins(1),
+            Source::Srv { .. } => Duration::from_secs(60),
             Source::File(_) if lock(&self.state).watch.is_changing() => SETTLING,
             Source::File(_) => FILE_INTERVAL,
         }

@@ -35,7 +35,7 @@ const NAME: &str = "control";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Longest that who asks waits for a reply: the disk may be slow.
-const LONGEST: Duration = Duration::from_mins(1);
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Bytes of the longest request, with its newline.
 const REQUEST: u64 = 64;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 
 use super::record::{u32_at, u64_at};
+use crate::text::beginning;
 
 /// What is to be delivered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -221,8 +222,8 @@ impl Stored {
             out.extend_from_slice(&death.at.to_le_bytes());
             out.extend_from_slice(&death.sequence.to_le_bytes());
             out.extend_from_slice(&death.attempts.to_le_bytes());
-            let cut = death.reason.floor_char_boundary(LONGEST_REASON);
-            put(&mut out, &death.reason.as_bytes()[..cut]);
+            let reason = beginning(&death.reason, LONGEST_REASON);
+            put(&mut out, reason.as_bytes());
         }
         put(&mut out, event.topic.as_bytes());
         put(&mut out, key.as_bytes());

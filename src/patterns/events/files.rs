@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::reader::Source;
@@ -55,7 +56,7 @@ impl Source for dyn File {
 #[derive(Debug)]
 pub(crate) struct Disk {
     path: PathBuf,
-    _lock: fs::File,
+    _lock: Flock<fs::File>,
 }
 
 /// Why a directory was not taken.
@@ -93,13 +94,13 @@ impl Disk {
             .truncate(false)
             .mode(0o600)
             .open(path.join(LOCK))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
+        match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self {
                 path: path.to_owned(),
                 _lock: lock,
             }),
-            Err(fs::TryLockError::WouldBlock) => Err(NotTaken::Locked),
-            Err(fs::TryLockError::Error(error)) => Err(error.into()),
+            Err((_, Errno::EWOULDBLOCK)) => Err(NotTaken::Locked),
+            Err((_, error)) => Err(io::Error::from(error).into()),
         }
     }
 }
@@ -164,7 +165,8 @@ impl File for fs::File {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         // The system would end the process with SIGXFSZ.
         let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
-        if offset + bytes.len() as u64 > limit {
+        // Of 32 or 64 bits, by the system.
+        if u128::from(offset) + bytes.len() as u128 > u128::from(limit) {
             return Err(Errno::EFBIG.into());
         }
         self.write_all_at(bytes, offset)

@@ -44,7 +44,7 @@ pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Whoever has asked for the health within this time is taken to ask again: the slowest of the usual balancers and
 /// monitors ask twice a minute.
-const WATCHED: Duration = Duration::from_mins(1);
+const WATCHED: Duration = Duration::from_secs(60);
 
 /// Turns of accepting before the listeners close: enough for a backlog of 4096, and not without end.
 const BACKLOG_TURNS: usize = 64;
@@ -254,8 +254,13 @@ mod tests {
     #[test]
     fn who_has_not_asked_for_a_minute_is_not_waited_for() {
         let start = Instant::now();
-        let begun = start + Duration::from_mins(1);
-        let drain = Drain::new(begun + Duration::from_mins(5), true, Some(start), begun);
+        let begun = start + Duration::from_secs(60);
+        let drain = Drain::new(
+            begun + Duration::from_secs(5 * 60),
+            true,
+            Some(start),
+            begun,
+        );
         assert!(!drain.is_watched(begun));
         assert!(drain.is_watched(start + Duration::from_secs(59)));
     }
