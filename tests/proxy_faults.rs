@@ -30,7 +30,8 @@ fn named(name: &str) -> Upstream {
 #[track_caller]
 fn serve(config: ProxyConfig) -> Server {
     let proxy = Proxy::start(config).expect("it starts");
-    quiet(8).handler(proxy).start().expect("the server starts")
+    let server = quiet(8).upstreams(proxy.reporter()).handler(proxy);
+    server.start().expect("the server starts")
 }
 
 fn to(upstreams: &[&Upstream]) -> ProxyConfig {
@@ -361,4 +362,114 @@ fn a_file_of_endpoints_is_followed() {
     });
     fs::remove_file(&path).expect("it is there");
     assert_eq!(get(server.local_addr(), "/").text(), "2");
+}
+
+#[test]
+fn a_service_that_is_back_makes_the_server_ready_without_any_traffic() {
+    let mut upstream = named("1");
+    let address = upstream.address;
+    let server = serve(to(&[&upstream]));
+    let ready = |query: &str| get(server.local_addr(), &format!("/readyz{query}"));
+    assert_eq!(ready("").status, 200);
+    upstream.stop();
+    wait_until("the breaker is open", || {
+        get(server.local_addr(), "/").status == 503
+    });
+    let reply = ready("?verbose");
+    // Its delay may be over by now, and then single requests may try.
+    if reply.status == 503 {
+        assert!(
+            reply.text().contains("[-]upstream failed"),
+            "{}",
+            reply.text()
+        );
+    }
+    wait_until("it is not ready", || ready("").status == 503);
+    let _back = Upstream::start_at(address, |_, stream| stream.write_all(OK.as_bytes()));
+    let is_closed = || {
+        get(server.local_addr(), "/status.json")
+            .text()
+            .contains("\"breaker\":\"closed\"")
+    };
+    wait_until("the breaker closes", is_closed);
+    assert_eq!(ready("").status, 200);
+    assert_eq!(get(server.local_addr(), "/").status, 200);
+}
+
+#[test]
+fn one_endpoint_of_several_that_is_down_is_a_warning_and_told() {
+    let (first, mut second) = (named("1"), named("2"));
+    let server = serve(ProxyConfig {
+        balance: BalanceBy::RoundRobin,
+        ..to(&[&first, &second])
+    });
+    let name = second.address.to_string();
+    second.stop();
+    let page = |path: &str| get(server.local_addr(), path);
+    let is_open = || {
+        page("/metrics").text().contains(&format!(
+            "plimsoll_upstream_breaker_state{{endpoint=\"{name}\"}} 2"
+        ))
+    };
+    wait_until("its breaker is open", || {
+        assert_eq!(page("/").status, 200, "another one answers");
+        is_open()
+    });
+    assert_eq!(page("/readyz").status, 200);
+    let health = page("/health");
+    assert_eq!(health.status, 200);
+    let report: serde_json::Value = serde_json::from_slice(&health.body).expect("JSON");
+    assert_eq!(report["status"], "warn", "{report}");
+    let endpoints = report["checks"]["upstream:connection"]
+        .as_array()
+        .expect("endpoints");
+    let of = |id: &str| {
+        let mut found = endpoints
+            .iter()
+            .filter(|endpoint| endpoint["componentId"] == id);
+        found.next().expect("the endpoint").clone()
+    };
+    assert_eq!(of(&name)["status"], "warn");
+    assert_eq!(of(&first.address.to_string())["observedValue"], "up");
+    assert!(report["checks"]["upstream:responseTime"].is_array());
+    let metrics = page("/metrics");
+    for line in [
+        format!("plimsoll_upstream_up{{endpoint=\"{name}\"}} 0"),
+        format!("plimsoll_upstream_up{{endpoint=\"{}\"}} 1", first.address),
+        format!("plimsoll_upstream_requests_total{{endpoint=\"{name}\",outcome=\"success\"}} 0"),
+        "plimsoll_retry_budget_exhausted_total 0".to_owned(),
+    ] {
+        assert!(
+            metrics.text().contains(&line),
+            "{line} in {}",
+            metrics.text()
+        );
+    }
+    let told: serde_json::Value = serde_json::from_slice(&page("/status.json").body).expect("JSON");
+    assert_eq!(told["state"]["word"], "warning", "{told}");
+    assert_eq!(told["state"]["detail"], "1 of 2 endpoints down");
+    assert!(told["upstreams"]["retries"].as_u64() >= Some(1), "{told}");
+}
+
+#[test]
+fn a_source_that_cannot_be_read_is_named_and_the_server_is_not_ready() {
+    let server = serve(ProxyConfig::to(["file:/nowhere/endpoints"]));
+    assert_eq!(get(server.local_addr(), "/readyz").status, 503);
+    let health = get(server.local_addr(), "/health");
+    assert_eq!(health.status, 503);
+    assert!(
+        health
+            .text()
+            .contains("file:/nowhere/endpoints cannot be read"),
+        "{}",
+        health.text()
+    );
+    let metrics = get(server.local_addr(), "/metrics");
+    let refused = get(server.local_addr(), "/");
+    assert_eq!(refused.status, 503);
+    let line = "plimsoll_upstream_errors_total{error=\"destination_unavailable\"} 1";
+    assert!(!metrics.text().contains(line));
+    wait_until("it is counted", || {
+        get(server.local_addr(), "/metrics").text().contains(line)
+    });
 }

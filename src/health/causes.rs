@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::upstreams::UpstreamsReport;
 use super::{GateState, Snapshot, Status};
 use crate::checks::{CheckReport, CheckState, PoolStatus};
 
@@ -14,6 +15,8 @@ pub(crate) enum Cause<'a> {
     AllStuck,
     /// Requests have had no way to the workers for a while.
     CutOff,
+    /// No endpoint of the service can be tried.
+    NoEndpoint(&'a UpstreamsReport),
     /// Every request is refused until the reset, after so long.
     GateOpen(Duration),
     /// A data store that the service needs is down.
@@ -24,6 +27,8 @@ pub(crate) enum Cause<'a> {
     HalfOpen,
     /// Some workers are stuck.
     SomeStuck,
+    /// Some endpoints of the service get no requests.
+    EndpointsDown(&'a UpstreamsReport),
     /// A data store is down that the service can do without.
     StoreDown(&'a CheckReport),
     /// Every connection of a pool is lent out.
@@ -46,6 +51,8 @@ pub(crate) fn causes(now: &Snapshot) -> Vec<Cause<'_>> {
     if now.is_cut_off() || now.is_intake_lost() {
         causes.push(Cause::CutOff);
     }
+    let upstreams = now.upstreams.iter();
+    causes.extend(upstreams.filter(|it| !it.ready).map(Cause::NoEndpoint));
     if let GateState::Open { reopens_in } = now.gate {
         causes.push(Cause::GateOpen(reopens_in));
     }
@@ -57,6 +64,9 @@ pub(crate) fn causes(now: &Snapshot) -> Vec<Cause<'_>> {
     if now.workers_stuck > 0 && !now.are_all_stuck() {
         causes.push(Cause::SomeStuck);
     }
+    let upstreams = now.upstreams.iter();
+    let some_down = upstreams.filter(|it| it.ready && it.down().next().is_some());
+    causes.extend(some_down.map(Cause::EndpointsDown));
     causes.extend(in_state(CheckState::Down, false).map(Cause::StoreDown));
     causes.extend(now.checks.iter().filter_map(|check| {
         let pool = check.pool.filter(PoolStatus::is_exhausted)?;
@@ -72,10 +82,11 @@ impl<'a> Cause<'a> {
             Self::Stopping
             | Self::AllStuck
             | Self::CutOff
+            | Self::NoEndpoint(_)
             | Self::GateOpen(_)
             | Self::CriticalDown(_)
             | Self::NotChecked(_) => Status::Fail,
-            Self::StoreDown(_) | Self::PoolExhausted(..) => Status::Warn,
+            Self::EndpointsDown(_) | Self::StoreDown(_) | Self::PoolExhausted(..) => Status::Warn,
             Self::HalfOpen | Self::SomeStuck => Status::Pass,
         }
     }
@@ -87,11 +98,14 @@ impl<'a> Cause<'a> {
             Self::Stopping => Some("serving"),
             Self::AllStuck => Some("workers"),
             Self::CutOff => Some("intake"),
+            Self::NoEndpoint(_) => Some("upstream"),
             Self::GateOpen(_) => Some("gate"),
             Self::CriticalDown(check) | Self::NotChecked(check) | Self::StoreDown(check) => {
                 Some(&check.name)
             }
-            Self::HalfOpen | Self::SomeStuck | Self::PoolExhausted(..) => None,
+            Self::HalfOpen | Self::SomeStuck | Self::EndpointsDown(_) | Self::PoolExhausted(..) => {
+                None
+            }
         }
     }
 
@@ -112,6 +126,11 @@ impl<'a> Cause<'a> {
             Self::CutOff => "requests do not reach the workers".into(),
             Self::GateOpen(_) => "resetting".into(),
             Self::HalfOpen => "recovering".into(),
+            Self::NoEndpoint(_) => "no endpoint can be tried".into(),
+            Self::EndpointsDown(upstreams) => {
+                let (down, all) = (upstreams.down().count(), upstreams.endpoints.len());
+                format!("{down} of {all} endpoints down")
+            }
             Self::CriticalDown(check) | Self::StoreDown(check) => format!("{} is down", check.name),
             Self::NotChecked(check) => format!("{} is not checked yet", check.name),
             Self::SomeStuck => format!("{} of {} workers stuck", now.workers_stuck, now.workers),
@@ -161,6 +180,15 @@ impl<'a> Cause<'a> {
                 format!(
                     "After a reset, single requests show whether the service is well again: {seen}, the threshold is {limit}."
                 )
+            }
+            Self::NoEndpoint(upstreams) => match upstreams.faults.first() {
+                Some((source, error)) if upstreams.endpoints.is_empty() => {
+                    format!("No endpoint of the service is known: {source} cannot be read: {error}.")
+                }
+                _ => "No endpoint of the service can be tried: each one's circuit breaker is open, or its check gets no answer.".into(),
+            },
+            Self::EndpointsDown(_) => {
+                "Some endpoints of the service get no requests; the others do its work.".into()
             }
             Self::SomeStuck => {
                 "Some workers have been busy with one request for longer than the request timeout.".into()

@@ -13,6 +13,7 @@ pub(crate) mod history;
 pub(crate) mod reset;
 #[cfg(feature = "status-page")]
 pub(crate) mod standing;
+pub(crate) mod upstreams;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -30,6 +31,7 @@ use gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State, Trip, TripCause}
 use histogram::Histogram;
 #[cfg(feature = "status-page")]
 use history::History;
+use upstreams::{Reporter, UpstreamsReport};
 
 /// What the server knows about itself: read it with [`snapshot`](Health::snapshot).
 pub struct Health {
@@ -53,6 +55,8 @@ pub struct Health {
     pub(crate) counts: Counts,
     pub(crate) gauges: Gauges,
     pub(crate) checks: Box<[Watched]>,
+    /// What tells of the endpoints that the handler forwards to.
+    upstreams: Option<Reporter>,
     /// Requests that each limit has refused, with its name.
     throttles: Box<[(Arc<str>, AtomicU64)]>,
     #[cfg(feature = "status-page")]
@@ -268,6 +272,8 @@ pub struct Snapshot {
     pub checks: Vec<CheckReport>,
     /// The limits on how often clients may ask, in the order in which they were named.
     pub throttles: Vec<ThrottleReport>,
+    /// The endpoints that the handler forwards to; `None` if it does not.
+    pub upstreams: Option<UpstreamsReport>,
     /// Whether the server is stopping.
     pub draining: bool,
     /// Time since the start.
@@ -285,14 +291,15 @@ impl Snapshot {
         !matches!(self.gate, GateState::Open { .. })
     }
 
-    /// Whether the server wants traffic: healthy, live, not stopping, and every critical data store up.
+    /// Whether the server wants traffic: healthy, live, not stopping, every critical data store up, and an
+    /// endpoint to forward to, if it forwards.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.status() != Status::Fail
     }
 
     /// The status in the words of health reports: `Fail` while not ready; `Warn` while a data store is down that the
-    /// service can do without, or a pool is exhausted.
+    /// service can do without, or a pool is exhausted, or an endpoint gets no requests.
     #[must_use]
     pub fn status(&self) -> Status {
         let causes = causes::causes(self).into_iter();
@@ -406,6 +413,7 @@ impl Health {
             counts: Counts::default(),
             gauges: Gauges::default(),
             checks: Box::default(),
+            upstreams: None,
             throttles: throttles.collect(),
             #[cfg(feature = "status-page")]
             history: Mutex::new(History::new(now, config.throttle.len())),
@@ -424,6 +432,11 @@ impl Health {
     pub(crate) fn logging(mut self, access_log: Option<Lines>) -> Self {
         self.access_log = access_log;
         self
+    }
+
+    /// Takes what tells of the endpoints that the handler forwards to.
+    pub(crate) fn with_upstreams(self, upstreams: Option<Reporter>) -> Self {
+        Self { upstreams, ..self }
     }
 
     /// Whether requests are served: the gate is not open.
@@ -490,6 +503,7 @@ impl Health {
             queue_budget: self.config.queue_budget,
             request_timeout: self.config.request_timeout,
             checks: self.checks.iter().map(|store| store.report(now)).collect(),
+            upstreams: self.upstreams.as_ref().map(|report| report()),
             throttles: self.throttles.iter().map(throttle_report).collect(),
             draining: self.gauges.draining.load(Relaxed),
             uptime: now.saturating_duration_since(self.started),

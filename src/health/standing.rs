@@ -49,11 +49,16 @@ impl Standing {
             Leading::Nothing => Self::Healthy,
             Leading::Crowd => Self::Shedding,
             Leading::Cause(cause) => match cause {
-                Cause::SomeStuck | Cause::StoreDown(_) | Cause::PoolExhausted(..) => Self::Warning,
+                Cause::SomeStuck
+                | Cause::EndpointsDown(_)
+                | Cause::StoreDown(_)
+                | Cause::PoolExhausted(..) => Self::Warning,
                 Cause::NotChecked(_) => Self::Starting,
-                Cause::AllStuck | Cause::CutOff | Cause::GateOpen(_) | Cause::CriticalDown(_) => {
-                    Self::Unhealthy
-                }
+                Cause::AllStuck
+                | Cause::CutOff
+                | Cause::NoEndpoint(_)
+                | Cause::GateOpen(_)
+                | Cause::CriticalDown(_) => Self::Unhealthy,
                 Cause::HalfOpen => Self::Recovering,
                 Cause::Stopping => Self::Draining,
             },

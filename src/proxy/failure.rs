@@ -1,7 +1,7 @@
 //! Why a client does not get the answer of an endpoint, and what it gets instead.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::headers::PSEUDONYM;
@@ -24,9 +24,20 @@ pub(super) struct Failures(Mutex<BTreeMap<&'static str, u64>>);
 
 impl Failures {
     fn count(&self, token: &'static str) {
+        *self.lock().entry(token).or_default() += 1;
+    }
+
+    pub(super) fn read(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.lock();
+        counts
+            .iter()
+            .map(|(token, count)| (*token, *count))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
         // A panic elsewhere leaves whole numbers behind.
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(token).or_default() += 1;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

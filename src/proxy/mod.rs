@@ -6,7 +6,8 @@
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let proxy = Proxy::start(ProxyConfig::to(["http://127.0.0.1:9000"]))?;
-//!     let server = Server::builder().listen("127.0.0.1:8080").workers(64).handler(proxy).start()?;
+//!     let builder = Server::builder().listen("127.0.0.1:8080").workers(64);
+//!     let server = builder.upstreams(proxy.reporter()).handler(proxy).start()?;
 //!     server.run_until_signal()?;
 //!     Ok(())
 //! }
@@ -46,6 +47,7 @@ use headers::{Forwarded, Outcome, Received};
 use tries::{Answer, Tries};
 use upstreams::Upstreams;
 
+use crate::health::upstreams::UpstreamsReport;
 use crate::patterns::{Deadline, Retry, RetryBudget};
 use crate::{Cidr, Config, ConfigError, Error, Handler, Request, Response};
 
@@ -67,7 +69,8 @@ struct Core {
     config: ProxyConfig,
     upstreams: Arc<Upstreams>,
     retry: Retry,
-    failures: Failures,
+    budget: Arc<RetryBudget>,
+    failures: Arc<Failures>,
     /// Proxies in front whose word on the client is passed on.
     trust: Vec<Cidr>,
     /// Longest that a request waits while every endpoint does as much as it can.
@@ -79,7 +82,7 @@ struct Core {
 }
 
 impl Proxy {
-    /// Looks for the endpoints and begins to watch them, with a thread of its own.
+    /// Looks for the endpoints and begins to watch them, with two threads of its own.
     ///
     /// # Errors
     /// A setting out of its bounds, or the text of a source that is wrong; the system gives no thread. A source that cannot
@@ -93,7 +96,7 @@ impl Proxy {
         })?;
         let upstreams = Arc::new(upstreams);
         let stop = upstreams.watch().map_err(|source| Error::System {
-            what: "the thread that looks for endpoints",
+            what: "the threads that look after endpoints",
             source,
         })?;
         let budget = Arc::new(RetryBudget::default());
@@ -103,10 +106,11 @@ impl Proxy {
             source,
         })?;
         let core = Core {
-            retry: Retry::new().retries(config.retries).budget(budget),
+            retry: Retry::new().retries(config.retries).budget(budget.clone()),
+            budget,
             config,
             upstreams,
-            failures: Failures::default(),
+            failures: Arc::default(),
             trust: Vec::new(),
             patience: Config::default().queue_budget,
             has_warned: AtomicBool::new(false),
@@ -137,6 +141,18 @@ impl Proxy {
     pub fn cache(&self) -> Option<crate::patterns::Cache> {
         let caching = self.core.caching.as_ref();
         caching.map(|caching| caching.cache.clone())
+    }
+
+    /// What tells a server's reports of the endpoints, see [`Builder::upstreams`](crate::Builder::upstreams).
+    pub fn reporter(&self) -> impl Fn() -> UpstreamsReport + Send + Sync + use<> {
+        let (upstreams, budget) = (self.core.upstreams.clone(), self.core.budget.clone());
+        let failures = self.core.failures.clone();
+        move || UpstreamsReport {
+            retries: budget.retries(),
+            retries_refused: budget.refused(),
+            errors: failures.read(),
+            ..upstreams.report()
+        }
     }
 }
 

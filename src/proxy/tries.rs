@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 
@@ -68,6 +68,7 @@ pub(super) struct Tries<'a> {
 impl Tries<'_> {
     /// Tries until there is an answer, or no other try is worth it.
     pub(super) fn run(&self, retry: &Retry) -> Result<Answer, Failure> {
+        self.upstreams.note_request(Instant::now());
         let (mut tried, mut last) = (Vec::new(), None);
         let result = retry.call(self.deadline, |_| {
             self.attempt(&mut tried).map_err(|(failure, next)| {

@@ -1,24 +1,38 @@
-//! The endpoints: who they are, and the thread that asks for them and frees what they do not need.
+//! The endpoints: who they are, and what is done for them in the background.
+//!
+//! One thread asks the sources, which may take its time. Another closes connections that nobody takes, and makes the
+//! trials of open circuit breakers that no traffic makes: a server that says it is not ready gets none.
 
+use std::cmp::Reverse;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::config::{BalanceBy, BreakerMode, ProxyConfig};
+use crate::health::upstreams::{EndpointReport, EndpointState, UpstreamsReport};
 use crate::net::pool::Pool;
 use crate::patterns::{
-    Balance, Balancer, CircuitBreaker, Discovered, Discovery, Endpoint, SourceError,
+    Balance, Balancer, BreakerState, CircuitBreaker, Deadline, Discovered, Discovery, Endpoint,
+    EndpointStatus, SourceError,
 };
 
-/// How often connections that have been idle for too long are closed.
-const SWEEP: Duration = Duration::from_secs(1);
+/// How often the endpoints are looked after.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// How long no request may have come before trials are made without one.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// How long a start waits for the first answers of the sources: a name server that does not answer must not keep the
 /// server from starting.
 const FIRST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// Most endpoints that a report tells of one by one.
+const MOST_REPORTED: usize = 32;
 
 /// What is needed to reach an endpoint.
 #[derive(Debug)]
@@ -36,9 +50,13 @@ pub(super) struct Upstream {
 #[derive(Debug)]
 pub(super) struct Upstreams {
     pub(super) balancer: Balancer<Upstream>,
-    pub(super) discovery: Discovery,
+    discovery: Discovery,
     /// Failures in a row that open a breaker; `None`: there are none.
     failures: Option<u32>,
+    connect_timeout: Duration,
+    started: Instant,
+    /// When a request last came: milliseconds since the start.
+    asked: AtomicU64,
 }
 
 impl Upstreams {
@@ -55,42 +73,52 @@ impl Upstreams {
                 BreakerMode::Off => None,
                 BreakerMode::On { failures, .. } => Some(failures),
             },
+            connect_timeout: config.connect_timeout,
+            started: Instant::now(),
+            asked: AtomicU64::new(0),
         })
     }
 
-    /// Starts the thread, which ends when the returned sender is dropped, and waits a moment for what it finds first.
+    /// Starts the threads, which end when the returned sender is dropped, and waits a moment for what is found first.
     pub(super) fn watch(self: &Arc<Self>) -> io::Result<Sender<()>> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let (first, found) = crossbeam_channel::bounded(1);
+        let (upstreams, discovery_stopped) = (self.clone(), stopped.clone());
+        Builder::new()
+            .name("plimsoll-discover".into())
+            .spawn(move || upstreams.discover(&first, &discovery_stopped))?;
         let upstreams = self.clone();
         Builder::new()
             .name("plimsoll-upstreams".into())
-            .spawn(move || upstreams.run(&first, &stopped))?;
+            .spawn(move || upstreams.look_after(&stopped))?;
         // Whether it has found something in time is told by the endpoints there are.
         let _ = found.recv_timeout(FIRST_ANSWERS);
         Ok(stop)
     }
 
-    fn run(&self, first: &Sender<()>, stopped: &Receiver<()>) {
+    /// Notes that a request has come.
+    pub(super) fn note_request(&self, now: Instant) {
+        self.asked.store(self.millis(now), Relaxed);
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.started).as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
+    /// Asks the sources again and again.
+    fn discover(&self, first: &Sender<()>, stopped: &Receiver<()>) {
         let mut known: Arc<[Discovered]> = Arc::new([]);
-        let mut due = Instant::now();
         loop {
-            let now = Instant::now();
-            if due <= now {
-                due = self.discovery.refresh(now);
-                let found = self.discovery.endpoints();
-                if !Arc::ptr_eq(&found, &known) {
-                    self.replace(&found);
-                    known = found;
-                }
-                // Nobody waits for the second answer.
-                let _ = first.try_send(());
+            let next = self.discovery.refresh(Instant::now());
+            let found = self.discovery.endpoints();
+            if !Arc::ptr_eq(&found, &known) {
+                self.replace(&found);
+                known = found;
             }
-            for endpoint in self.balancer.endpoints() {
-                endpoint.data.pool.sweep(now);
-            }
-            let next = due.min(now + SWEEP);
-            if stopped.recv_deadline(next) != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+            // Nobody waits for the second answer.
+            let _ = first.try_send(());
+            if stopped.recv_deadline(next) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
         }
@@ -127,5 +155,90 @@ impl Upstreams {
             endpoint = endpoint.breaker(breaker);
         }
         endpoint
+    }
+
+    fn look_after(&self, stopped: &Receiver<()>) {
+        while stopped.recv_timeout(ROUND) == Err(RecvTimeoutError::Timeout) {
+            let now = Instant::now();
+            let endpoints = self.balancer.endpoints_at(now);
+            for endpoint in &endpoints {
+                endpoint.data.pool.sweep(now);
+            }
+            let quiet = self.millis(now).saturating_sub(self.asked.load(Relaxed));
+            if u128::from(quiet) >= QUIET.as_millis() && !endpoints.iter().any(is_usable) {
+                self.make_trials();
+            }
+        }
+    }
+
+    /// Makes the trials that are due, by connecting.
+    fn make_trials(&self) {
+        // One that fails is not due again, and one that succeeds twice is not either.
+        while let Some(mut pick) = self
+            .balancer
+            .pick_trial(Deadline::after(self.connect_timeout))
+        {
+            let deadline = Deadline::after(self.connect_timeout);
+            match pick.data().pool.connect(deadline) {
+                Ok(_) => pick.success(),
+                Err(error) => {
+                    log::debug!("{}: {error}", pick.name());
+                    pick.failure();
+                }
+            }
+        }
+    }
+
+    /// What reports say of the endpoints.
+    pub(super) fn report(&self) -> UpstreamsReport {
+        let mut endpoints = self.balancer.endpoints();
+        endpoints.sort_by_key(|endpoint| Reverse(endpoint.successes + endpoint.failures));
+        let all: Vec<_> = endpoints.iter().map(report).collect();
+        let is_tried = |endpoint: &EndpointReport| endpoint.state != EndpointState::Down;
+        let ready = all.iter().any(is_tried);
+        let faults = self.discovery.sources().into_iter();
+        let faults = faults.filter_map(|source| Some((source.source, source.error?)));
+        UpstreamsReport {
+            others: all.len().saturating_sub(MOST_REPORTED),
+            endpoints: all.into_iter().take(MOST_REPORTED).collect(),
+            ready,
+            faults: faults.collect(),
+            ..UpstreamsReport::default()
+        }
+    }
+}
+
+/// Whether traffic goes there.
+fn is_usable(endpoint: &EndpointStatus<Upstream>) -> bool {
+    let breaker = endpoint.breaker.as_ref();
+    breaker.is_none_or(|breaker| breaker.state == BreakerState::Closed)
+}
+
+fn report(endpoint: &EndpointStatus<Upstream>) -> EndpointReport {
+    let breaker = endpoint.breaker.as_ref();
+    let (word, state) = match breaker.map(|breaker| breaker.state) {
+        None => ("off", EndpointState::Up),
+        Some(BreakerState::Closed) => ("closed", EndpointState::Up),
+        Some(BreakerState::HalfOpen) => ("half-open", EndpointState::Trial),
+        Some(BreakerState::Open) if breaker.is_some_and(|breaker| breaker.trial_due) => {
+            ("open", EndpointState::Trial)
+        }
+        Some(BreakerState::Open) => ("open", EndpointState::Down),
+    };
+    EndpointReport {
+        name: endpoint.name.clone(),
+        state: match state {
+            EndpointState::Up if endpoint.last_choice => EndpointState::LastChoice,
+            state => state,
+        },
+        breaker: word,
+        retry_in: breaker.map_or(Duration::ZERO, |breaker| breaker.remaining),
+        latency: endpoint.latency,
+        pending: endpoint.pending,
+        idle: endpoint.data.pool.len(),
+        weight: endpoint.weight,
+        successes: endpoint.successes,
+        failures: endpoint.failures,
+        error: None,
     }
 }

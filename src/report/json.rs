@@ -7,6 +7,7 @@ use super::word;
 use crate::calendar::Utc;
 use crate::checks::CheckReport;
 use crate::health::causes::{Cause, causes};
+use crate::health::upstreams::{EndpointReport, EndpointState, UpstreamsReport};
 use crate::health::{Snapshot, Status};
 use crate::json::Quoted;
 
@@ -54,6 +55,9 @@ pub(super) fn health(now: &Snapshot, time: SystemTime) -> String {
     for (index, reading) in own.chain(stores).enumerate() {
         out.push_str(if index > 0 { "," } else { "" });
         push_reading(&mut out, &reading);
+    }
+    if let Some(upstreams) = &now.upstreams {
+        push_upstreams(&mut out, upstreams, time);
     }
     out.push_str("}}\n");
     out
@@ -166,6 +170,40 @@ fn store<'a>(
         }
     }
     readings
+}
+
+/// The endpoints: one entry each of `upstream:connection` and `upstream:responseTime`.
+fn push_upstreams(out: &mut String, upstreams: &UpstreamsReport, time: SystemTime) {
+    let status = |endpoint: &EndpointReport| match endpoint.state {
+        EndpointState::Down if !upstreams.ready => Status::Fail,
+        EndpointState::Down => Status::Warn,
+        _ => Status::Pass,
+    };
+    out.push_str(r#","upstream:connection":["#);
+    for (index, endpoint) in upstreams.endpoints.iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        let _ = write!(
+            out,
+            r#"{comma}{{"componentId":{},"componentType":"system","observedValue":"{}","observedUnit":"state","status":"{}","time":"{}"}}"#,
+            Quoted(&endpoint.name),
+            endpoint.state.as_str(),
+            status(endpoint).as_str(),
+            Utc::at(time),
+        );
+    }
+    out.push_str(r#"],"upstream:responseTime":["#);
+    for (index, endpoint) in upstreams.endpoints.iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        let millis = endpoint.latency.map(|latency| latency.as_secs_f64() * 1e3);
+        let _ = write!(
+            out,
+            r#"{comma}{{"componentId":{},"componentType":"system","observedValue":{},"observedUnit":"ms","status":"pass","time":"{}"}}"#,
+            Quoted(&endpoint.name),
+            number(millis),
+            Utc::at(time),
+        );
+    }
+    out.push(']');
 }
 
 fn push_reading(out: &mut String, reading: &Reading<'_>) {

@@ -74,9 +74,10 @@ fn one_line(text: &str) -> String {
 /// What readiness is made of.
 pub(super) fn ready(now: &Snapshot) -> Vec<Part<'_>> {
     let own = ["gate", "workers", "intake", "serving"].map(Part::own);
+    let upstream = now.upstreams.iter().map(|_| Part::own("upstream"));
     let stores = now.checks.iter().map(Part::store);
     let causes = causes(now);
-    judged(own.into_iter().chain(stores), &causes, now)
+    judged(own.into_iter().chain(upstream).chain(stores), &causes, now)
 }
 
 /// What liveness is made of; never a data store.

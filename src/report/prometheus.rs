@@ -2,6 +2,7 @@
 
 mod checks;
 mod process;
+mod upstreams;
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -94,6 +95,7 @@ pub(super) fn metrics(now: &Snapshot, health: &Health) -> String {
     workers(&mut page, now);
     gate(&mut page, now);
     checks::checks(&mut page, now);
+    upstreams::upstreams(&mut page, now);
     let access = health.access_log.iter();
     let logs = access.map(|log| ("access", log.dropped()));
     #[cfg(feature = "binary")]

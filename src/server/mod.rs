@@ -36,6 +36,7 @@ use mio::{Poll, Waker};
 
 use crate::checks::{Check, CheckSettings, Watched, runner};
 use crate::error::Error;
+use crate::health::upstreams::{Reporter, UpstreamsReport};
 use crate::health::{Health, reset};
 use crate::http::trust::Cidr;
 use crate::random::{self, Random};
@@ -72,6 +73,7 @@ pub struct Builder {
     settings_lost: bool,
     listeners: Vec<std::net::TcpListener>,
     checks: Vec<NamedCheck>,
+    upstreams: Option<Reporter>,
     handler: Option<Box<dyn Handler>>,
 }
 
@@ -112,6 +114,7 @@ impl Builder {
             settings_lost: false,
             listeners: Vec::new(),
             checks: Vec::new(),
+            upstreams: None,
             handler: None,
         }
     }
@@ -224,6 +227,16 @@ impl Builder {
         self
     }
 
+    /// What tells reports of the endpoints that the handler forwards to: the server is ready only while one can be tried.
+    /// It is called for each report, and must not block.
+    pub fn upstreams(
+        mut self,
+        report: impl Fn() -> UpstreamsReport + Send + Sync + 'static,
+    ) -> Self {
+        self.upstreams = Some(Arc::new(report));
+        self
+    }
+
     /// What answers requests. Without one every path is 404.
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handler = Some(Box::new(handler));
@@ -293,7 +306,7 @@ impl Builder {
         let handler = self
             .handler
             .unwrap_or_else(|| Box::new(|_: &mut Request| (404, "not found\n")));
-        Server::start(&self.config, checks, handler, listeners)
+        Server::start(&self.config, checks, self.upstreams, handler, listeners)
     }
 }
 
@@ -347,6 +360,16 @@ struct Running {
     stop_background: Sender<()>,
 }
 
+/// The numbers of a server that starts now.
+fn health_of(config: &Config, checks: &[NamedCheck], trips: Sender<Duration>) -> Health {
+    let now = Instant::now();
+    let mut random = Random::new(random::seed());
+    let watched = checks
+        .iter()
+        .map(|check| Watched::new(&check.name, check.settings.clone(), now, &mut random));
+    Health::new(config, trips, now).watching(watched)
+}
+
 /// Binds the first of a name's addresses that can be bound.
 fn bind(address: &str) -> io::Result<TcpListener> {
     let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -390,6 +413,7 @@ impl Server {
     fn start(
         config: &Config,
         checks: Vec<NamedCheck>,
+        upstreams: Option<Reporter>,
         handler: Box<dyn Handler>,
         listeners: Vec<(Door, TcpListener)>,
     ) -> Result<Self, Error> {
@@ -408,14 +432,9 @@ impl Server {
             agent: at(Door::Agent).next(),
         };
         let (trips, tripped) = crossbeam_channel::unbounded();
-        let now = Instant::now();
-        let mut random = Random::new(random::seed());
-        let watched = checks
-            .iter()
-            .map(|check| Watched::new(&check.name, check.settings.clone(), now, &mut random));
         let access_log = AccessLog::open(config)?;
         let lines = access_log.as_ref().map(|log| log.lines());
-        let health = Health::new(config, trips, now).watching(watched);
+        let health = health_of(config, &checks, trips).with_upstreams(upstreams);
         let health = Arc::new(health.logging(lines));
         let (carrier, stream) = Carrier::open()?;
         let poll = Poll::new().map_err(system("the event queue"))?;

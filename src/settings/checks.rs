@@ -20,7 +20,7 @@ const LONGEST_NAME: usize = 64;
 /// Bounds of [`CheckSettings::fall`] and [`CheckSettings::rise`].
 const RUNS: RangeInclusive<u32> = 1..=100;
 /// What the reports call the server's own parts: a store of the same name could not be told from them.
-const OWN_PARTS: [&str; 5] = ["gate", "http", "intake", "serving", "workers"];
+const OWN_PARTS: [&str; 6] = ["gate", "http", "intake", "serving", "upstream", "workers"];
 
 const EXPECTED: &str = "NAME=URL, such as cache=redis://127.0.0.1:6379,critical";
 const NAME: &str = "a name of its own, up to 64 letters, digits, - and _";

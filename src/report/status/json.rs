@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::checks::CheckReport;
 use crate::health::history::{GateLetter, INTERVAL, SAMPLES, Sample};
 use crate::health::standing::{self, Standing};
+use crate::health::upstreams::UpstreamsReport;
 use crate::health::{GateState, Health, Snapshot};
 use crate::json::Quoted;
 use crate::settings::{self, Config};
@@ -98,6 +99,7 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
         self::check(&mut Object::open(out), check);
     });
     throttles(&mut report, now, &health.config);
+    upstreams(&mut report, now);
     report.object("config", |fields| config(fields, &health.config));
     report.object("history", |fields| {
         let samples: Vec<_> = history.since_sample(after).collect();
@@ -153,6 +155,46 @@ fn check(fields: &mut Object, check: &CheckReport) {
         None => fields.field("pool", "null"),
     }
     fields.close();
+}
+
+/// The endpoints that the handler forwards to.
+fn upstreams(report: &mut Object, now: &Snapshot) {
+    match &now.upstreams {
+        Some(upstreams) => report.object("upstreams", |fields| endpoints(fields, upstreams)),
+        None => report.field("upstreams", "null"),
+    }
+}
+
+fn endpoints(fields: &mut Object, upstreams: &UpstreamsReport) {
+    fields.field("ready", upstreams.ready);
+    fields.field("retries", upstreams.retries);
+    fields.field("retries_refused", upstreams.retries_refused);
+    fields.field("others", upstreams.others);
+    fields.array("endpoints", upstreams.endpoints.iter(), |out, endpoint| {
+        let mut fields = Object::open(out);
+        fields.text("name", &endpoint.name);
+        fields.text("state", endpoint.state.as_str());
+        fields.text("breaker", endpoint.breaker);
+        fields.field("retry_in", seconds(endpoint.retry_in));
+        let latency = endpoint.latency.map(|latency| latency.as_secs_f64());
+        fields.field("latency", number(latency));
+        fields.field("pending", endpoint.pending);
+        fields.field("idle", endpoint.idle);
+        fields.field("weight", endpoint.weight);
+        fields.field("successes", endpoint.successes);
+        fields.field("failures", endpoint.failures);
+        match &endpoint.error {
+            Some(error) => fields.text("error", error),
+            None => fields.field("error", "null"),
+        }
+        fields.close();
+    });
+    fields.array("faults", upstreams.faults.iter(), |out, (source, error)| {
+        let mut fields = Object::open(out);
+        fields.text("source", source);
+        fields.text("error", error);
+        fields.close();
+    });
 }
 
 /// The limits on how often clients may ask, and what each has refused.

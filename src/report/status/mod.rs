@@ -19,7 +19,7 @@ const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; ",
     "style-src 'sha256-P3UqWRaq4zsEDcrNQnBHkP6DexMPpjCaslouigagT7c='; ",
-    "script-src 'sha256-vKhsVVwi9AVPMbd0wDGGFTVeAe7cHNv2vnRbtOm9VbM='",
+    "script-src 'sha256-LGruAc1nuSjUXyAUTq0wQuyCbXuGy+akqU3Tzyo5RZY='"
 );
 
 const HEADERS: &[(&str, &str)] = &[
