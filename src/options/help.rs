@@ -41,8 +41,13 @@ pub(super) fn text() -> String {
     }
     text.push_str("\nOptions:\n");
     let mut row = |flag: &str, help: &str| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {flag:<0$}{help}", COLUMN - 2);
+        let width = COLUMN - 2;
+        // Writing to a string cannot fail. A flag that leaves no space has a line of its own.
+        let _ = if flag.len() < width {
+            writeln!(text, "  {flag:<width$}{help}")
+        } else {
+            writeln!(text, "  {flag}\n  {:<width$}{help}", "")
+        };
     };
     let defaults = Options::default();
     for setting in table() {

@@ -552,6 +552,12 @@ fn help_shows_every_option_with_its_variable_and_default() {
             "{}",
             setting.flag
         );
+        // However long it is, its value and its meaning do not touch.
+        let usage = help::usage(&setting);
+        assert!(
+            text.contains(&format!("{usage} ")) || text.contains(&format!("{usage}\n")),
+            "{usage}"
+        );
     }
     for line in [
         "[PLIMSOLL_LISTEN, comma-separated, default 127.0.0.1:8080]",
