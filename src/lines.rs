@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use crate::server::exchange::lock;
 
-/// Bytes that may wait to be written.
-const CAPACITY: usize = 256 * 1024;
+/// Bytes that may wait to be written: some thousand lines, for a thread that gets no processor for a moment.
+const CAPACITY: usize = 1024 * 1024;
 
 /// A longer line is cut: what a client sends must not fill the queue at once.
 pub(crate) const LONGEST_LINE: usize = 8 * 1024;

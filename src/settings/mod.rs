@@ -158,8 +158,8 @@ macro_rules! config_rows {
                 flag: "queue-max", variable: "PLIMSOLL_QUEUE_MAX", kind: Count(0..=1_000_000),
                 help: "most requests that may wait",
             }
-            /// Whether one peer (an IPv4 address or an IPv6 /64) is limited to its share of the queue.
-            /// Default false: behind a balancer all clients are one peer.
+            /// Whether one client (an IPv4 address or an IPv6 /64) is limited to its share of the queue.
+            /// Default false: behind a balancer that is not in [`trust`](Config::trust) all clients are one.
             set fair: bool = false => {
                 flag: "fair", variable: "PLIMSOLL_FAIR", kind: Switch,
                 help: "limit one peer's share of the queue",
