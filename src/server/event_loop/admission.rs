@@ -120,6 +120,8 @@ impl<T> Admission<T> {
             let service = self.service(crew, predicted, now).as_secs_f64();
             let room =
                 self.budget.as_secs_f64() * f64::from(self.workers) / service.max(f64::EPSILON);
+            // A share of places that are not there would be all of those that are.
+            let room = room.min(self.queue_max as f64);
             if queued as f64 >= (room / (waiting + 1) as f64).max(1.0) {
                 return Err(Shed::Fair);
             }

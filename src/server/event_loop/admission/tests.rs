@@ -174,6 +174,17 @@ fn a_peer_gets_no_more_than_its_share() {
     assert_eq!(fill(&mut queue, ALICE, now), (0, Shed::Fair));
 }
 
+/// A share of the budget's room alone let one peer hold every place of a short queue.
+#[test]
+fn a_peer_has_no_more_than_its_share_of_a_queue_that_is_shorter_than_its_budget() {
+    let now = Instant::now();
+    let mut queue = queue(4, true);
+    assert_eq!(fill(&mut queue, ALICE, now), (2, Shed::Fair));
+    assert_eq!(fill(&mut queue, BOB, now), (2, Shed::Queue));
+    assert_eq!(queue.pop(now), Some(0));
+    assert_eq!(fill(&mut queue, ALICE, now), (1, Shed::Queue));
+}
+
 #[test]
 fn every_peer_may_have_one_request_in_the_queue() {
     let now = Instant::now();
