@@ -4,10 +4,12 @@
 //! was split. Each byte is looked at once, so a body of one-byte chunks costs time linear in its length.
 
 mod buffer;
+mod spare;
 
 use super::fields::is_token_byte;
 
 pub(crate) use buffer::BodyBuffer;
+pub(crate) use spare::Spare;
 
 /// Most bytes of chunk extensions on one chunk's line. Signatures, the extensions met in practice, take about 85.
 const MAX_EXTENSIONS_PER_CHUNK: usize = 1024;

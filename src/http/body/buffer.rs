@@ -2,19 +2,24 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use memmap2::MmapMut;
 
-use super::Sink;
+use super::{Sink, Spare};
 
-/// A body that outgrows its room on the heap and this gets pages of its own, which the system has back as soon as it is dropped, by whatever
-/// thread. An allocator keeps what it is given back, for who asks next: after a burst of uploads, most of the burst.
+/// A body that outgrows its room on the heap and this gets pages of its own, which whatever thread drops it can give back
+/// to the system. An allocator keeps what it is given back, for who asks next: after a burst of uploads, most of it.
 /// Smaller bodies are left to it, as fresh pages cost more time than such a body itself.
 const MAPPED_FROM: usize = 64 * 1024;
 
 /// A body, or what has come of it.
 #[derive(Default)]
-pub(crate) struct BodyBuffer(Place);
+pub(crate) struct BodyBuffer {
+    place: Place,
+    /// Where its pages come from and go to, if not the system.
+    spare: Option<Arc<Spare>>,
+}
 
 enum Place {
     Heap(Vec<u8>),
@@ -31,15 +36,23 @@ impl Default for Place {
 impl Sink for BodyBuffer {
     fn put(&mut self, data: &[u8], most: usize) {
         let length = self.len() + data.len();
+        let whole = self.len().saturating_add(most);
         if length > MAPPED_FROM && length > self.capacity() {
             // Untouched pages take no memory. Where the system gives no more mappings, the heap has to do.
-            if let Ok(mut pages) = MmapMut::map_anon(self.len().saturating_add(most)) {
+            let pages = self.spare.as_ref().and_then(|spare| spare.take(whole));
+            let pages = pages.or_else(|| MmapMut::map_anon(whole).ok());
+            if let Some(mut pages) = pages {
                 pages[..self.len()].copy_from_slice(self);
-                self.0 = Place::Mapped(pages, self.len());
+                self.place = Place::Mapped(pages, self.len());
             }
         }
-        match &mut self.0 {
-            Place::Heap(bytes) => bytes.put(data, most),
+        match &mut self.place {
+            Place::Heap(bytes) => {
+                if bytes.is_empty() && whole <= MAPPED_FROM {
+                    bytes.reserve_exact(whole);
+                }
+                bytes.put(data, most);
+            }
             Place::Mapped(pages, filled) => {
                 pages[*filled..length].copy_from_slice(data);
                 *filled = length;
@@ -49,18 +62,39 @@ impl Sink for BodyBuffer {
 }
 
 impl BodyBuffer {
+    /// An empty one.
+    pub(crate) fn new(spare: Arc<Spare>) -> Self {
+        Self {
+            place: Place::default(),
+            spare: Some(spare),
+        }
+    }
+
     /// Bytes that it has room for.
     pub(crate) fn capacity(&self) -> usize {
-        match &self.0 {
+        match &self.place {
             Place::Heap(bytes) => bytes.capacity(),
             Place::Mapped(pages, _) => pages.len(),
         }
     }
 }
 
+impl Drop for BodyBuffer {
+    fn drop(&mut self) {
+        if let Some(spare) = &self.spare
+            && let Place::Mapped(pages, _) = std::mem::take(&mut self.place)
+        {
+            spare.put(pages);
+        }
+    }
+}
+
 impl From<Vec<u8>> for BodyBuffer {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Place::Heap(bytes))
+        Self {
+            place: Place::Heap(bytes),
+            spare: None,
+        }
     }
 }
 
@@ -68,7 +102,7 @@ impl Deref for BodyBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
+        match &self.place {
             Place::Heap(bytes) => bytes,
             Place::Mapped(pages, filled) => &pages[..*filled],
         }
@@ -118,7 +152,7 @@ mod tests {
                     assert!(buffer.capacity() <= most, "{most} {piece}");
                 }
                 assert_eq!(buffer, whole, "{most} {piece}");
-                match buffer.0 {
+                match &buffer.place {
                     Place::Heap(bytes) => assert!(bytes.capacity() <= 2 * MAPPED_FROM),
                     Place::Mapped(..) => assert!(most > MAPPED_FROM, "{most} {piece}"),
                 }

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
+use crate::http::body::{BodyBuffer, Spare};
 use crate::server::exchange::{ClientKey, lock};
 use crate::server::peer::Peer;
 
@@ -19,6 +20,7 @@ use crate::server::peer::Peer;
 #[derive(Debug)]
 pub(crate) struct Bodies {
     bound: usize,
+    spare: Arc<Spare>,
     state: Mutex<State>,
 }
 
@@ -77,8 +79,11 @@ pub(crate) struct Usage {
 impl Bodies {
     /// Room for so many bytes.
     pub(crate) fn new(bound: usize) -> Arc<Self> {
-        let state = Mutex::default();
-        Arc::new(Self { bound, state })
+        Arc::new(Self {
+            bound,
+            spare: Arc::default(),
+            state: Mutex::default(),
+        })
     }
 
     /// Room for a body of a client, or a place among those that wait for it. One larger than the bound waits for ever.
@@ -132,6 +137,11 @@ impl Bodies {
             held: state.held,
             waiting: state.waiting,
         }
+    }
+
+    /// Gives the system back what bodies have left and none has needed since the last call.
+    pub(crate) fn trim(&self) {
+        self.spare.trim();
     }
 
     fn room(self: &Arc<Self>, peer: Peer, size: usize) -> Room {
@@ -222,6 +232,11 @@ impl Room {
     #[cfg(test)]
     pub(crate) fn bodies(&self) -> Arc<Bodies> {
         self.bodies.clone()
+    }
+
+    /// Where the body is to be put.
+    pub(crate) fn buffer(&self) -> BodyBuffer {
+        BodyBuffer::new(self.bodies.spare.clone())
     }
 
     /// Gives back all but so many bytes.

@@ -327,7 +327,7 @@ impl Connection {
                 let go_on = &b"HTTP/1.1 100 Continue\r\n\r\n"[..];
                 self.output.push_back(Piece::new(go_on, 0));
             }
-            let body = BodyBuffer::default();
+            let body = room.buffer();
             self.state = State::Body(Box::new(Receiving {
                 head,
                 decoder,

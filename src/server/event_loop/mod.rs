@@ -428,6 +428,7 @@ impl Frontend {
             self.shared.health.observe(idle, now);
             self.publish(now);
             self.sample_due = self.shared.health.sample(now);
+            self.bodies.trim();
             let refused = Refused::of(&self.shared.health.counts.read());
             if let Some(news) = self.shedding.observe(refused, now) {
                 news.log();
