@@ -72,8 +72,13 @@ fn run(options: Options, listeners: Vec<TcpListener>) -> Result<(), Box<dyn Erro
     if !options.proxy.upstream.is_empty() {
         let proxy = Proxy::start(options.proxy)?.under(&options.config);
         let builder = builder(options.config, listeners);
-        let builder = builder.upstreams(proxy.reporter()).handler(proxy);
-        return Ok(builder.start()?.run_until_signal()?);
+        let builder = builder.upstreams(proxy.reporter());
+        #[cfg(feature = "cache")]
+        let builder = match proxy.cache() {
+            Some(cache) => builder.cache(cache),
+            None => builder,
+        };
+        return Ok(builder.handler(proxy).start()?.run_until_signal()?);
     }
     let work = options.work;
     let server = builder(options.config, listeners)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use plimsoll::proxy::{BreakerMode, Proxy, ProxyConfig};
 use plimsoll::{Builder, Server};
 
+use crate::kit::browser::Browser;
 use crate::kit::usage::affordable;
 use crate::kit::{Client, Latch, Reply, Upstream, ask, get, pattern, quiet, wait_until};
 
@@ -563,4 +564,87 @@ fn who_waits_for_a_fetch_that_never_ends_is_answered_in_time_and_a_drain_waits_f
         assert_eq!(client.reply().status, 504);
     }
     drop(server);
+}
+
+/// A sidecar with a second listener, whose reports tell of the cache.
+fn with_admin(upstream: &Upstream) -> (Server, SocketAddr, SocketAddr) {
+    let proxy = Proxy::start(config(upstream)).expect("it starts");
+    let cache = proxy.cache().expect("there is one");
+    let server = quiet(4)
+        .admin("127.0.0.1:0")
+        .cache(cache)
+        .handler(proxy)
+        .start()
+        .expect("the server starts");
+    let (public, admin) = (server.local_addr(), server.admin_addr());
+    let admin = admin.expect("a second listener");
+    (server, public, admin)
+}
+
+#[test]
+fn purge_on_the_admin_listener_and_there_alone_forgets_what_is_kept() {
+    let upstream = counting("Cache-Control: max-age=60");
+    let (_server, public, admin) = with_admin(&upstream);
+    assert_eq!(request(public, "GET /a?b", "").text(), "1");
+    // On the public listener it is a method like any other, which goes to the service.
+    assert_eq!(request(public, "PURGE /other", "").text(), "2");
+    for (line, said) in [
+        ("PURGE /a", "0 replies purged\n"),
+        ("PURGE /a?b", "1 reply purged\n"),
+        ("PURGE /a?b", "0 replies purged\n"),
+    ] {
+        let reply = request(admin, line, "");
+        assert_eq!((reply.status, reply.text()), (200, said), "{line}");
+    }
+    assert_eq!(request(public, "GET /a?b", "").text(), "3");
+    assert_eq!(request(admin, "GET /a?b", "").status, 404);
+}
+
+#[test]
+fn the_reports_tell_how_the_cache_is_used() {
+    let upstream = counting("Cache-Control: max-age=60");
+    let (_server, public, admin) = with_admin(&upstream);
+    for line in ["GET /a", "GET /a", "GET /a", "GET /b", "POST /c"] {
+        request(
+            public,
+            line,
+            if line.starts_with("POST") {
+                "Content-Length: 0\r\n"
+            } else {
+                ""
+            },
+        );
+    }
+    let metrics = get(admin, "/metrics");
+    for line in [
+        "plimsoll_cache_requests_total{result=\"hit\"} 2",
+        "plimsoll_cache_requests_total{result=\"miss\"} 2",
+        "plimsoll_cache_requests_total{result=\"bypass\"} 1",
+        "plimsoll_cache_entries 2",
+        "plimsoll_cache_capacity_bytes 4194304",
+    ] {
+        assert!(
+            metrics.text().lines().any(|found| found == line),
+            "{line}: {}",
+            metrics.text()
+        );
+    }
+    let report = || -> serde_json::Value {
+        serde_json::from_str(get(admin, "/status.json").text()).expect("JSON")
+    };
+    assert_eq!(report()["cache"]["hits"], 2);
+    let sum = |column: &serde_json::Value| -> u64 {
+        let column = column.as_array().expect("a column");
+        column.iter().filter_map(serde_json::Value::as_u64).sum()
+    };
+    wait_until("the second is sampled", || {
+        sum(&report()["history"]["cache_asked"]) == 4
+    });
+    assert_eq!(sum(&report()["history"]["cache_given"]), 2);
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    browser.open(&format!("http://{admin}/status"));
+    let cell = "document.querySelector('#cache tbody th')?.innerText";
+    browser.wait_until(&format!("{cell} == '50 %'"));
 }

@@ -112,9 +112,9 @@ fn micros(seconds: Option<f64>) -> u32 {
     seconds.map_or(NONE, |seconds| whole(seconds * 1e6))
 }
 
-/// Requests that one limit has refused, beside the ring of samples.
+/// What some servers count and others do not, beside the ring of samples.
 #[derive(Debug)]
-struct Throttled {
+struct Counted {
     ring: Box<[u32]>,
     total: u64,
 }
@@ -127,7 +127,8 @@ pub(crate) struct History {
     /// The number of the next sample.
     next: u64,
     totals: Totals,
-    throttles: Box<[Throttled]>,
+    /// See [`Snapshot::counted`].
+    counted: Box<[Counted]>,
     cells: Box<Cells>,
     trips: u64,
     standing: Standing,
@@ -135,18 +136,14 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// An empty history of a server that starts now, with so many limits on how often clients may ask.
-    pub(crate) fn new(started: Instant, limits: usize) -> Self {
-        let throttled = |_| Throttled {
-            ring: vec![0; SAMPLES].into_boxed_slice(),
-            total: 0,
-        };
+    /// An empty history of a server that starts now.
+    pub(crate) fn new(started: Instant) -> Self {
         Self {
             started,
             ring: vec![Sample::GAP; SAMPLES].into_boxed_slice(),
             next: 0,
             totals: Totals::default(),
-            throttles: (0..limits).map(throttled).collect(),
+            counted: Box::default(),
             cells: Box::new(Cells::EMPTY),
             trips: 0,
             standing: Standing::Healthy,
@@ -160,7 +157,7 @@ impl History {
         self.started + INTERVAL.saturating_mul(seconds)
     }
 
-    /// Takes a sample, if one is due, of what the server knows and of its response times until now. Does not allocate.
+    /// Takes a sample, if one is due, of what the server knows and of its response times until now. Allocates the first time only.
     ///
     /// After a delay the seconds missed are gaps, and what was counted in them is spread over them and the sample: it
     /// is their average.
@@ -176,9 +173,16 @@ impl History {
         self.next = newest;
         self.stand(Standing::of(state, self.recent(&state.totals)), state, now);
         self.ring[place(newest)] = self.sample(state, cells, span);
-        for (throttled, report) in self.throttles.iter_mut().zip(&state.throttles) {
-            throttled.ring[place(newest)] = each(report.throttled, throttled.total, span);
-            throttled.total = report.throttled;
+        if self.counted.is_empty() {
+            let counted = state.counted().map(|_| Counted {
+                ring: vec![0; SAMPLES].into_boxed_slice(),
+                total: 0,
+            });
+            self.counted = counted.collect();
+        }
+        for (counted, total) in self.counted.iter_mut().zip(state.counted()) {
+            counted.ring[place(newest)] = each(total, counted.total, span);
+            counted.total = total;
         }
         self.next = due;
         self.totals = state.totals;
@@ -249,9 +253,11 @@ impl History {
         (first..self.next).map(|number| (number, &self.ring[place(number)]))
     }
 
-    /// How many requests the limit at that place refused in the second of that sample.
-    pub(crate) fn throttled(&self, throttle: usize, number: u64) -> u32 {
-        self.throttles[throttle].ring[place(number)]
+    /// What was counted at that place of [`Snapshot::counted`] in the second of that sample.
+    pub(crate) fn counted(&self, at: usize, number: u64) -> u32 {
+        self.counted
+            .get(at)
+            .map_or(0, |counted| counted.ring[place(number)])
     }
 
     /// The number of the next sample.

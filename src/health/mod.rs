@@ -24,6 +24,8 @@ use crossbeam_channel::Sender;
 
 use crate::checks::{CheckReport, Watched};
 use crate::lines::Lines;
+#[cfg(feature = "cache")]
+use crate::patterns::{Cache, CacheStats};
 use crate::server::exchange::lock;
 use crate::settings::{Config, GateMode};
 pub use ewma::Ewma;
@@ -59,6 +61,9 @@ pub struct Health {
     upstreams: Option<Reporter>,
     /// Requests that each limit has refused, with its name.
     throttles: Box<[(Arc<str>, AtomicU64)]>,
+    /// What is kept of replies, if anything is.
+    #[cfg(feature = "cache")]
+    pub(crate) cache: Option<Cache>,
     #[cfg(feature = "status-page")]
     history: Mutex<History>,
     /// The queue of the access log, if there is one.
@@ -274,6 +279,9 @@ pub struct Snapshot {
     pub throttles: Vec<ThrottleReport>,
     /// The endpoints that the handler forwards to; `None` if it does not.
     pub upstreams: Option<UpstreamsReport>,
+    /// How the cache is used, if the server [has one](crate::Builder::cache).
+    #[cfg(feature = "cache")]
+    pub cache: Option<CacheStats>,
     /// Whether the server is stopping.
     pub draining: bool,
     /// Time since the start.
@@ -289,6 +297,21 @@ impl Snapshot {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         !matches!(self.gate, GateState::Open { .. })
+    }
+
+    /// What the history has a column of for this server: requests refused by each limit, then those that the cache
+    /// answered, and all that it could have answered.
+    #[cfg(feature = "status-page")]
+    pub(crate) fn counted(&self) -> impl Iterator<Item = u64> {
+        let throttled = self.throttles.iter().map(|throttle| throttle.throttled);
+        #[cfg(feature = "cache")]
+        let cache = self.cache.map(|cache| {
+            let given = cache.hits + cache.stale;
+            [given, given + cache.misses]
+        });
+        #[cfg(not(feature = "cache"))]
+        let cache: Option<[u64; 2]> = None;
+        throttled.chain(cache.into_iter().flatten())
     }
 
     /// Whether the server wants traffic: healthy, live, not stopping, every critical data store up, and an
@@ -415,8 +438,10 @@ impl Health {
             checks: Box::default(),
             upstreams: None,
             throttles: throttles.collect(),
+            #[cfg(feature = "cache")]
+            cache: None,
             #[cfg(feature = "status-page")]
-            history: Mutex::new(History::new(now, config.throttle.len())),
+            history: Mutex::new(History::new(now)),
             access_log: None,
             config: config.clone(),
         }
@@ -425,6 +450,13 @@ impl Health {
     /// Takes the data stores to watch, in the order of the report.
     pub(crate) fn watching(mut self, checks: impl Iterator<Item = Watched>) -> Self {
         self.checks = checks.collect();
+        self
+    }
+
+    /// Takes the cache whose numbers are told.
+    #[cfg(feature = "cache")]
+    pub(crate) fn caching(mut self, cache: Option<Cache>) -> Self {
+        self.cache = cache;
         self
     }
 
@@ -505,6 +537,8 @@ impl Health {
             checks: self.checks.iter().map(|store| store.report(now)).collect(),
             upstreams: self.upstreams.as_ref().map(|report| report()),
             throttles: self.throttles.iter().map(throttle_report).collect(),
+            #[cfg(feature = "cache")]
+            cache: self.cache.as_ref().map(Cache::stats),
             draining: self.gauges.draining.load(Relaxed),
             uptime: now.saturating_duration_since(self.started),
             start_time: self.start_time,

@@ -60,6 +60,16 @@ impl Answer {
         }
     }
 
+    /// The answer to `PURGE`: so many kept replies were forgotten.
+    #[cfg(feature = "cache")]
+    pub(crate) fn purged(count: usize) -> Self {
+        let replies = if count == 1 { "reply" } else { "replies" };
+        Self {
+            body: Cow::Owned(format!("{count} {replies} purged\n").into_bytes()),
+            ..Self::text("")
+        }
+    }
+
     /// The answer where there is nothing, or nothing for this client.
     pub(crate) fn not_found() -> Self {
         Self {

@@ -11,6 +11,8 @@ use crate::health::histogram::{BOUNDS, Histogram};
 use crate::health::{GateState, Health, Snapshot, Status};
 #[cfg(feature = "binary")]
 use crate::lines;
+#[cfg(feature = "cache")]
+use crate::patterns::CacheStats;
 use crate::report::parts;
 use crate::settings::GateMode;
 
@@ -228,6 +230,10 @@ fn requests(page: &mut Page, now: &Snapshot) {
         let labels = labels(&[("rule", &throttle.name)]);
         page.sample("plimsoll_throttled_total", &labels, throttle.throttled);
     }
+    #[cfg(feature = "cache")]
+    if let Some(cache) = &now.cache {
+        self::cache(page, cache);
+    }
     for (name, help, value) in [
         (
             "health_requests",
@@ -274,6 +280,47 @@ fn requests(page: &mut Page, now: &Snapshot) {
         "part",
         &too_large,
     );
+}
+
+#[cfg(feature = "cache")]
+fn cache(page: &mut Page, cache: &CacheStats) {
+    const RESULTS: &str = "Requests by what the cache did: answered (hit, stale), had the service asked (miss), or let go past (bypass).";
+    let results = [
+        ("hit", cache.hits),
+        ("stale", cache.stale),
+        ("miss", cache.misses),
+        ("bypass", cache.bypassed),
+    ];
+    page.counters("plimsoll_cache_requests_total", RESULTS, "result", &results);
+    for (name, help, value) in [
+        (
+            "waits",
+            "Requests that waited for another's fetch.",
+            cache.waits,
+        ),
+        (
+            "validated",
+            "Misses whose kept reply the service called valid.",
+            cache.validated,
+        ),
+    ] {
+        page.counter(&format!("plimsoll_cache_{name}_total"), help, value);
+    }
+    for (name, help, value) in [
+        ("entries", "Replies that are kept.", cache.entries),
+        (
+            "bytes",
+            "Bytes that they take, with those set apart for replies that are coming.",
+            cache.bytes,
+        ),
+        (
+            "capacity_bytes",
+            "Most bytes that they may take.",
+            cache.capacity,
+        ),
+    ] {
+        page.gauge(&format!("plimsoll_cache_{name}"), help, value);
+    }
 }
 
 fn connections(page: &mut Page, now: &Snapshot) {

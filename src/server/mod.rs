@@ -39,6 +39,8 @@ use crate::error::Error;
 use crate::health::upstreams::{Reporter, UpstreamsReport};
 use crate::health::{Health, reset};
 use crate::http::trust::Cidr;
+#[cfg(feature = "cache")]
+use crate::patterns::Cache;
 use crate::random::{self, Random};
 use crate::report::Paths;
 use crate::server::access_log::AccessLog;
@@ -75,6 +77,8 @@ pub struct Builder {
     checks: Vec<NamedCheck>,
     upstreams: Option<Reporter>,
     handler: Option<Box<dyn Handler>>,
+    #[cfg(feature = "cache")]
+    cache: Option<Cache>,
 }
 
 /// A data store to watch.
@@ -116,6 +120,8 @@ impl Builder {
             checks: Vec::new(),
             upstreams: None,
             handler: None,
+            #[cfg(feature = "cache")]
+            cache: None,
         }
     }
 
@@ -237,6 +243,14 @@ impl Builder {
         self
     }
 
+    /// A cache that the handler uses: its numbers are in the reports, and `PURGE` on the [admin](Self::admin) listener
+    /// has it forget what it keeps for the request's Host and target.
+    #[cfg(feature = "cache")]
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
     /// What answers requests. Without one every path is 404.
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handler = Some(Box::new(handler));
@@ -306,7 +320,13 @@ impl Builder {
         let handler = self
             .handler
             .unwrap_or_else(|| Box::new(|_: &mut Request| (404, "not found\n")));
-        Server::start(&self.config, checks, self.upstreams, handler, listeners)
+        let completed = |health: Health| {
+            let health = health.with_upstreams(self.upstreams);
+            #[cfg(feature = "cache")]
+            let health = health.caching(self.cache);
+            health
+        };
+        Server::start(&self.config, checks, handler, listeners, completed)
     }
 }
 
@@ -413,9 +433,9 @@ impl Server {
     fn start(
         config: &Config,
         checks: Vec<NamedCheck>,
-        upstreams: Option<Reporter>,
         handler: Box<dyn Handler>,
         listeners: Vec<(Door, TcpListener)>,
+        completed: impl FnOnce(Health) -> Health,
     ) -> Result<Self, Error> {
         let addresses: Result<Vec<_>, _> = listeners
             .iter()
@@ -434,8 +454,8 @@ impl Server {
         let (trips, tripped) = crossbeam_channel::unbounded();
         let access_log = AccessLog::open(config)?;
         let lines = access_log.as_ref().map(|log| log.lines());
-        let health = health_of(config, &checks, trips).with_upstreams(upstreams);
-        let health = Arc::new(health.logging(lines));
+        let health = health_of(config, &checks, trips).logging(lines);
+        let health = Arc::new(completed(health));
         let (carrier, stream) = Carrier::open()?;
         let poll = Poll::new().map_err(system("the event queue"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("the event queue"))?;

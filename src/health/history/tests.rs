@@ -16,7 +16,7 @@ impl Scene {
         let health = Health::of_a_new_server(start);
         Self {
             start,
-            history: History::new(start, 0),
+            history: History::new(start),
             state: health.snapshot(),
             times: Histogram::default(),
         }

@@ -95,22 +95,20 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
             totals.field(name, count);
         }
     });
-    report.array("checks", now.checks.iter(), |out, check| {
-        self::check(&mut Object::open(out), check);
-    });
-    throttles(&mut report, now, &health.config);
-    upstreams(&mut report, now);
+    parts(&mut report, now, &health.config);
     report.object("config", |fields| config(fields, &health.config));
     report.object("history", |fields| {
         let samples: Vec<_> = history.since_sample(after).collect();
         self::history(fields, &samples, history.next());
-        for (place, throttle) in now.throttles.iter().enumerate() {
-            column(
-                fields,
-                &format!("throttled.{}", throttle.name),
-                &samples,
-                |&(number, _)| Some(history.throttled(place, number)),
-            );
+        let throttled = now
+            .throttles
+            .iter()
+            .map(|it| format!("throttled.{}", it.name));
+        let names = throttled.chain(["cache_given", "cache_asked"].map(str::to_owned));
+        for (at, (name, _)) in names.zip(now.counted()).enumerate() {
+            column(fields, &name, &samples, |&(number, _)| {
+                Some(history.counted(at, number))
+            });
         }
     });
     report.close();
@@ -194,6 +192,40 @@ fn endpoints(fields: &mut Object, upstreams: &UpstreamsReport) {
         fields.text("source", source);
         fields.text("error", error);
         fields.close();
+    });
+}
+
+/// The data stores, the limits and the cache.
+fn parts(report: &mut Object, now: &Snapshot, config: &Config) {
+    report.array("checks", now.checks.iter(), |out, check| {
+        self::check(&mut Object::open(out), check);
+    });
+    throttles(report, now, config);
+    upstreams(report, now);
+    #[cfg(feature = "cache")]
+    cache(report, now);
+}
+
+/// How the cache is used; null where there is none.
+#[cfg(feature = "cache")]
+fn cache(report: &mut Object, now: &Snapshot) {
+    let Some(cache) = &now.cache else {
+        return report.field("cache", "null");
+    };
+    report.object("cache", |fields| {
+        for (name, count) in [
+            ("hits", cache.hits),
+            ("stale", cache.stale),
+            ("misses", cache.misses),
+            ("bypassed", cache.bypassed),
+            ("waits", cache.waits),
+            ("validated", cache.validated),
+            ("entries", cache.entries as u64),
+            ("bytes", cache.bytes as u64),
+            ("capacity", cache.capacity as u64),
+        ] {
+            fields.field(name, count);
+        }
     });
 }
 

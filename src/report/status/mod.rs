@@ -19,7 +19,7 @@ const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; ",
     "style-src 'sha256-P3UqWRaq4zsEDcrNQnBHkP6DexMPpjCaslouigagT7c='; ",
-    "script-src 'sha256-LGruAc1nuSjUXyAUTq0wQuyCbXuGy+akqU3Tzyo5RZY='"
+    "script-src 'sha256-muwivbd5dapraDG71Oea7MV3xKF8Vqr4Jti73PnrOC8='"
 );
 
 const HEADERS: &[(&str, &str)] = &[

@@ -111,7 +111,8 @@ impl Frontend {
             return self.answer(slot, &Answer::options(), now);
         }
         if door == Door::Admin {
-            return self.answer(slot, &Answer::not_found(), now);
+            let answer = self.administer(head);
+            return self.answer(slot, &answer, now);
         }
         if let Some(drain) = &mut self.drain {
             drain.note_request(now);
@@ -181,6 +182,22 @@ impl Frontend {
                 self.drive(key.slot, now);
             }
         }
+    }
+
+    /// What the admin listener has beside the health paths: `PURGE` makes the cache forget what it keeps for this host and
+    /// target.
+    fn administer(&self, head: &crate::server::request_head::RequestHead) -> Answer {
+        #[cfg(feature = "cache")]
+        if head.method_text() == "PURGE"
+            && let Some(cache) = &self.shared.health.cache
+        {
+            let host = str::from_utf8(head.field("host").unwrap_or_default()).unwrap_or_default();
+            let purged = [false, true].map(|https| cache.purge(https, host, head.target()));
+            return Answer::purged(purged.iter().sum());
+        }
+        #[cfg(not(feature = "cache"))]
+        let _ = head;
+        Answer::not_found()
     }
 
     /// Hands over what waits, as far as the workers take it.
