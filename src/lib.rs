@@ -96,6 +96,7 @@ mod server;
 #[doc(hidden)]
 pub mod settings;
 mod text;
+mod units;
 
 #[cfg(feature = "r2d2")]
 pub use checks::pool::PoolCheck;

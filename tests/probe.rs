@@ -126,7 +126,7 @@ fn bad_arguments_exit_2_with_one_line_on_standard_error() {
         ),
         (
             vec!["probe", "--timeout", "0"],
-            "plimsoll: --timeout: expected a duration above 0 and at most 24h, such as 500ms or 2s, \
+            "plimsoll: --timeout: expected a duration above 0 and at most 24h, such as 250ms, 1.5s or 2m, \
              found \"0\"",
         ),
         (

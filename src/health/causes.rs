@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::upstreams::UpstreamsReport;
 use super::{GateState, Snapshot, Status};
 use crate::checks::{CheckReport, CheckState, PoolStatus};
+use crate::units::show_seconds;
 
 /// One thing that is not as it should be.
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +151,7 @@ impl<'a> Cause<'a> {
     /// A sentence for the operator.
     pub(crate) fn sentence(self, now: &Snapshot) -> String {
         let threshold = now.threshold.as_secs_f64();
-        let limit = duration(threshold);
+        let limit = show_seconds(threshold);
         match self {
             Self::Stopping => {
                 "It was told to stop: it is not ready, and serves what still comes until its time is over.".into()
@@ -165,17 +166,17 @@ impl<'a> Cause<'a> {
                 let why = match now.service_time {
                     Some(average) if average >= threshold => format!(
                         "The average service time has reached the threshold: {} of {limit}.",
-                        duration(average),
+                        show_seconds(average),
                     ),
                     _ => format!("No worker came free for much longer than the threshold of {limit}."),
                 };
-                let reset = duration(reopens_in.as_secs_f64());
+                let reset = show_seconds(reopens_in.as_secs_f64());
                 format!("{why} Every request is refused; the averages start afresh in {reset}.")
             }
             Self::HalfOpen => {
                 let seen = now.service_time.map_or_else(
                     || "none has ended yet".into(),
-                    |average| format!("the last took {} on average", duration(average)),
+                    |average| format!("the last took {} on average", show_seconds(average)),
                 );
                 format!(
                     "After a reset, single requests show whether the service is well again: {seen}, the threshold is {limit}."
@@ -223,29 +224,6 @@ fn fault(check: &CheckReport) -> &str {
     error
         .unwrap_or("no result for three intervals")
         .trim_end_matches('.')
-}
-
-/// A time in seconds, in the unit that suits it, to three digits: `1.24 s`, `850 µs`.
-pub(crate) fn duration(seconds: f64) -> String {
-    let (value, unit) = if seconds >= 1.0 {
-        (seconds, "s")
-    } else if seconds >= 1e-3 {
-        (seconds * 1e3, "ms")
-    } else {
-        (seconds * 1e6, "µs")
-    };
-    let decimals = match value {
-        100.0.. => 0,
-        10.0.. => 1,
-        _ => 2,
-    };
-    let digits = format!("{value:.decimals$}");
-    let digits = if digits.contains('.') {
-        digits.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        &digits
-    };
-    format!("{digits} {unit}")
 }
 
 #[cfg(test)]
@@ -305,20 +283,5 @@ mod tests {
         assert!(!now.is_live() && !now.is_ready());
         let causes = causes(&now);
         assert_eq!(causes[0].failed_part(), Some("intake"));
-    }
-
-    #[test]
-    fn durations_are_told_to_three_digits() {
-        for (seconds, text) in [
-            (0.0, "0 µs"),
-            (0.000_85, "850 µs"),
-            (0.012_34, "12.3 ms"),
-            (0.02, "20 ms"),
-            (1.0, "1 s"),
-            (1.236, "1.24 s"),
-            (120.0, "120 s"),
-        ] {
-            assert_eq!(duration(seconds), text);
-        }
     }
 }

@@ -1,8 +1,9 @@
 //! How the server stands, in words, and why: what the status page says at its top.
 
-use super::causes::{Cause, causes, duration};
+use super::causes::{Cause, causes};
 use super::{Snapshot, Status};
 use crate::checks::CheckState;
+use crate::units::show_seconds;
 
 /// How the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +129,7 @@ pub(crate) fn why(now: &Snapshot, recent: Recent) -> String {
             "Too much traffic: {} requests refused in the last {} s, as they would not have reached a worker within {} or found the queue full.",
             recent.crowded_out,
             recent.seconds,
-            duration(now.queue_budget.as_secs_f64()),
+            show_seconds(now.queue_budget.as_secs_f64()),
         ),
         Leading::Nothing => "Requests are served within the limits.".into(),
     }

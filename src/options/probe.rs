@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use lexopt::{Arg, Parser};
-use plimsoll::settings::{LONGEST, parse_duration};
+use plimsoll::settings::{Kind, Span};
 use plimsoll::{Config, Probe, Status};
 
 use super::{Command, OptionError, without_secret};
@@ -33,6 +33,9 @@ impl ProbeOptions {
     }
 }
 
+/// What `--timeout` takes.
+const TIMEOUT: Span = Span::AboveZero;
+
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads what follows `probe`.
@@ -51,7 +54,8 @@ pub(super) fn parse(
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP.to_owned())),
             Arg::Long("timeout") => {
                 let value = parser.value().map_err(|_| {
-                    OptionError(format!("--timeout: expected {DURATION}, found nothing"))
+                    let expected = TIMEOUT.expected();
+                    OptionError(format!("--timeout: expected {expected}, found nothing"))
                 })?;
                 timeout = parse_timeout(&value.to_string_lossy())?;
             }
@@ -94,12 +98,12 @@ fn parse_url(url: &str) -> Result<Probe, OptionError> {
     Err(OptionError::bad_value("probe", URL, without_secret(url)))
 }
 
-const DURATION: &str = "a duration above 0 and at most 24h, such as 500ms or 2s";
-
 fn parse_timeout(text: &str) -> Result<Duration, OptionError> {
-    parse_duration(text)
-        .filter(|timeout| !timeout.is_zero() && *timeout <= LONGEST)
-        .ok_or_else(|| OptionError::bad_value("--timeout", DURATION, text))
+    let timeout = TIMEOUT.parse(text).and_then(|timeout| {
+        TIMEOUT.check(&timeout)?;
+        Ok(timeout)
+    });
+    timeout.map_err(|complaint| OptionError::of("--timeout", complaint, text))
 }
 
 /// Asks the server that the same environment configures, as that of a container does.

@@ -326,7 +326,7 @@ fn a_bad_check_names_the_part_that_is_wrong() {
         ),
         (
             "a=tcp://b:1,rise=99999999999",
-            ": expected a rise of \"a\" from 1 to 100, found 4294967295",
+            " \"a\": expected a rise of \"a\" from 1 to 100, found \"rise=99999999999\"",
         ),
         (
             "a=tcp://b:1,interval=0",

@@ -1,18 +1,20 @@
 //! `application/health+json` (draft-inadarei-api-health-check-06).
 
-use std::fmt::Write;
+use std::iter;
 use std::time::SystemTime;
 
 use super::word;
 use crate::calendar::Utc;
 use crate::checks::CheckReport;
 use crate::health::causes::{Cause, causes};
-use crate::health::upstreams::{EndpointReport, EndpointState, UpstreamsReport};
+use crate::health::upstreams::{EndpointState, UpstreamsReport};
 use crate::health::{Snapshot, Status};
-use crate::json::Quoted;
+use crate::json::{Number, Object, Quoted, append};
 
 /// One entry of `checks`.
 struct Reading<'a> {
+    /// Which of several it is of; empty for the only one.
+    id: &'a str,
     /// What is measured, and which of its measurements this is; neither holds a colon.
     component: &'a str,
     measurement: &'a str,
@@ -32,34 +34,33 @@ pub(super) fn health(now: &Snapshot, time: SystemTime) -> String {
     let status = now.status();
     let causes = causes(now);
     let mut out = String::with_capacity(2048);
-    // Writing to a String does not fail.
-    let _ = write!(
-        out,
-        r#"{{"status":"{}","version":"{}","releaseId":"{}","serviceId":"plimsoll","description":"health of this server","notes":["#,
-        status.as_str(),
-        env!("CARGO_PKG_VERSION_MAJOR"),
-        env!("CARGO_PKG_VERSION"),
-    );
-    for (index, cause) in causes.iter().enumerate() {
-        out.push_str(if index > 0 { "," } else { "" });
-        let _ = write!(out, "{}", Quoted(&cause.sentence(now)));
-    }
-    out.push(']');
+    let mut report = Object::open(&mut out);
+    report.text("status", status.as_str());
+    report.text("version", env!("CARGO_PKG_VERSION_MAJOR"));
+    report.text("releaseId", env!("CARGO_PKG_VERSION"));
+    report.text("serviceId", "plimsoll");
+    report.text("description", "health of this server");
+    report.array("notes", causes.iter(), |out, cause| {
+        append(out, Quoted(&cause.sentence(now)));
+    });
     if status != Status::Pass {
-        let _ = write!(out, r#","output":"{}""#, word(now));
+        report.text("output", word(now));
     }
-    out.push_str(r#","checks":{"#);
-    let own = own(now, &causes, time).into_iter();
-    let stores = now.checks.iter();
-    let stores = stores.flat_map(|check| store(check, now, &causes, time));
-    for (index, reading) in own.chain(stores).enumerate() {
-        out.push_str(if index > 0 { "," } else { "" });
-        push_reading(&mut out, &reading);
-    }
-    if let Some(upstreams) = &now.upstreams {
-        push_upstreams(&mut out, upstreams, time);
-    }
-    out.push_str("}}\n");
+    report.object("checks", |checks| {
+        for reading in own(now, &causes, time) {
+            reading.write(checks);
+        }
+        for check in &now.checks {
+            for reading in store(check, now, &causes, time) {
+                reading.write(checks);
+            }
+        }
+        if let Some(upstreams) = &now.upstreams {
+            write_upstreams(checks, upstreams, time);
+        }
+    });
+    report.close();
+    out.push('\n');
     out
 }
 
@@ -73,6 +74,7 @@ fn own(now: &Snapshot, causes: &[Cause<'_>], time: SystemTime) -> [Reading<'stat
     let millis = |seconds: Option<f64>| number(seconds.map(|seconds| seconds * 1e3));
     let percent = |ratio: Option<f64>| number(ratio.map(|ratio| ratio * 1e2));
     let reading = |component, measurement, value, unit| Reading {
+        id: "",
         component,
         measurement,
         kind: "component",
@@ -117,6 +119,31 @@ fn own(now: &Snapshot, causes: &[Cause<'_>], time: SystemTime) -> [Reading<'stat
 }
 
 impl Reading<'_> {
+    /// Writes it as the only entry of its kind.
+    fn write(&self, checks: &mut Object) {
+        let key = match self.measurement {
+            "" => self.component.to_owned(),
+            _ => format!("{}:{}", self.component, self.measurement),
+        };
+        checks.array(&key, iter::once(self), |out, reading| reading.entry(out));
+    }
+
+    fn entry(&self, out: &mut String) {
+        let mut fields = Object::open(out);
+        if !self.id.is_empty() {
+            fields.text("componentId", self.id);
+        }
+        fields.text("componentType", self.kind);
+        fields.field("observedValue", &self.value);
+        fields.text("observedUnit", self.unit);
+        fields.text("status", self.status.as_str());
+        fields.text("time", &Utc::at(self.time).to_string());
+        if self.status != Status::Pass && !self.output.is_empty() {
+            fields.text("output", &self.output);
+        }
+        fields.close();
+    }
+
     /// The reading with the status and the reason of the gravest cause by which one of these parts fails, if there is one.
     fn failing(self, parts: &[&str], causes: &[Cause<'_>], now: &Snapshot) -> Self {
         let fails = |cause: &&Cause<'_>| cause.failed_part().is_some_and(|it| parts.contains(&it));
@@ -139,6 +166,7 @@ fn store<'a>(
     time: SystemTime,
 ) -> Vec<Reading<'a>> {
     let reading = |measurement, value, unit| Reading {
+        id: "",
         component: &check.name,
         measurement,
         kind: "datastore",
@@ -173,64 +201,37 @@ fn store<'a>(
 }
 
 /// The endpoints: one entry each of `upstream:connection` and `upstream:responseTime`.
-fn push_upstreams(out: &mut String, upstreams: &UpstreamsReport, time: SystemTime) {
-    let status = |endpoint: &EndpointReport| match endpoint.state {
-        EndpointState::Down if !upstreams.ready => Status::Fail,
-        EndpointState::Down => Status::Warn,
-        _ => Status::Pass,
-    };
-    out.push_str(r#","upstream:connection":["#);
-    for (index, endpoint) in upstreams.endpoints.iter().enumerate() {
-        let comma = if index > 0 { "," } else { "" };
-        let _ = write!(
-            out,
-            r#"{comma}{{"componentId":{},"componentType":"system","observedValue":"{}","observedUnit":"state","status":"{}","time":"{}"}}"#,
-            Quoted(&endpoint.name),
-            endpoint.state.as_str(),
-            status(endpoint).as_str(),
-            Utc::at(time),
-        );
-    }
-    out.push_str(r#"],"upstream:responseTime":["#);
-    for (index, endpoint) in upstreams.endpoints.iter().enumerate() {
-        let comma = if index > 0 { "," } else { "" };
-        let millis = endpoint.latency.map(|latency| latency.as_secs_f64() * 1e3);
-        let _ = write!(
-            out,
-            r#"{comma}{{"componentId":{},"componentType":"system","observedValue":{},"observedUnit":"ms","status":"pass","time":"{}"}}"#,
-            Quoted(&endpoint.name),
-            number(millis),
-            Utc::at(time),
-        );
-    }
-    out.push(']');
-}
-
-fn push_reading(out: &mut String, reading: &Reading<'_>) {
-    let Reading {
-        component,
+fn write_upstreams(checks: &mut Object, upstreams: &UpstreamsReport, time: SystemTime) {
+    let reading = |endpoint, measurement, value, unit| Reading {
+        id: endpoint,
+        component: "upstream",
         measurement,
-        ..
-    } = reading;
-    let key = match *measurement {
-        "" => (*component).to_owned(),
-        _ => format!("{component}:{measurement}"),
+        kind: "system",
+        value,
+        unit,
+        status: Status::Pass,
+        time,
+        output: String::new(),
     };
-    let _ = write!(out, "{}", Quoted(&key));
-    let _ = write!(
-        out,
-        r#":[{{"componentType":"{}","observedValue":{},"observedUnit":"{}","status":"{}","time":"{}""#,
-        reading.kind,
-        reading.value,
-        reading.unit,
-        reading.status.as_str(),
-        Utc::at(reading.time),
+    let endpoints = &upstreams.endpoints;
+    checks.array("upstream:connection", endpoints.iter(), |out, endpoint| {
+        let state = format!("\"{}\"", endpoint.state.as_str());
+        let status = match endpoint.state {
+            EndpointState::Down if !upstreams.ready => Status::Fail,
+            EndpointState::Down => Status::Warn,
+            _ => Status::Pass,
+        };
+        let reading = reading(&*endpoint.name, "connection", state, "state");
+        Reading { status, ..reading }.entry(out);
+    });
+    checks.array(
+        "upstream:responseTime",
+        endpoints.iter(),
+        |out, endpoint| {
+            let millis = endpoint.latency.map(|latency| latency.as_secs_f64() * 1e3);
+            reading(&*endpoint.name, "responseTime", number(millis), "ms").entry(out);
+        },
     );
-    if reading.status != Status::Pass {
-        out.push_str(r#","output":"#);
-        let _ = write!(out, "{}", Quoted(&reading.output));
-    }
-    out.push_str("}]");
 }
 
 /// A part of a whole, from 0 to 1.
@@ -238,11 +239,10 @@ fn ratio(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// A JSON number, or null where there is no sample.
+/// Thousandths are enough for a person.
 fn number(value: Option<f64>) -> String {
-    value
-        .filter(|value| value.is_finite())
-        .map_or_else(|| "null".into(), |value| format!("{value:.3}"))
+    let decimals = 3;
+    Number { value, decimals }.to_string()
 }
 
 #[cfg(test)]

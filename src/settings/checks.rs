@@ -9,9 +9,9 @@ use std::ops::RangeInclusive;
 
 use super::ConfigError;
 use super::kinds::{Complaint, Kind, Span};
-use super::units::{parse_count, parse_duration, show_duration};
 use crate::checks::CheckSettings;
 use crate::checks::store::Store;
+use crate::units::{parse_count, parse_duration, show_duration};
 
 /// Bounds of the number of stores. Each may hold a thread.
 const CHECKS: RangeInclusive<usize> = 0..=64;
@@ -208,10 +208,7 @@ fn parse(text: &str) -> Result<WatchedStore, Complaint> {
 fn read(settings: &mut CheckSettings, name: &str, word: &str) -> Result<(), String> {
     let (key, value) = word.split_once('=').unwrap_or((word, ""));
     let duration = |what| parse_duration(value).ok_or_else(|| duration_of(what, name));
-    let run = |what| {
-        let count = parse_count(value).map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-        count.ok_or_else(|| run_of(what, name))
-    };
+    let run = |what| parse_count(value).ok_or_else(|| run_of(what, name));
     match key {
         "critical" if key == word => settings.critical = true,
         "interval" => settings.interval = duration("an interval")?,

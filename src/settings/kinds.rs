@@ -8,11 +8,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::ConfigError;
-use super::units::{parse_count, parse_duration, parse_size, show_duration, show_size};
+use crate::units::{parse_count, parse_duration, parse_size, show_duration, show_size};
 
 /// The longest duration that a setting takes: a longer one is a mistake, and the bound keeps the sum of an instant and a
 /// duration from overflowing.
-pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is wrong with a value.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,8 +113,7 @@ impl<N: Copy + Display + FromStr + PartialOrd + 'static> Kind for Count<N> {
     }
 
     fn parse(&self, text: &str) -> Result<N, Complaint> {
-        let number = parse_count(text).and_then(|_| text.parse().ok());
-        number.ok_or_else(|| self.complaint())
+        parse_count(text).ok_or_else(|| self.complaint())
     }
 
     fn show(&self, value: &N) -> String {
@@ -138,16 +137,17 @@ impl Kind for Size {
     }
 
     fn expected(&self) -> String {
-        let (low, high) = (show_size(*self.0.start()), show_size(*self.0.end()));
+        let (low, high) = (self.show(self.0.start()), self.show(self.0.end()));
         format!("a size from {low} to {high}, such as 4096, 16KiB or 1MiB")
     }
 
     fn parse(&self, text: &str) -> Result<usize, Complaint> {
-        parse_size(text).ok_or_else(|| self.complaint())
+        let size = parse_size(text).and_then(|size| usize::try_from(size).ok());
+        size.ok_or_else(|| self.complaint())
     }
 
     fn show(&self, value: &usize) -> String {
-        show_size(*value)
+        show_size(*value as u64)
     }
 
     fn check(&self, value: &usize) -> Result<(), Complaint> {

@@ -1,8 +1,9 @@
 //! Defaults and bounds that come from the machine.
 
-use std::fs;
 use std::ops::RangeInclusive;
 use std::thread;
+
+use nix::sys::resource::{Resource, getrlimit};
 
 /// Bounds of [`Config::workers`](super::Config::workers). Each is a thread with a stack of its own.
 pub(super) const WORKERS: RangeInclusive<usize> = 1..=1024;
@@ -44,21 +45,8 @@ fn connections_of(descriptor_limit: Option<usize>) -> usize {
 
 /// The process's soft limit of open files, where the system tells it.
 pub(crate) fn descriptor_limit() -> Option<usize> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    soft_descriptor_limit(&limits)
-}
-
-/// Reads the soft limit of open files from the text of `/proc/self/limits`, see `proc_pid_limits(5)`.
-fn soft_descriptor_limit(limits: &str) -> Option<usize> {
-    let soft = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?
-        .split_whitespace()
-        .next()?;
-    if soft == "unlimited" {
-        return Some(usize::MAX);
-    }
-    soft.parse().ok()
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    Some(usize::try_from(soft).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
@@ -80,24 +68,5 @@ mod tests {
         assert_eq!(connections_of(Some(usize::MAX)), 65_536);
         assert_eq!(connections_of(Some(10)), 1);
         assert_eq!(connections_of(None), 960);
-    }
-
-    #[test]
-    fn the_soft_limit_of_open_files_is_read() {
-        let limits = "\
-Limit                     Soft Limit           Hard Limit           Units     \n\
-Max processes             3000                 3001                 processes \n\
-Max open files            1024                 4096                 files     \n";
-        assert_eq!(soft_descriptor_limit(limits), Some(1024));
-        let unlimited = limits.replace("1024", "unlimited");
-        assert_eq!(soft_descriptor_limit(&unlimited), Some(usize::MAX));
-        for broken in [
-            "",
-            "Max open files",
-            "Max open files  many",
-            "Max processes  3  4",
-        ] {
-            assert_eq!(soft_descriptor_limit(broken), None, "{broken}");
-        }
     }
 }

@@ -24,7 +24,6 @@ mod modes;
 mod paths;
 mod table;
 mod throttle;
-mod units;
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,13 +31,13 @@ use std::time::Duration;
 
 pub use checks::WatchedStore;
 pub(crate) use checks::validate as validate_checks;
-pub use kinds::{Complaint, Count, Kind, LONGEST, List, Maybe, Size, Span, Switch, Text, Word};
+pub(crate) use kinds::LONGEST;
+pub use kinds::{Complaint, Count, Kind, List, Maybe, Size, Span, Switch, Text, Word};
 pub(crate) use limits::{DESCRIPTORS_KEPT, descriptor_limit};
 pub use modes::{AccessLogFormat, Details, GateMode, OwnPaths};
 pub(crate) use table::define_settings;
 pub use table::{At, Field, Setting};
 pub use throttle::{ThrottleBy, ThrottleRule};
-pub use units::{parse_count, parse_duration, parse_size, show_duration, show_size};
 
 use crate::http::trust::Cidr;
 use checks::Checks;

@@ -8,9 +8,9 @@ use std::str::FromStr;
 use super::ConfigError;
 use super::checks::is_name;
 use super::kinds::{Complaint, Kind};
-use super::units::parse_count;
 use crate::http::fields::is_token_byte;
 use crate::patterns::{Rate, Throttle};
+use crate::units::parse_count;
 
 /// Bounds of the number of rules: each request is looked at by each.
 const RULES: RangeInclusive<usize> = 0..=16;
@@ -112,6 +112,11 @@ impl FromStr for ThrottleRule {
     }
 }
 
+/// What is expected of a burst.
+fn bursts() -> String {
+    format!("a burst=N from {} to {}", BURST.start(), BURST.end())
+}
+
 /// Reads one rule; whether it is within its bounds is not looked at.
 fn parse(text: &str) -> Result<ThrottleRule, Complaint> {
     let mut words = text.split(',');
@@ -122,9 +127,8 @@ fn parse(text: &str) -> Result<ThrottleRule, Complaint> {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match key {
             "burst" => {
-                let burst = parse_count(value).ok_or_else(|| unexpected("burst=N", word))?;
-                // Too large a number is out of bounds.
-                rule.burst = Some(u32::try_from(burst).unwrap_or(u32::MAX));
+                let burst = parse_count(value).ok_or_else(|| unexpected(&bursts(), word))?;
+                rule.burst = Some(burst);
             }
             "by" => {
                 rule.by = match value.split_once(':') {
@@ -165,8 +169,7 @@ impl fmt::Display for ThrottleRule {
 impl ThrottleRule {
     fn check(&self) -> Result<(), Complaint> {
         if let Some(burst) = self.burst.filter(|burst| !BURST.contains(burst)) {
-            let expected = format!("a burst from {} to {}", BURST.start(), BURST.end());
-            return Err(Complaint::found(expected, burst.to_string()));
+            return Err(Complaint::found(bursts(), burst.to_string()));
         }
         if let ThrottleBy::Header(name) = &self.by
             && (name.is_empty() || !name.bytes().all(is_token_byte))

@@ -13,12 +13,10 @@ use std::time::Instant;
 
 use crate::checks::CheckError;
 use crate::net::url::{Scheme, StoreUrlError, UrlPart, decode_bytes};
+use crate::units::parse_size;
 
 /// How a database file begins: <https://www.sqlite.org/fileformat.html>, section 1.3.
 const SQLITE: &[u8; 16] = b"SQLite format 3\0";
-
-/// The units of sizes, and by how many bits they shift.
-const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
 
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Files {
@@ -190,17 +188,6 @@ fn failed(what: &str, path: &Path, error: &io::Error) -> CheckError {
 /// The path in quotes, whose escapes keep an error to one line, whatever the path holds.
 fn quote(path: &Path) -> String {
     format!("{:?}", path.to_string_lossy())
-}
-
-/// A whole number of bytes, or of the unit that follows it.
-fn parse_size(text: &str) -> Option<u64> {
-    let (digits, shift) = UNITS
-        .iter()
-        .find_map(|&(unit, shift)| Some((text.strip_suffix(unit)?, shift)))
-        .unwrap_or((text, 0));
-    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let number: u64 = all_digits.then(|| digits.parse().ok())??;
-    number.checked_mul(1 << shift)
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ fn options_are_read_in_any_order() {
 fn bad_arguments_are_named() {
     const URL: &str = "expected a URL and options that plimsoll probe --help lists, found";
     const TIMEOUT: &str =
-        "--timeout: expected a duration above 0 and at most 24h, such as 500ms or 2s, found";
+        "--timeout: expected a duration above 0 and at most 24h, such as 250ms, 1.5s or 2m, found";
     for (line, expected) in [
         ("--workers 3", format!("{URL} \"--workers\"")),
         ("-x", format!("{URL} \"-x\"")),

@@ -96,25 +96,6 @@ fn paths_and_options_are_read() {
 }
 
 #[test]
-fn sizes_have_units() {
-    for (text, size) in [
-        ("0", Some(0)),
-        ("7B", Some(7)),
-        ("3KiB", Some(3072)),
-        ("100MiB", Some(100 << 20)),
-        ("1GiB", Some(1 << 30)),
-        ("2TiB", Some(2 << 40)),
-        ("18446744073709551615", Some(u64::MAX)),
-        ("18446744073709551616", None),
-        ("KiB", None),
-        ("1 KiB", None),
-        ("1kib", None),
-    ] {
-        assert_eq!(parse_size(text), size, "{text}");
-    }
-}
-
-#[test]
 fn files_and_directories_that_can_be_read_serve() {
     let directory = Directory::new("read");
     assert_eq!(check("file", &directory.0, ""), Ok(()));

@@ -1,9 +1,11 @@
 //! Counts, sizes and durations as people write them: read here, and shown here, once for the whole crate.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The units of sizes and their bytes, the largest first.
-const SIZE_UNITS: [(&str, usize); 4] = [
+const SIZE_UNITS: [(&str, u64); 5] = [
+    ("TiB", 1024 * 1024 * 1024 * 1024),
     ("GiB", 1024 * 1024 * 1024),
     ("MiB", 1024 * 1024),
     ("KiB", 1024),
@@ -11,7 +13,7 @@ const SIZE_UNITS: [(&str, usize); 4] = [
 ];
 
 /// The units of durations and their nanoseconds. A unit comes before those that end like it.
-const DURATION_UNITS: [(&str, u128); 5] = [
+const DURATION_UNITS: [(&str, u64); 5] = [
     ("us", 1_000),
     ("ms", 1_000_000),
     ("s", 1_000_000_000),
@@ -19,26 +21,24 @@ const DURATION_UNITS: [(&str, u128); 5] = [
     ("h", 3_600 * 1_000_000_000),
 ];
 
-/// Digits only. A number too large for the type becomes its maximum, for the bounds to refuse.
-#[must_use]
-pub fn parse_count(text: &str) -> Option<usize> {
-    let all_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    all_digits.then(|| text.parse().unwrap_or(usize::MAX))
+/// A whole number: digits only.
+pub(crate) fn parse_count<N: FromStr>(text: &str) -> Option<N> {
+    // The standard library takes a sign too.
+    let all_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| text.parse().ok())?
 }
 
 /// A whole number of bytes, or of the unit that follows it.
-#[must_use]
-pub fn parse_size(text: &str) -> Option<usize> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let (number, bytes) = SIZE_UNITS
         .iter()
         .find_map(|&(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)))
         .unwrap_or((text, 1));
-    Some(parse_count(number)?.saturating_mul(bytes))
+    parse_count::<u64>(number)?.checked_mul(bytes)
 }
 
 /// A number of bytes, in the largest unit in which it is whole.
-#[must_use]
-pub fn show_size(size: usize) -> String {
+pub(crate) fn show_size(size: u64) -> String {
     SIZE_UNITS
         .iter()
         .find(|(_, bytes)| *bytes > 1 && size >= *bytes && size.is_multiple_of(*bytes))
@@ -48,10 +48,8 @@ pub fn show_size(size: usize) -> String {
         )
 }
 
-/// A number and its unit, with decimals if need be, or a bare 0. What is finer than a nanosecond
-/// is cut off; what is too long for the type becomes its maximum.
-#[must_use]
-pub fn parse_duration(text: &str) -> Option<Duration> {
+/// A number and its unit, with decimals if need be, or a bare 0. What is finer than a nanosecond is cut off.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -59,29 +57,53 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         .iter()
         .find_map(|&(unit, nanoseconds)| Some((text.strip_suffix(unit)?, nanoseconds)))?;
     let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
-    parse_count(decimals)?;
-
-    let mut nanoseconds = unit.saturating_mul(parse_count(whole)? as u128);
-    let mut place = unit;
-    for digit in decimals.bytes() {
-        place /= 10;
-        nanoseconds = nanoseconds.saturating_add(place * u128::from(digit - b'0'));
+    if decimals.is_empty() || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
     }
-    let seconds = u64::try_from(nanoseconds / 1_000_000_000);
-    let below_second = u32::try_from(nanoseconds % 1_000_000_000).unwrap_or(0);
-    Some(seconds.map_or(Duration::MAX, |seconds| {
-        Duration::new(seconds, below_second)
-    }))
+    let mut place = unit;
+    let fraction: u64 = decimals
+        .bytes()
+        .map(|digit| {
+            place /= 10;
+            place * u64::from(digit - b'0')
+        })
+        .sum();
+    let nanoseconds = unit
+        .checked_mul(parse_count(whole)?)?
+        .checked_add(fraction)?;
+    Some(Duration::from_nanos(nanoseconds))
 }
 
 /// A duration as [`parse_duration`] reads it.
-#[must_use]
-pub fn show_duration(time: Duration) -> String {
+pub(crate) fn show_duration(time: Duration) -> String {
     if time.is_zero() {
         "0".to_owned()
     } else {
         format!("{time:?}").replace('µ', "u")
     }
+}
+
+/// A time in seconds, in the unit that suits it, to three digits: `1.24 s`, `850 µs`.
+pub(crate) fn show_seconds(seconds: f64) -> String {
+    let (value, unit) = if seconds >= 1.0 {
+        (seconds, "s")
+    } else if seconds >= 1e-3 {
+        (seconds * 1e3, "ms")
+    } else {
+        (seconds * 1e6, "µs")
+    };
+    let decimals = match value {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    let digits = format!("{value:.decimals$}");
+    let digits = if digits.contains('.') {
+        digits.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &digits
+    };
+    format!("{digits} {unit}")
 }
 
 #[cfg(test)]
@@ -112,14 +134,36 @@ mod tests {
                 "{text}"
             );
         }
-        assert_eq!(
-            parse_duration("99999999999999999999999h"),
-            Some(Duration::MAX)
-        );
         for text in [
-            "", "1", "s", "ms", ".", ".s", ".5s", "1.s", "1..5s", "1.5.5s", "-1s", "+1s", "1 s",
-            " 1s", "1s ", "1S", "1d", "1sec", "1s500ms", "1e3s", "1,5s", "0.0", "1_000ms", "1ns",
-            "٣s", "1.٣s", "1\u{b5}s",
+            "99999999999999999999999h",
+            "999999999h",
+            "",
+            "1",
+            "s",
+            "ms",
+            ".",
+            ".s",
+            ".5s",
+            "1.s",
+            "1..5s",
+            "1.5.5s",
+            "-1s",
+            "+1s",
+            "1 s",
+            " 1s",
+            "1s ",
+            "1S",
+            "1d",
+            "1sec",
+            "1s500ms",
+            "1e3s",
+            "1,5s",
+            "0.0",
+            "1_000ms",
+            "1ns",
+            "٣s",
+            "1.٣s",
+            "1\u{b5}s",
         ] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
@@ -141,15 +185,30 @@ mod tests {
             ("16KiB", 16 * 1024),
             ("1MiB", 1024 * 1024),
             ("2GiB", 2 * 1024 * 1024 * 1024),
-            ("99999999999999999999999", usize::MAX),
-            ("99999999999999999GiB", usize::MAX),
+            ("2TiB", 2 << 40),
+            ("18446744073709551615", u64::MAX),
         ];
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
         for text in [
-            "", "B", "KiB", "1KB", "1kB", "1K", "1M", "1MB", "1kib", "1.5MiB", "-1", "+1", "1 KiB",
-            "1BB", "1TiB",
+            "18446744073709551616",
+            "99999999999999999GiB",
+            "",
+            "B",
+            "KiB",
+            "1KB",
+            "1kB",
+            "1K",
+            "1M",
+            "1MB",
+            "1kib",
+            "1.5MiB",
+            "-1",
+            "+1",
+            "1 KiB",
+            "1BB",
+            "1PiB",
         ] {
             assert_eq!(parse_size(text), None, "{text}");
         }
@@ -167,6 +226,21 @@ mod tests {
         ];
         for (size, text) in cases {
             assert_eq!(show_size(size), text);
+        }
+    }
+
+    #[test]
+    fn durations_are_told_to_three_digits() {
+        for (seconds, text) in [
+            (0.0, "0 µs"),
+            (0.000_85, "850 µs"),
+            (0.012_34, "12.3 ms"),
+            (0.02, "20 ms"),
+            (1.0, "1 s"),
+            (1.236, "1.24 s"),
+            (120.0, "120 s"),
+        ] {
+            assert_eq!(show_seconds(seconds), text);
         }
     }
 }
