@@ -7,11 +7,11 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use plimsoll::Server;
-use plimsoll::proxy::{BalanceBy, BreakerMode, Proxy, ProxyConfig};
+use plimsoll::proxy::{BalanceBy, BreakerMode, Proxy, ProxyConfig, UpstreamCheck};
+use plimsoll::{CheckSettings, Server};
 
 use crate::kit::process::TempDir;
-use crate::kit::{Client, Latch, Reply, Upstream, ask, get, quiet, wait_until};
+use crate::kit::{Client, Latch, PATIENCE, Reply, Upstream, ask, get, quiet, wait_until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -472,4 +472,101 @@ fn a_source_that_cannot_be_read_is_named_and_the_server_is_not_ready() {
     wait_until("it is counted", || {
         get(server.local_addr(), "/metrics").text().contains(line)
     });
+}
+
+/// Answers `/up` with a status that can be changed, and the rest with a name.
+fn checked(name: &'static str, status: &Arc<AtomicUsize>) -> Upstream {
+    let status = status.clone();
+    Upstream::start(move |asked, stream| {
+        if asked.line().starts_with("GET /up ") {
+            let code = status.load(Ordering::SeqCst);
+            write!(stream, "HTTP/1.1 {code} x\r\nContent-Length: 0\r\n\r\n")
+        } else {
+            let length = name.len();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}"
+            )
+        }
+    })
+}
+
+fn checking(upstreams: &[&Upstream]) -> ProxyConfig {
+    let check = UpstreamCheck {
+        path: "/up".to_owned(),
+        settings: CheckSettings {
+            interval: Duration::from_millis(30),
+            timeout: PATIENCE,
+            fall: 1,
+            rise: 1,
+            ..CheckSettings::default()
+        },
+    };
+    ProxyConfig {
+        upstream_check: Some(check),
+        ..to(upstreams)
+    }
+}
+
+#[test]
+fn an_endpoint_whose_check_is_answered_wrong_is_the_last_choice_and_no_more() {
+    let (good, bad) = (
+        Arc::new(AtomicUsize::new(200)),
+        Arc::new(AtomicUsize::new(500)),
+    );
+    let (first, second) = (checked("1", &good), checked("2", &bad));
+    let server = serve(checking(&[&first, &second]));
+    let states = |state: &str| {
+        let page = get(server.local_addr(), "/status.json");
+        page.text()
+            .matches(&format!("\"state\":\"{state}\""))
+            .count()
+    };
+    wait_until("one is the last choice", || states("last choice") == 1);
+    // The choice follows a moment later.
+    wait_until("the other one gets all", || {
+        (0..20).all(|_| get(server.local_addr(), "/").body == b"1")
+    });
+    good.store(404, Ordering::SeqCst);
+    wait_until("both are", || states("last choice") == 2);
+    assert_eq!(
+        get(server.local_addr(), "/readyz").status,
+        200,
+        "a wrong path harms nobody"
+    );
+    assert_eq!(get(server.local_addr(), "/").status, 200);
+    bad.store(200, Ordering::SeqCst);
+    wait_until("it is well again", || states("last choice") == 1);
+    wait_until("it is used", || {
+        (0..20).all(|_| get(server.local_addr(), "/").body == b"2")
+    });
+    let asked = first.asked();
+    let check = asked
+        .iter()
+        .find(|asked| asked.line().starts_with("GET /up"))
+        .expect("a check");
+    assert_eq!(check.fields("host"), [first.address.to_string()]);
+}
+
+#[test]
+fn an_endpoint_that_does_not_answer_its_check_makes_the_server_unready_without_traffic() {
+    let status = Arc::new(AtomicUsize::new(200));
+    let mut upstream = checked("1", &status);
+    let address = upstream.address;
+    let server = serve(checking(&[&upstream]));
+    let ready = || get(server.local_addr(), "/readyz").status;
+    assert_eq!(ready(), 200);
+    upstream.stop();
+    wait_until("it is not ready", || ready() == 503);
+    let health = get(server.local_addr(), "/health");
+    assert!(
+        health
+            .text()
+            .contains("No endpoint of the service can be tried"),
+        "{}",
+        health.text()
+    );
+    let _back = Upstream::start_at(address, |_, stream| stream.write_all(OK.as_bytes()));
+    wait_until("it is ready", || ready() == 200);
+    assert_eq!(get(server.local_addr(), "/").status, 200);
 }

@@ -1,6 +1,6 @@
 //! Runs the checks of data stores: one thread decides when, and each run has a thread of its own.
 //!
-//! At most [`SIDE_BY_SIDE`] runs go on within their time. One that outlives it gives its place up to others, and keeps
+//! Only so many runs go on within their time at the same moment. One that outlives it gives its place up to others, and keeps
 //! its thread; its check does not run again before it has ended, so there is never more than one thread for each check.
 
 use std::io;
@@ -11,14 +11,14 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, at, never};
 
 use super::watch::{Change, Finding, Moment};
-use super::{Check, CheckError};
-use crate::health::Health;
+use super::{Check, CheckError, Watched};
 use crate::random::{self, Random};
 use crate::server::exchange::lock;
 
-/// Most runs that go on at the same time, those that have outlived their time aside. Enough that, at the usual interval
-/// and timeout, twenty stores that hang keep no other waiting for longer than its interval; few, for small hosts.
-const SIDE_BY_SIDE: usize = 4;
+/// Most runs of checks of data stores that go on at the same time, those that have outlived their time aside. Enough
+/// that, at the usual interval and timeout, twenty stores that hang keep no other waiting for longer than its interval;
+/// few, for small hosts.
+pub(crate) const STORES_SIDE_BY_SIDE: usize = 4;
 
 /// A run's word that it has ended.
 struct Ended {
@@ -37,19 +37,21 @@ enum Outcome {
 }
 
 /// Starts the thread, which holds `alive` for as long as it or any run goes on. It ends when `stop` is disconnected;
-/// runs that go on then are left to themselves. The checks are those of the stores that `health` watches, in the same
-/// order.
+/// runs that go on then are left to themselves. The checks are those of the `watched`, in the same order; at most
+/// `side_by_side` of them run at the same time.
 pub(crate) fn spawn(
-    health: Arc<Health>,
-    checks: Vec<Box<dyn Check>>,
+    watched: Arc<[Arc<Watched>]>,
+    checks: Vec<Arc<dyn Check>>,
+    side_by_side: usize,
     stop: Receiver<()>,
     alive: Sender<()>,
 ) -> io::Result<JoinHandle<()>> {
     // Every check has one run at most, so none ever waits to say that it has ended.
     let (sender, ended) = crossbeam_channel::bounded(checks.len());
     let runner = Runner {
-        health,
-        checks: checks.into_iter().map(Arc::from).collect(),
+        watched,
+        checks,
+        side_by_side,
         random: Random::new(random::seed()),
         sender,
         alive,
@@ -60,8 +62,9 @@ pub(crate) fn spawn(
 }
 
 struct Runner {
-    health: Arc<Health>,
+    watched: Arc<[Arc<Watched>]>,
     checks: Vec<Arc<dyn Check>>,
+    side_by_side: usize,
     random: Random,
     sender: Sender<Ended>,
     /// The last to go: dropping a check is its author's code.
@@ -93,19 +96,19 @@ impl Runner {
     fn step(&mut self, now: Moment) -> Option<Instant> {
         let mut running = 0;
         for index in 0..self.checks.len() {
-            let mut watch = lock(&self.health.checks[index].watch);
+            let mut watch = lock(&self.watched[index].watch);
             let change = watch.handle_timeout(now, &mut self.random);
             running += usize::from(watch.is_running());
             drop(watch);
             self.tell(index, change);
         }
-        while running < SIDE_BY_SIDE
+        while running < self.side_by_side
             && let Some(index) = self.longest_due(now.instant)
         {
             self.begin(index, now.instant);
             running += 1;
         }
-        let watches = self.health.checks.iter().map(|store| lock(&store.watch));
+        let watches = self.watched.iter().map(|store| lock(&store.watch));
         let times = watches.filter_map(|watch| {
             // What is due and has no place waits for another run's end.
             let waits = watch.is_due(now.instant);
@@ -116,7 +119,7 @@ impl Runner {
 
     /// The check that has been due for the longest time.
     fn longest_due(&self, now: Instant) -> Option<usize> {
-        let stores = self.health.checks.iter().enumerate();
+        let stores = self.watched.iter().enumerate();
         let due = stores.filter_map(|(index, store)| {
             let watch = lock(&store.watch);
             watch.is_due(now).then(|| (watch.next_timeout(), index))
@@ -125,7 +128,7 @@ impl Runner {
     }
 
     fn begin(&self, index: usize, now: Instant) {
-        let store = &self.health.checks[index];
+        let store = &self.watched[index];
         let deadline = lock(&store.watch).begin(now);
         let check = self.checks[index].clone();
         let run = Run {
@@ -146,7 +149,7 @@ impl Runner {
 
     fn end(&mut self, ended: Ended) {
         let Ended { index, at, outcome } = ended;
-        let store = &self.health.checks[index];
+        let store = &self.watched[index];
         let failed = |why: &str| Finding {
             result: Err(CheckError::new(why)),
             pool: None,
@@ -164,7 +167,7 @@ impl Runner {
     }
 
     fn tell(&self, index: usize, change: Option<Change>) {
-        let name = &self.health.checks[index].name;
+        let name = &self.watched[index].name;
         match change {
             None => {}
             Some(Change::Up) => log::info!("{name} is up"),

@@ -144,6 +144,13 @@ impl Watch {
         }
     }
 
+    /// Takes that nobody will tell how the run ends that goes on now: another one is due.
+    pub(crate) fn forget_run(&mut self, now: Instant) {
+        if !matches!(self.run, Run::Due(_)) {
+            self.run = Run::Due(now);
+        }
+    }
+
     /// Takes that a run begins; returns the deadline that its check is to keep. Only for one that
     /// [is due](Self::is_due).
     pub(crate) fn begin(&mut self, now: Instant) -> Instant {

@@ -56,7 +56,7 @@ pub struct Health {
     pub(crate) queue_waits: Histogram,
     pub(crate) counts: Counts,
     pub(crate) gauges: Gauges,
-    pub(crate) checks: Box<[Watched]>,
+    pub(crate) checks: Arc<[Arc<Watched>]>,
     /// What tells of the endpoints that the handler forwards to.
     upstreams: Option<Reporter>,
     /// Requests that each limit has refused, with its name.
@@ -435,7 +435,7 @@ impl Health {
             queue_waits: Histogram::default(),
             counts: Counts::default(),
             gauges: Gauges::default(),
-            checks: Box::default(),
+            checks: Arc::default(),
             upstreams: None,
             throttles: throttles.collect(),
             #[cfg(feature = "cache")]
@@ -449,7 +449,7 @@ impl Health {
 
     /// Takes the data stores to watch, in the order of the report.
     pub(crate) fn watching(mut self, checks: impl Iterator<Item = Watched>) -> Self {
-        self.checks = checks.collect();
+        self.checks = checks.map(Arc::new).collect();
         self
     }
 

@@ -43,6 +43,7 @@ fn samples(setting: &Setting) -> (&'static str, &'static str) {
         ("access-log-format", _) => ("json", "apache"),
         ("log-level", _) => ("trace", "loud"),
         ("upstream", _) => ("http://app:9000/v1#weight=2", "https://app"),
+        ("upstream-check", _) => ("/up,fall=1", "up"),
         ("upstream-host", _) => ("app.example:81", "app/"),
         ("breaker", _) => ("9,on=5xx", "many"),
         ("upgrade", _) => ("foo", "h2c"),

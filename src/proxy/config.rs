@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::check::{CheckKind, UpstreamCheck};
 use crate::http::authority::is_authority;
 use crate::http::fields::is_token_byte;
 use crate::patterns::Discovery;
@@ -70,6 +71,11 @@ define_settings! {
     own breaker: BreakerMode = BreakerMode::default() => {
         flag: "breaker", variable: "PLIMSOLL_BREAKER", kind: Word::new("N", BREAKER),
         help: "failures in a row that open a circuit breaker; N, N,on=5xx or off",
+    }
+    /// What each endpoint is asked in the background. Default none.
+    own upstream_check: Option<UpstreamCheck> = None => {
+        flag: "upstream-check", variable: "PLIMSOLL_UPSTREAM_CHECK", kind: CheckKind,
+        help: "a path that each endpoint is asked for in the background",
     }
     /// Which endpoint gets a request. Default: by latency.
     own balance: BalanceBy = BalanceBy::Latency => {

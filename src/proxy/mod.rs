@@ -26,6 +26,7 @@
 
 #[cfg(feature = "cache")]
 mod caching;
+mod check;
 mod config;
 mod failure;
 mod headers;
@@ -41,6 +42,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+pub use check::UpstreamCheck;
 pub use config::{BalanceBy, BreakerMode, ProxyConfig, table};
 use failure::{Failure, Failures};
 use headers::{Forwarded, Outcome, Received};

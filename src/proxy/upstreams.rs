@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::check::{self, Checked, UpstreamCheck, Verdict};
 use super::config::{BalanceBy, BreakerMode, ProxyConfig};
 use crate::health::upstreams::{EndpointReport, EndpointState, UpstreamsReport};
 use crate::net::pool::Pool;
@@ -44,6 +45,8 @@ pub(super) struct Upstream {
     pub(super) prefix: String,
     /// The one that the balancer asks.
     pub(super) breaker: Option<CircuitBreaker>,
+    /// What it is asked in the background.
+    checked: Option<Checked>,
 }
 
 /// All endpoints.
@@ -54,6 +57,9 @@ pub(super) struct Upstreams {
     /// Failures in a row that open a breaker; `None`: there are none.
     failures: Option<u32>,
     connect_timeout: Duration,
+    check: Option<UpstreamCheck>,
+    /// What Host is sent as, if it is not the client's.
+    host: Option<String>,
     started: Instant,
     /// When a request last came: milliseconds since the start.
     asked: AtomicU64,
@@ -74,6 +80,8 @@ impl Upstreams {
                 BreakerMode::On { failures, .. } => Some(failures),
             },
             connect_timeout: config.connect_timeout,
+            check: config.upstream_check.clone(),
+            host: config.upstream_host.clone(),
             started: Instant::now(),
             asked: AtomicU64::new(0),
         })
@@ -109,12 +117,15 @@ impl Upstreams {
     /// Asks the sources again and again.
     fn discover(&self, first: &Sender<()>, stopped: &Receiver<()>) {
         let mut known: Arc<[Discovered]> = Arc::new([]);
+        // Its end ends the checks of the set before.
+        let mut _checks = None;
         loop {
             let next = self.discovery.refresh(Instant::now());
             let found = self.discovery.endpoints();
             if !Arc::ptr_eq(&found, &known) {
                 self.replace(&found);
                 known = found;
+                _checks = self.check();
             }
             // Nobody waits for the second answer.
             let _ = first.try_send(());
@@ -122,6 +133,21 @@ impl Upstreams {
                 return;
             }
         }
+    }
+
+    /// Begins to ask the endpoints of a new set, if they are to be asked.
+    fn check(&self) -> Option<Sender<()>> {
+        let endpoints = self.balancer.endpoints();
+        let checked: Vec<_> = endpoints
+            .into_iter()
+            .filter_map(|endpoint| endpoint.data.checked.clone())
+            .collect();
+        if checked.is_empty() {
+            return None;
+        }
+        check::start(&checked)
+            .inspect_err(|error| log::error!("the endpoints cannot be asked: {error}"))
+            .ok()
     }
 
     fn replace(&self, found: &[Discovered]) {
@@ -144,6 +170,10 @@ impl Upstreams {
             authority: found.authority.clone(),
             prefix: found.prefix.clone(),
             breaker: breaker.clone(),
+            checked: self.check.as_ref().map(|check| {
+                let host = self.host.as_ref().unwrap_or(&found.authority);
+                Checked::new(check, &name, &found.address, host, &found.prefix)
+            }),
         };
         let mut endpoint = Endpoint::new(&name, upstream)
             .weight(found.weight)
@@ -163,6 +193,10 @@ impl Upstreams {
             let endpoints = self.balancer.endpoints_at(now);
             for endpoint in &endpoints {
                 endpoint.data.pool.sweep(now);
+                if let Some(checked) = &endpoint.data.checked {
+                    let is_well = matches!(checked.verdict(now), Verdict::Good);
+                    self.balancer.set_last_choice(&endpoint.name, !is_well);
+                }
             }
             let quiet = self.millis(now).saturating_sub(self.asked.load(Relaxed));
             if u128::from(quiet) >= QUIET.as_millis() && !endpoints.iter().any(is_usable) {
@@ -171,7 +205,7 @@ impl Upstreams {
         }
     }
 
-    /// Makes the trials that are due, by connecting.
+    /// Makes the trials that are due, by a check or, where there is none, by connecting.
     fn make_trials(&self) {
         // One that fails is not due again, and one that succeeds twice is not either.
         while let Some(mut pick) = self
@@ -179,21 +213,28 @@ impl Upstreams {
             .pick_trial(Deadline::after(self.connect_timeout))
         {
             let deadline = Deadline::after(self.connect_timeout);
-            match pick.data().pool.connect(deadline) {
-                Ok(_) => pick.success(),
-                Err(error) => {
-                    log::debug!("{}: {error}", pick.name());
-                    pick.failure();
-                }
+            let endpoint = pick.data();
+            let answers = match &endpoint.checked {
+                Some(checked) => checked.ask(deadline.instant()),
+                None => endpoint.pool.connect(deadline).is_ok(),
+            };
+            if answers {
+                pick.success();
+            } else {
+                pick.failure();
             }
         }
     }
 
     /// What reports say of the endpoints.
     pub(super) fn report(&self) -> UpstreamsReport {
-        let mut endpoints = self.balancer.endpoints();
+        let now = Instant::now();
+        let mut endpoints = self.balancer.endpoints_at(now);
         endpoints.sort_by_key(|endpoint| Reverse(endpoint.successes + endpoint.failures));
-        let all: Vec<_> = endpoints.iter().map(report).collect();
+        let all: Vec<_> = endpoints
+            .iter()
+            .map(|endpoint| report(endpoint, now))
+            .collect();
         let is_tried = |endpoint: &EndpointReport| endpoint.state != EndpointState::Down;
         let ready = all.iter().any(is_tried);
         let faults = self.discovery.sources().into_iter();
@@ -214,7 +255,7 @@ fn is_usable(endpoint: &EndpointStatus<Upstream>) -> bool {
     breaker.is_none_or(|breaker| breaker.state == BreakerState::Closed)
 }
 
-fn report(endpoint: &EndpointStatus<Upstream>) -> EndpointReport {
+fn report(endpoint: &EndpointStatus<Upstream>, now: Instant) -> EndpointReport {
     let breaker = endpoint.breaker.as_ref();
     let (word, state) = match breaker.map(|breaker| breaker.state) {
         None => ("off", EndpointState::Up),
@@ -225,12 +266,17 @@ fn report(endpoint: &EndpointStatus<Upstream>) -> EndpointReport {
         }
         Some(BreakerState::Open) => ("open", EndpointState::Down),
     };
+    let verdict = endpoint.data.checked.as_ref();
+    let verdict = verdict.map_or(Verdict::Good, |checked| checked.verdict(now));
+    let (state, error) = match (state, verdict) {
+        (state, Verdict::Good) => (state, None),
+        (EndpointState::Up, Verdict::Wrong(error)) => (EndpointState::LastChoice, Some(error)),
+        (state, Verdict::Wrong(error)) => (state, Some(error)),
+        (_, Verdict::Silent(error)) => (EndpointState::Down, Some(error)),
+    };
     EndpointReport {
         name: endpoint.name.clone(),
-        state: match state {
-            EndpointState::Up if endpoint.last_choice => EndpointState::LastChoice,
-            state => state,
-        },
+        state,
         breaker: word,
         retry_in: breaker.map_or(Duration::ZERO, |breaker| breaker.remaining),
         latency: endpoint.latency,
@@ -239,6 +285,6 @@ fn report(endpoint: &EndpointStatus<Upstream>) -> EndpointReport {
         weight: endpoint.weight,
         successes: endpoint.successes,
         failures: endpoint.failures,
-        error: None,
+        error,
     }
 }

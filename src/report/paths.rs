@@ -45,6 +45,20 @@ impl Paths {
         stays.then_some(page)
     }
 
+    /// Where the public listener has a page.
+    pub(crate) fn public(&self) -> impl Iterator<Item = &str> {
+        let all = [
+            &self.health,
+            &self.live,
+            &self.ready,
+            &self.metrics,
+            #[cfg(feature = "status-page")]
+            &self.status,
+        ];
+        let all = all.into_iter().filter_map(|path| path.as_deref());
+        all.filter(|path| self.find_public(path).is_some())
+    }
+
     /// The page at that path.
     pub(crate) fn find(&self, path: &str) -> Option<Page> {
         let pages = [

@@ -85,7 +85,7 @@ pub struct Builder {
 struct NamedCheck {
     name: String,
     settings: CheckSettings,
-    check: Box<dyn Check>,
+    check: Arc<dyn Check>,
 }
 
 /// Makes the methods of [`Builder`] that take the value of a setting, of the rows in `settings/mod.rs`.
@@ -228,7 +228,7 @@ impl Builder {
         self.checks.push(NamedCheck {
             name: name.into(),
             settings,
-            check: Box::new(check),
+            check: Arc::new(check),
         });
         self
     }
@@ -290,7 +290,7 @@ impl Builder {
         let stores = self.config.checks.iter().map(|store| NamedCheck {
             name: store.name.clone(),
             settings: store.settings.clone(),
-            check: Box::new(store.store.clone()),
+            check: Arc::new(store.store.clone()),
         });
         let checks: Vec<_> = stores.chain(self.checks).collect();
         let checked = checks
@@ -320,6 +320,11 @@ impl Builder {
         let handler = self
             .handler
             .unwrap_or_else(|| Box::new(|_: &mut Request| (404, "not found\n")));
+        if self.upstreams.is_some() {
+            let paths = Paths::from(&self.config);
+            let paths: Vec<_> = paths.public().collect();
+            log::info!("answered here and not by the service: {}", paths.join(" "));
+        }
         let completed = |health: Health| {
             let health = health.with_upstreams(self.upstreams);
             #[cfg(feature = "cache")]
@@ -488,9 +493,12 @@ impl Server {
         let (check_alive, checks_ended) = crossbeam_channel::bounded(0);
         let reset = reset::spawn(health.clone(), tripped, background_stopped.clone())
             .map_err(system("the reset thread"))?;
-        let checks: Vec<_> = checks.into_iter().map(|check| check.check).collect();
+        let checks: Vec<Arc<dyn Check>> = checks.into_iter().map(|check| check.check).collect();
         let checks = (!checks.is_empty())
-            .then(|| runner::spawn(health.clone(), checks, background_stopped, check_alive))
+            .then(|| {
+                let (watched, most) = (health.checks.clone(), runner::STORES_SIDE_BY_SIDE);
+                runner::spawn(watched, checks, most, background_stopped, check_alive)
+            })
             .transpose()
             .map_err(system("the thread of the checks"))?;
         let (event_loop_alive, event_loop_ended) = crossbeam_channel::bounded(0);

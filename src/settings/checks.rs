@@ -112,19 +112,25 @@ fn judge<'a>(
         if let Some(found) = found {
             return Err(Complaint::found(NAME, found));
         }
-        for (what, duration) in [
-            ("an interval", settings.interval),
-            ("a timeout", settings.timeout),
-        ] {
-            if Span::AboveZero.check(&duration).is_err() {
-                let expected = duration_of(what, name);
-                return Err(Complaint::found(expected, show_duration(duration)));
-            }
+        judge_settings(name, settings)?;
+    }
+    Ok(())
+}
+
+/// Checks how something of that name is watched.
+pub(crate) fn judge_settings(name: &str, settings: &CheckSettings) -> Result<(), Complaint> {
+    for (what, duration) in [
+        ("an interval", settings.interval),
+        ("a timeout", settings.timeout),
+    ] {
+        if Span::AboveZero.check(&duration).is_err() {
+            let expected = duration_of(what, name);
+            return Err(Complaint::found(expected, show_duration(duration)));
         }
-        for (what, count) in [("a fall", settings.fall), ("a rise", settings.rise)] {
-            if !RUNS.contains(&count) {
-                return Err(Complaint::found(run_of(what, name), count.to_string()));
-            }
+    }
+    for (what, count) in [("a fall", settings.fall), ("a rise", settings.rise)] {
+        if !RUNS.contains(&count) {
+            return Err(Complaint::found(run_of(what, name), count.to_string()));
         }
     }
     Ok(())
@@ -205,7 +211,7 @@ fn parse(text: &str) -> Result<WatchedStore, Complaint> {
 }
 
 /// Reads a word that stands behind the URL; an error is what was expected.
-fn read(settings: &mut CheckSettings, name: &str, word: &str) -> Result<(), String> {
+pub(crate) fn read(settings: &mut CheckSettings, name: &str, word: &str) -> Result<(), String> {
     let (key, value) = word.split_once('=').unwrap_or((word, ""));
     let duration = |what| parse_duration(value).ok_or_else(|| duration_of(what, name));
     let run = |what| parse_count(value).ok_or_else(|| run_of(what, name));
@@ -227,8 +233,13 @@ fn show(check: &WatchedStore) -> String {
         store,
         settings,
     } = check;
-    let usual = CheckSettings::default();
     let mut text = format!("{name}={store}");
+    push_settings(&mut text, settings, &CheckSettings::default());
+    text
+}
+
+/// Appends what is not as usual, as it is written.
+pub(crate) fn push_settings(text: &mut String, settings: &CheckSettings, usual: &CheckSettings) {
     if settings.critical {
         text.push_str(",critical");
     }
@@ -251,5 +262,4 @@ fn show(check: &WatchedStore) -> String {
             let _ = write!(text, ",{key}={count}");
         }
     }
-    text
 }

@@ -17,7 +17,7 @@
 //! );
 //! ```
 
-mod checks;
+pub(crate) mod checks;
 mod kinds;
 mod limits;
 mod modes;

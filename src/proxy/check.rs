@@ -1,0 +1,257 @@
+//! Asks endpoints in the background how they are: `--upstream-check PATH[,interval=2s][,timeout=1s][,fall=3][,rise=2]`.
+//!
+//! When to ask, and when enough has been heard, is decided by the same machine that watches data stores.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use crate::checks::{Check, CheckError, CheckSettings, CheckState, Watched, runner};
+use crate::net::client::{self, Request};
+use crate::net::pool::Reuse;
+use crate::net::stream::{Address, Socket};
+use crate::patterns::Deadline;
+use crate::random::{self, Random};
+use crate::settings::checks::{judge_settings, push_settings, read};
+use crate::settings::{Complaint, Kind};
+
+/// Most checks that run at the same time.
+const SIDE_BY_SIDE: usize = 16;
+
+/// What endpoints are asked in the background.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamCheck {
+    /// What is asked: the path and query of a GET, behind the endpoint's prefix. A status from 200 to 399 is right.
+    pub path: String,
+    /// How often, and how many failures or successes in a row count. Default: every 2 s, for 1 s at most; 3 and 2.
+    pub settings: CheckSettings,
+}
+
+impl UpstreamCheck {
+    fn defaults() -> CheckSettings {
+        CheckSettings {
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            ..CheckSettings::default()
+        }
+    }
+}
+
+const EXPECTED: &str =
+    "off, or a path such as /health, perhaps with ,interval=DUR ,timeout=DUR ,fall=N or ,rise=N";
+
+/// How a check is written.
+pub(super) struct CheckKind;
+
+impl Kind for CheckKind {
+    type Value = Option<UpstreamCheck>;
+
+    fn placeholder(&self) -> &'static str {
+        "PATH"
+    }
+
+    fn expected(&self) -> String {
+        EXPECTED.to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, Complaint> {
+        if text == "off" {
+            return Ok(None);
+        }
+        let mut words = text.split(',');
+        let path = words.next().unwrap_or_default().to_owned();
+        let mut settings = UpstreamCheck::defaults();
+        for word in words {
+            let is_known = word != "critical" && read(&mut settings, "the check", word).is_ok();
+            is_known.then_some(()).ok_or_else(|| self.complaint())?;
+        }
+        let check = Some(UpstreamCheck { path, settings });
+        self.check(&check)?;
+        Ok(check)
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        let Some(UpstreamCheck { path, settings }) = value else {
+            return String::new();
+        };
+        let mut text = path.clone();
+        push_settings(&mut text, settings, &UpstreamCheck::defaults());
+        text
+    }
+
+    fn check(&self, value: &Self::Value) -> Result<(), Complaint> {
+        let Some(UpstreamCheck { path, settings }) = value else {
+            return Ok(());
+        };
+        let is_visible = path
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        if !path.starts_with('/') || !is_visible {
+            return Err(self.complaint());
+        }
+        judge_settings("the check", settings)
+    }
+}
+
+/// What is asked of one endpoint.
+#[derive(Debug)]
+struct Probe {
+    address: Address,
+    /// The whole request.
+    request: String,
+    /// The last run got an answer, be it the wrong one.
+    was_answered: AtomicBool,
+}
+
+impl Check for Probe {
+    fn check(&self, deadline: Instant) -> Result<(), CheckError> {
+        self.was_answered.store(false, Ordering::Relaxed);
+        let deadline = Deadline::at(deadline);
+        let socket = Socket::connect(&self.address, deadline)?;
+        let request = Request {
+            method: "GET",
+            head: self.request.as_bytes(),
+            body: &[],
+            upgrade: false,
+            reuse: Reuse::Never,
+        };
+        let reply = client::send_once(socket, &request, deadline)
+            .map_err(|error| CheckError::new(error.to_string()))?;
+        self.was_answered.store(true, Ordering::Relaxed);
+        match reply.head.status {
+            200..400 => Ok(()),
+            status => Err(CheckError::new(format!(
+                "expected a status from 200 to 399, found {status}"
+            ))),
+        }
+    }
+}
+
+/// An endpoint that is asked.
+#[derive(Clone)]
+pub(super) struct Checked {
+    probe: Arc<Probe>,
+    watched: Arc<Watched>,
+}
+
+/// What its checks say of an endpoint.
+pub(super) enum Verdict {
+    /// It is well, or nothing is known yet.
+    Good,
+    /// It answers with the wrong status.
+    Wrong(Arc<str>),
+    /// It does not answer.
+    Silent(Arc<str>),
+}
+
+impl Checked {
+    /// One that has not been asked yet.
+    pub(super) fn new(
+        check: &UpstreamCheck,
+        name: &str,
+        address: &Address,
+        host: &str,
+        prefix: &str,
+    ) -> Self {
+        let mut random = Random::new(random::seed());
+        let path = &check.path;
+        let request = format!(
+            "GET {prefix}{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: plimsoll/{}\r\nConnection: close\r\n\r\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        let probe = Probe {
+            address: address.clone(),
+            request,
+            was_answered: AtomicBool::new(false),
+        };
+        let settings = check.settings.clone();
+        Self {
+            probe: Arc::new(probe),
+            watched: Arc::new(Watched::new(name, settings, Instant::now(), &mut random)),
+        }
+    }
+
+    /// What its checks say.
+    pub(super) fn verdict(&self, now: Instant) -> Verdict {
+        let report = self.watched.report(now);
+        if report.state != CheckState::Down {
+            return Verdict::Good;
+        }
+        let error = report
+            .error
+            .unwrap_or_else(|| "not heard of for too long".into());
+        if self.probe.was_answered.load(Ordering::Relaxed) {
+            Verdict::Wrong(error)
+        } else {
+            Verdict::Silent(error)
+        }
+    }
+
+    /// Whether the endpoint answers now, be it with the wrong status.
+    pub(super) fn ask(&self, deadline: Instant) -> bool {
+        self.probe.check(deadline).is_ok() || self.probe.was_answered.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checked")
+            .field("probe", &self.probe)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks these endpoints until the returned sender is dropped.
+pub(super) fn start(checked: &[Checked]) -> std::io::Result<Sender<()>> {
+    let (stop, stopped) = crossbeam_channel::bounded(0);
+    // Nobody waits for its end.
+    let (alive, _) = crossbeam_channel::bounded(0);
+    for one in checked {
+        // Who has begun a run before this listens no more.
+        one.watched.forget_run(Instant::now());
+    }
+    let watched = checked.iter().map(|one| one.watched.clone()).collect();
+    let checks = checked
+        .iter()
+        .map(|one| one.probe.clone() as Arc<dyn Check>)
+        .collect();
+    runner::spawn(watched, checks, SIDE_BY_SIDE, stopped, alive)?;
+    Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_are_read_and_shown() {
+        for text in [
+            "/",
+            "/health?full",
+            "/h,interval=500ms,timeout=70ms,fall=1,rise=9",
+        ] {
+            let check = CheckKind.parse(text).expect("a check");
+            assert_eq!(CheckKind.show(&check), text);
+        }
+        let check = CheckKind.parse("/h,interval=2s,fall=3").expect("a check");
+        assert_eq!(CheckKind.show(&check), "/h", "the defaults are not shown");
+        assert_eq!(CheckKind.parse("off"), Ok(None));
+        for bad in [
+            "",
+            "health",
+            "/a b",
+            "/a#b",
+            "/h,",
+            "/h,critical",
+            "/h,fall=x",
+            "/h,fall=0",
+            "/h,interval=0",
+            "/h\n",
+        ] {
+            assert!(CheckKind.parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}
