@@ -2,19 +2,22 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll::proxy::{Proxy, ProxyConfig};
 use plimsoll::{AccessLogFormat, Builder, Error, Request, Response, Server};
 use serde_json::Value;
 use socket2::SockRef;
 
 use crate::kit::binary::SIGUSR1;
 use crate::kit::process::TempDir;
-use crate::kit::{Client, Latch, Plimsoll, Serving, ask, get, metric_in, quiet, wait_until};
+use crate::kit::{
+    Client, Latch, Plimsoll, Serving, Upstream, ask, get, metric_in, quiet, wait_until,
+};
 
 /// An access log in a directory of its own.
 struct Log(TempDir);
@@ -396,6 +399,82 @@ fn a_drain_tells_of_those_that_it_refuses_and_that_it_serves() {
     assert_eq!(reasons["\"/running\""], "\"cut\"");
     assert_eq!(reasons["\"/queued\""], "\"drain\"");
     assert_eq!(reasons.len(), 2);
+}
+
+/// What the event loop relays for another server ends there, and not with a worker.
+#[test]
+fn what_is_relayed_is_there_with_its_bytes_and_the_id_that_was_sent_on() {
+    const LENGTH: usize = 3_000_000;
+    let upstream = Upstream::start(|asked, stream| {
+        let path = asked.line().split(' ').nth(1).unwrap_or_default();
+        if path == "/chat" {
+            let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(b"bye")?;
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"
+        )?;
+        let sent = if path == "/cut" { LENGTH / 2 } else { LENGTH };
+        stream.write_all(&vec![b'x'; sent])?;
+        if sent == LENGTH {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        }
+    });
+    let proxy = Proxy::start(ProxyConfig::to([upstream.url()])).expect("it starts");
+    let log = Log::new();
+    let server = log.builder(1).handler(proxy).start().expect("it starts");
+    let address = server.local_addr();
+    assert!(get(address, "/whole").whole);
+    log.wait_for(1);
+    assert!(
+        !Client::connect(address)
+            .get("/cut")
+            .try_reply()
+            .is_ok_and(|reply| reply.whole)
+    );
+    log.wait_for(2);
+    let mut chat = Client::connect(address);
+    chat.send(
+        "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    let mut came = Vec::new();
+    while !came.ends_with(b"bye") {
+        let mut byte = [0];
+        chat.stream.read_exact(&mut byte).expect("what was sent");
+        came.push(byte[0]);
+    }
+    drop(chat);
+    let lines = log.wait_for(3);
+    let ids: Vec<_> = upstream
+        .asked()
+        .iter()
+        .map(|asked| asked.fields("x-request-id").join("|"))
+        .collect();
+    for ((line, id), (target, status, reason)) in lines.iter().zip(&ids).zip([
+        ("/whole", 200, Value::Null),
+        ("/cut", 200, "cut".into()),
+        ("/chat", 101, Value::Null),
+    ]) {
+        assert_eq!(
+            (&line["target"], &line["status"]),
+            (&target.into(), &status.into())
+        );
+        assert_eq!(
+            (&line["reason"], &line["id"]),
+            (&reason, &id.as_str().into()),
+            "{line}"
+        );
+    }
+    assert_eq!(lines[0]["bytes"], LENGTH);
+    let cut = lines[1]["bytes"].as_u64().expect("a number");
+    assert!(cut > 0 && cut < LENGTH as u64, "{cut}");
+    assert_eq!(lines[2]["bytes"], 3);
 }
 
 /// Every request has its line once, also where worker, deadline and client race for it.

@@ -137,7 +137,7 @@ impl Proxy {
         self
     }
 
-    /// What is kept of the service's replies, if anything is: for the reports and for [`PURGE`](crate::Builder::cache).
+    /// What is kept of the service's replies, if anything is: for the reports and for `PURGE`.
     #[cfg(feature = "cache")]
     #[must_use]
     pub fn cache(&self) -> Option<crate::patterns::Cache> {
