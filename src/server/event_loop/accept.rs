@@ -49,6 +49,7 @@ impl Frontend {
                     }
                     self.welcome(door, socket, peer, now);
                 }
+                Accepted::Gone => {}
                 Accepted::Nobody => return,
                 Accepted::Exhausted => {
                     bump(&self.shared.health.counts.accept_pauses_descriptors);

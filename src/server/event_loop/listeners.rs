@@ -32,6 +32,8 @@ pub(crate) enum Accepted {
     Client(TcpStream, SocketAddr),
     /// Nobody waits.
     Nobody,
+    /// Somebody waited, and gave up or lost the network (accept(2)): the next one's turn.
+    Gone,
     /// Descriptors or memory have run out; accepting pauses.
     Exhausted,
 }
@@ -94,8 +96,8 @@ impl Listeners {
                     self.next = (self.next + 1) % self.sockets.len();
                     empty += 1;
                 }
-                // The client gave up while it waited, or its network failed: the next one's turn (accept(2)).
-                Err(error) if is_the_clients(&error) => {}
+                // Its caller counts these too: should a system say this without end, others still have their turn.
+                Err(error) if is_the_clients(&error) => return Accepted::Gone,
                 Err(error) => {
                     self.paused_until = Some(now + PAUSE);
                     let quiet = self.logged.map(|at| now.saturating_duration_since(at));
