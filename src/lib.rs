@@ -87,6 +87,7 @@ pub mod internals;
 mod json;
 mod lines;
 mod net;
+mod panics;
 pub mod patterns;
 #[cfg(feature = "proxy")]
 pub mod proxy;

@@ -53,10 +53,27 @@ impl Drop for DropBomb {
     }
 }
 
+/// An error whose text can't be had.
+#[derive(Debug)]
+struct TextBomb;
+
+impl std::error::Error for TextBomb {}
+
+impl std::fmt::Display for TextBomb {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("no words")
+    }
+}
+
 fn faulty(request: &mut Request) -> Response {
     let fails = || Err(io::Error::other("the disk is gone"));
     match request.path() {
         "/panic" => panic!("on purpose"),
+        "/panic-bomb" => std::panic::panic_any(DropBomb(b"")),
+        "/fails-bomb" => {
+            let fails = || Err(io::Error::other(TextBomb));
+            Response::reader(200, parts(&[b"12345"], fails), None)
+        }
         "/too-short" => Response::reader(200, parts(&[b"12345"], || Ok(0)), Some(10)),
         "/too-long" => Response::reader(200, &b"1234567890"[..], Some(5)),
         "/fails" => Response::reader(200, parts(&[b"12345"], fails), Some(10)),
@@ -115,6 +132,21 @@ fn a_body_that_is_not_what_it_said_is_visibly_cut_and_nothing_follows_it() {
     let reply = client.get("/too-long").reply();
     assert_eq!(reply.text(), "12345");
     assert_eq!(client.get("/fine").reply().text(), "fine\n");
+}
+
+/// What a panic carried was dropped where nothing caught the next panic, and a reader's error was told there: either ended
+/// the worker for good.
+#[test]
+fn a_panic_or_an_error_that_panics_in_its_turn_costs_no_worker() {
+    let server = start(1, faulty);
+    for _ in 0..3 {
+        assert_eq!(get(server.local_addr(), "/panic-bomb").status, 500);
+        let mut client = Client::connect(server.local_addr());
+        let reply = client.get("/fails-bomb").try_reply().expect("a head");
+        assert!(!reply.whole, "{reply:?}");
+    }
+    assert_eq!(get(server.local_addr(), "/fine").text(), "fine\n");
+    assert_eq!(server.health().snapshot().totals.panics, 6);
 }
 
 /// A panic in a reader's `drop` outside of the handler ended the worker for good.

@@ -39,6 +39,7 @@ use crate::error::Error;
 use crate::health::upstreams::{Reporter, UpstreamsReport};
 use crate::health::{Health, reset};
 use crate::http::trust::Cidr;
+use crate::panics;
 #[cfg(feature = "cache")]
 use crate::patterns::Cache;
 use crate::random::{self, Random};
@@ -667,7 +668,7 @@ impl Server {
         let until = end_of(drain);
         let ended = match running.event_loop.join() {
             Ok(ended) => ended.map_err(|error| error.to_string()),
-            Err(panic) => Err(format!("it panicked: {}", workers::panic_text(&*panic))),
+            Err(panic) => Err(format!("it panicked: {}", panics::said(panic))),
         };
         drop(running.stop_background);
         running.shared.close(running.workers.len());

@@ -4,13 +4,13 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::health::{Health, Outcome, Permit, bump};
+use crate::panics::catch;
 use crate::server::access_log::{AccessLog, End};
 use crate::server::event_loop::connection::{CloseReason, Incoming, Piece};
 use crate::server::event_loop::intake::{Carrier, carried_number};
@@ -336,10 +336,8 @@ impl Worker {
     ) -> Ended {
         let shared = self.shared.clone();
         let health = &shared.health;
-        let handled = catch_unwind(AssertUnwindSafe(|| handle(&mut request)));
-        let response = handled.unwrap_or_else(|panic| {
+        let response = catch(|| handle(&mut request)).unwrap_or_else(|what| {
             bump(&health.counts.panics);
-            let what = panic_text(panic.as_ref());
             log::error!(
                 "the handler panicked: {} {}: {what}",
                 request.method(),
@@ -405,9 +403,7 @@ impl Worker {
         let rules = exchange.origin.rules;
         let (date, buffer) = (&mut self.date, &mut self.buffer);
         // A reply to HEAD drops its reader here, and that is user code too.
-        let parts = catch_unwind(AssertUnwindSafe(|| {
-            response.into_parts(rules, draining, date, buffer)
-        }));
+        let parts = catch(|| response.into_parts(rules, draining, date, buffer));
         let Ok((close, payload)) = parts else {
             bump(&self.shared.health.counts.panics);
             log::error!("a reply's reader panicked while it was dropped");
@@ -482,13 +478,16 @@ impl Worker {
         let mut head = self.buffer.len();
         loop {
             let start = self.buffer.len();
-            let filled = catch_unwind(AssertUnwindSafe(|| stream.fill(&mut self.buffer)));
-            let progress = filled.unwrap_or_else(|panic| {
+            // The error may be of a user's type, and so its text and its end a user's code.
+            let filled = catch(|| {
+                let filled = stream.fill(&mut self.buffer);
+                filled.map_err(|error| error.to_string())
+            });
+            let progress = filled.unwrap_or_else(|what| {
                 // The room that was made for the reader's bytes must not pass for them.
                 self.buffer.truncate(start);
                 bump(&self.shared.health.counts.panics);
-                let what = panic_text(panic.as_ref());
-                Err(io::Error::other(format!("the reader panicked: {what}")))
+                Err(format!("the reader panicked: {what}"))
             });
             let is_last = !matches!(progress, Ok(Progress::More | Progress::Dry));
             if !claim(exchange, status, is_last) {
@@ -553,9 +552,9 @@ impl Worker {
 
     /// Drops what may run a user's code when it is dropped, and so may panic.
     fn discard<T>(&self, it: T) {
-        if catch_unwind(AssertUnwindSafe(|| drop(it))).is_err() {
+        if let Err(what) = catch(|| drop(it)) {
             bump(&self.shared.health.counts.panics);
-            log::error!("a reply's reader panicked while it was dropped");
+            log::error!("a reply's reader panicked while it was dropped: {what}");
         }
     }
 }
@@ -583,12 +582,4 @@ fn rest_of(buffer: &[u8], sent: usize) -> Vec<Piece> {
     } else {
         vec![Piece::new(rest.to_vec(), 0)]
     }
-}
-
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }

@@ -1,6 +1,5 @@
 //! The threads that deliver.
 
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -11,6 +10,7 @@ use super::event::{Death, Delivery, Outcome, Stored, milliseconds, time};
 use super::log::lock;
 use super::queue::Shared;
 use super::schedule::Next;
+use crate::panics::catch;
 use crate::random::uniform;
 
 /// Delivers what is due until the queue stops.
@@ -71,8 +71,7 @@ fn attempt_one(shared: &Shared, slot: u32, attempt: u32, deliver: &dyn Fn(&Deliv
         accepted: time(stored.accepted),
         event: stored.event,
     };
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| deliver(&delivery)));
-    let outcome = outcome.unwrap_or_else(|_| Outcome::Failed {
+    let outcome = catch(|| deliver(&delivery)).unwrap_or_else(|_| Outcome::Failed {
         reason: "the delivery panicked".to_owned(),
         retry_after: None,
     });
