@@ -1,12 +1,21 @@
 //! The sidecar: what it forwards, byte for byte, and what it answers when it cannot.
 
+use std::collections::HashSet;
 use std::io::Write;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
-use plimsoll::Server;
 use plimsoll::proxy::{Proxy, ProxyConfig};
+use plimsoll::{AccessLogFormat, Server};
 
-use crate::kit::{Client, Framing, Nobody, Upstream, ask, get, pattern, quiet};
+use crate::kit::process::{Process, TempDir, find, free_port};
+use crate::kit::{
+    Client, Framing, Nobody, PATIENCE, Upstream, ask, get, pattern, quiet, wait_until,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -174,7 +183,7 @@ fn a_service_that_hangs_is_504_in_time() {
 fn a_service_on_a_unix_socket_is_reached() {
     use std::io::Read;
     use std::os::unix::net::UnixListener;
-    let directory = crate::kit::process::TempDir::new("sidecar");
+    let directory = TempDir::new("sidecar");
     let path = directory.path().join("app.sock");
     let listener = UnixListener::bind(&path).expect("a socket");
     let service = std::thread::spawn(move || {
@@ -214,6 +223,143 @@ fn a_body_that_is_cut_is_cut_for_the_client_too() {
             !reply.whole || reply.status == 502,
             "{fields} {}",
             reply.status
+        );
+    }
+}
+
+#[test]
+fn the_access_log_tells_the_endpoint_the_tries_and_their_time() {
+    let directory = TempDir::new("proxy-log");
+    let path = directory.path().join("access.log");
+    let count = AtomicUsize::new(0);
+    let upstream = Upstream::start(move |_, stream| {
+        let code = if count.fetch_add(1, Ordering::SeqCst) == 0 {
+            503
+        } else {
+            200
+        };
+        write!(stream, "HTTP/1.1 {code} x\r\nContent-Length: 0\r\n\r\n")
+    });
+    let proxy = Proxy::start(ProxyConfig::to([upstream.url()])).expect("it starts");
+    let server = quiet(1)
+        .access_log(path.to_str().expect("text"))
+        .access_log_format(AccessLogFormat::Json)
+        .handler(proxy)
+        .start()
+        .expect("the server starts");
+    assert_eq!(get(server.local_addr(), "/").status, 200);
+    server.shutdown(PATIENCE).expect("it stops");
+    let log = std::fs::read(&path).expect("a log");
+    let line: serde_json::Value = serde_json::from_slice(&log).expect("a line");
+    assert_eq!(line["endpoint"], upstream.address.to_string());
+    assert_eq!(line["tries"], 2);
+    let time = |name: &str| line[name].as_f64().expect("a time");
+    assert!(
+        time("upstream_time") > 0.0 && time("upstream_time") <= time("duration"),
+        "{line}"
+    );
+    let ids: Vec<_> = upstream
+        .asked()
+        .iter()
+        .map(|asked| asked.fields("x-request-id").join("|"))
+        .collect();
+    assert_eq!(ids, [line["id"].as_str().expect("an id"); 2]);
+}
+
+#[test]
+fn a_python_service_is_served_as_it_is() {
+    let Some(python) = find("python3", "python3") else {
+        return;
+    };
+    let directory = TempDir::new("python");
+    let large = pattern(2_000_000);
+    std::fs::write(directory.path().join("large"), &large).expect("a file");
+    let port = free_port();
+    let mut command = Command::new(python);
+    command.args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"]);
+    command.arg(directory.path()).arg(port.to_string());
+    let _service = Process::start(&mut command, directory.path());
+    let server = serve(ProxyConfig::to([format!("http://127.0.0.1:{port}")]));
+    wait_until("it is up", || get(server.local_addr(), "/").status == 200);
+    let mut client = Client::connect(server.local_addr());
+    for _ in 0..3 {
+        let reply = client.get("/large").reply();
+        assert_eq!((reply.status, reply.framing), (200, Framing::Length));
+        assert!(reply.body == large);
+        assert!(
+            reply
+                .header("Server")
+                .is_some_and(|server| server.starts_with("SimpleHTTP"))
+        );
+    }
+    client.send("HEAD /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client.reply_to_head();
+    assert_eq!(head.header("Content-Length"), Some("2000000"));
+    assert_eq!(client.get("/missing").reply().status, 404);
+    client.send("POST /large HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!(client.reply().status, 501);
+}
+
+#[test]
+fn a_service_that_restarts_under_load_gets_nothing_twice_that_may_not_be() {
+    const CLIENTS: usize = 8;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let start = |address: SocketAddr| {
+        let seen = seen.clone();
+        Upstream::start_at(address, move |asked, stream| {
+            seen.lock().expect("no panic").push(asked.line().to_owned());
+            stream.write_all(OK.as_bytes())
+        })
+    };
+    let mut upstream = start(([127, 0, 0, 1], 0).into());
+    let address = upstream.address;
+    let server = serve(ProxyConfig::to([upstream.url()]));
+    let stopped = AtomicBool::new(false);
+    let outcomes = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let (server, stopped) = (&server, &stopped);
+                scope.spawn(move || {
+                    let mut connection = Client::connect(server.local_addr());
+                    let mut outcomes = Vec::new();
+                    for number in 0.. {
+                        if stopped.load(Ordering::SeqCst) {
+                            break;
+                        }
+                        let target = format!("/{client}/{number}");
+                        let head = format!(
+                            "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+                        );
+                        let status = connection.send(head).reply().status;
+                        assert!(matches!(status, 200 | 502 | 503), "{status}");
+                        outcomes.push((format!("POST {target} HTTP/1.1"), status));
+                    }
+                    outcomes
+                })
+            })
+            .collect();
+        for _ in 0..5 {
+            let before = upstream.asked().len();
+            wait_until("it works", || upstream.asked().len() > before + 20);
+            upstream.stop();
+            upstream = start(address);
+        }
+        wait_until("it works again", || upstream.asked().len() > 20);
+        stopped.store(true, Ordering::SeqCst);
+        let joined = clients
+            .into_iter()
+            .map(|client| client.join().expect("no panic"));
+        joined.flatten().collect::<Vec<_>>()
+    });
+    let seen = seen.lock().expect("no panic");
+    let mut once = HashSet::new();
+    for line in seen.iter() {
+        assert!(once.insert(line), "{line} came twice");
+    }
+    for (line, status) in &outcomes {
+        assert!(
+            *status != 200 || once.contains(line),
+            "{line} was answered by nobody"
         );
     }
 }

@@ -68,7 +68,8 @@ pub(super) struct Tries<'a> {
 impl Tries<'_> {
     /// Tries until there is an answer, or no other try is worth it.
     pub(super) fn run(&self, retry: &Retry) -> Result<Answer, Failure> {
-        self.upstreams.note_request(Instant::now());
+        let began = Instant::now();
+        self.upstreams.note_request(began);
         let (mut tried, mut last) = (Vec::new(), None);
         let result = retry.call(self.deadline, |_| {
             self.attempt(&mut tried).map_err(|(failure, next)| {
@@ -81,6 +82,11 @@ impl Tries<'_> {
                 next
             })
         });
+        if let Some(endpoint) = tried.last() {
+            let time = began.elapsed();
+            self.request
+                .note_endpoint(endpoint.clone(), tried.len(), time);
+        }
         result.or_else(|()| match last {
             Some(FailedTry::Answered(answer)) => Ok(*answer),
             Some(FailedTry::Unanswered(failure)) => Err(failure),

@@ -16,7 +16,7 @@ use crate::http::head::Version;
 use crate::server::event_loop::bodies::Room;
 use crate::server::event_loop::connection::Incoming;
 use crate::server::exchange::{Exchange, Stage};
-use crate::server::request_head::RequestHead;
+use crate::server::request_head::{AskedEndpoint, RequestHead};
 
 pub use builder::RequestBuilder;
 
@@ -278,6 +278,16 @@ impl Request {
     #[must_use]
     pub fn id(&self) -> &str {
         self.head.id()
+    }
+
+    /// Notes for the access log which endpoint the request was forwarded to, the last of so many `tries`, and how much
+    /// `time` they took to the head of the answer. The first note counts.
+    pub fn note_endpoint(&self, name: impl Into<Arc<str>>, tries: usize, time: Duration) {
+        self.head.note_endpoint(AskedEndpoint {
+            name: name.into(),
+            tries,
+            time,
+        });
     }
 
     /// Time left until the client gets 504 instead of this handler's reply; zero when it is over.

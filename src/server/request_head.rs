@@ -2,7 +2,8 @@
 //! other servers and in the log.
 
 use std::ops::Deref;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::http::head::Head;
 use crate::random;
@@ -15,6 +16,17 @@ const LONGEST_ID: usize = 128;
 pub(crate) struct RequestHead {
     head: Head,
     id: OnceLock<Box<str>>,
+    asked: OnceLock<AskedEndpoint>,
+}
+
+/// Which endpoint a request was forwarded to.
+#[derive(Debug)]
+pub(crate) struct AskedEndpoint {
+    /// The last that was tried.
+    pub(crate) name: Arc<str>,
+    pub(crate) tries: usize,
+    /// Of all tries together, to the head of the answer.
+    pub(crate) time: Duration,
 }
 
 impl RequestHead {
@@ -22,7 +34,19 @@ impl RequestHead {
         Self {
             head,
             id: OnceLock::new(),
+            asked: OnceLock::new(),
         }
+    }
+
+    /// Notes which endpoint the request was forwarded to; the first note counts.
+    pub(crate) fn note_endpoint(&self, asked: AskedEndpoint) {
+        // A second one is of a request in the background.
+        let _ = self.asked.set(asked);
+    }
+
+    /// Which endpoint the request was forwarded to, if it was.
+    pub(crate) fn endpoint(&self) -> Option<&AskedEndpoint> {
+        self.asked.get()
     }
 
     /// The value of `X-Request-Id` if that is 1 to 128 visible ASCII characters; else a new one, and always the same.

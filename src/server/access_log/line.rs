@@ -10,7 +10,7 @@ use super::Record;
 use crate::calendar::Utc;
 use crate::http::head::Version;
 use crate::json;
-use crate::server::request_head::new_id;
+use crate::server::request_head::{AskedEndpoint, new_id};
 use crate::settings::AccessLogFormat;
 
 /// The most bytes of a target in a line; with the rest it stays below the longest line that is not cut.
@@ -78,7 +78,8 @@ fn write_common(line: &mut String, record: &Record, facts: &Facts) -> fmt::Resul
     write!(line, "\" {:03} {}", record.status, facts.bytes)
 }
 
-/// Apache's combined format, and behind it the duration and the wait in seconds, the id and the reason.
+/// Apache's combined format, and behind it the duration and the wait in seconds, the id and the reason; of a
+/// request that was forwarded also the endpoint, the tries, and their time in seconds.
 fn write_combined(line: &mut String, record: &Record, facts: &Facts) -> fmt::Result {
     write_common(line, record, facts)?;
     for name in ["referer", "user-agent"] {
@@ -97,6 +98,11 @@ fn write_combined(line: &mut String, record: &Record, facts: &Facts) -> fmt::Res
     escape(line, id(record).as_bytes(), VALUE);
     line.push(' ');
     line.push_str(record.reason.unwrap_or("-"));
+    if let Some(AskedEndpoint { name, tries, time }) = endpoint(record) {
+        line.push(' ');
+        escape(line, name.as_bytes(), VALUE);
+        write!(line, " {tries} {}", Seconds(*time))?;
+    }
     Ok(())
 }
 
@@ -132,6 +138,14 @@ fn write_json(line: &mut String, record: &Record, facts: &Facts) -> fmt::Result 
     }
     member(line, "id", Some(id(record).as_bytes()), VALUE)?;
     member(line, "reason", record.reason.map(str::as_bytes), VALUE)?;
+    if let Some(AskedEndpoint { name, tries, time }) = endpoint(record) {
+        member(line, "endpoint", Some(name.as_bytes()), VALUE)?;
+        write!(
+            line,
+            ",\"tries\":{tries},\"upstream_time\":{}",
+            Seconds(*time)
+        )?;
+    }
     member(line, "referer", field(record, "referer"), VALUE)?;
     member(line, "user_agent", field(record, "user-agent"), VALUE)?;
     line.push('}');
@@ -147,6 +161,10 @@ fn protocol(version: Version) -> &'static str {
 
 fn field<'a>(record: &'a Record, name: &str) -> Option<&'a [u8]> {
     record.head.as_ref()?.field(name)
+}
+
+fn endpoint(record: &Record) -> Option<&AskedEndpoint> {
+    record.head.as_ref()?.endpoint()
 }
 
 /// That of a request which could not be read is made up, so that every line has one.
