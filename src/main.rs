@@ -14,6 +14,8 @@ use std::{env, thread};
 use listenfd::ListenFd;
 #[cfg(feature = "proxy")]
 use plimsoll::proxy::Proxy;
+#[cfg(feature = "proxy")]
+use plimsoll::settings::own_public_paths;
 use plimsoll::{Builder, Config, Request, Server, Status, StderrLog};
 
 use crate::options::{Command, Options, ProbeOptions};
@@ -70,6 +72,10 @@ fn serve(options: Options) -> ExitCode {
 fn run(options: Options, listeners: Vec<TcpListener>) -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "proxy")]
     if !options.proxy.upstream.is_empty() {
+        let own = own_public_paths(&options.config);
+        if !own.is_empty() {
+            log::info!("answered here and not forwarded: {}", own.join(", "));
+        }
         let proxy = Proxy::start(options.proxy)?.under(&options.config);
         let builder = builder(options.config, listeners);
         let builder = builder.upstreams(proxy.reporter());

@@ -156,7 +156,7 @@ impl Kind for Size {
     }
 }
 
-/// A duration of at most [`LONGEST`].
+/// A duration of at most 24 hours.
 pub enum Span {
     /// Above 0.
     AboveZero,

@@ -35,6 +35,7 @@ pub(crate) use kinds::LONGEST;
 pub use kinds::{Complaint, Count, Kind, List, Maybe, Size, Span, Switch, Text, Word};
 pub(crate) use limits::{DESCRIPTORS_KEPT, descriptor_limit};
 pub use modes::{AccessLogFormat, Details, GateMode, OwnPaths};
+pub use paths::own_public_paths;
 pub(crate) use table::define_settings;
 pub use table::{At, Field, Setting};
 pub use throttle::{ThrottleBy, ThrottleRule};

@@ -114,7 +114,7 @@ impl FromStr for ThrottleRule {
 
 /// What is expected of a burst.
 fn bursts() -> String {
-    format!("a burst=N from {} to {}", BURST.start(), BURST.end())
+    format!("a burst from {} to {}", BURST.start(), BURST.end())
 }
 
 /// Reads one rule; whether it is within its bounds is not looked at.
@@ -302,9 +302,9 @@ mod tests {
             ("1/d", "RATE"),
             ("1/s,", "RATE"),
             ("1/s,speed=3", "RATE"),
-            ("1/s,burst", "burst=N"),
-            ("1/s,burst=", "burst=N"),
-            ("1/s,burst=+3", "burst=N"),
+            ("1/s,burst", "a burst from 1"),
+            ("1/s,burst=", "a burst from 1"),
+            ("1/s,burst=+3", "a burst from 1"),
             ("1/s,burst=0", "from 1 to 1000000"),
             ("1/s,burst=99999999999", "from 1 to 1000000"),
             ("1/s,by=", "by=ip"),
