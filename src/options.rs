@@ -389,6 +389,11 @@ impl Reading {
         if !given.contains(&"workers") {
             options.config.workers = PROXY_WORKERS;
         }
+        if !given.contains(&"max-connections") {
+            // Most clients have a connection to the service at times, which takes a descriptor too.
+            let most = &mut options.config.max_connections;
+            *most = (*most / 8 * 5).max(1);
+        }
         if !given.contains(&"threshold") {
             options.config.threshold = options.config.request_timeout / 2;
         }

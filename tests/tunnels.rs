@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use plimsoll::Server;
 use plimsoll::proxy::{Proxy, ProxyConfig};
+use plimsoll::{Config, Server};
 
 use crate::kit::{Client, Upstream, quiet, wait_until};
 
@@ -237,4 +237,47 @@ fn a_hundred_silent_streams_leave_the_only_worker_free() {
         server.health().snapshot().workers_busy == 0
     });
     drop(clients);
+}
+
+/// Each stream has two descriptors, and a server without any cannot so much as accept a monitor.
+#[test]
+fn streams_leave_the_descriptors_that_the_server_runs_on() {
+    let (upstream, _) = silent("HTTP/1.1 200 OK\r\n\r\nhi");
+    // As many clients as a setting allows leave none for connections to the service but one for each worker.
+    let config = Config {
+        max_connections: 1 << 20,
+        workers: 2,
+        ..Config::default()
+    };
+    let proxy = Proxy::start(ProxyConfig::to([upstream.url()])).expect("it starts");
+    let server = quiet(2).handler(proxy.under(&config));
+    let server = server.start().expect("the server starts");
+    let begin = || {
+        let mut client = Client::connect(server.local_addr());
+        client.get("/events");
+        let mut status = [0; 12];
+        client
+            .stream
+            .read_exact(&mut status)
+            .expect("a reply begins");
+        (client, status)
+    };
+    let held = [begin(), begin()];
+    assert!(held.iter().all(|(_, status)| status == b"HTTP/1.1 200"));
+    let mut refused = Client::connect(server.local_addr());
+    let reply = refused.get("/").reply();
+    assert_eq!(reply.status, 503);
+    assert_eq!(
+        reply.header("Proxy-Status"),
+        Some("plimsoll; error=connection_limit_reached")
+    );
+    let ready = Client::connect(server.local_addr()).get("/livez").reply();
+    assert_eq!(ready.status, 200);
+    for (client, _) in &held {
+        let socket = socket2::SockRef::from(client.socket());
+        let reset = socket.set_linger(Some(Duration::ZERO));
+        reset.expect("an open socket");
+    }
+    drop(held);
+    wait_until("there is room again", || begin().1 == *b"HTTP/1.1 200");
 }

@@ -1,5 +1,5 @@
 use super::*;
-use plimsoll::CheckSettings;
+use plimsoll::{CheckSettings, Config};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -136,6 +136,8 @@ fn with_an_upstream_there_are_many_workers_and_a_threshold_by_the_timeout() {
     ));
     assert_eq!(options.config.workers, 64);
     assert_eq!(options.config.threshold, Duration::from_secs(2));
+    let most = Config::default().max_connections;
+    assert_eq!(options.config.max_connections, most / 8 * 5);
     let given = "--upstream http://a --workers 3 --threshold 1s";
     let options = served(on_the_command_line(given));
     assert_eq!(options.config.workers, 3);

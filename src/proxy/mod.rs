@@ -31,6 +31,7 @@ mod config;
 mod failure;
 mod headers;
 mod relay;
+mod slots;
 mod tries;
 mod upgrade;
 mod upstreams;
@@ -51,6 +52,7 @@ use upstreams::Upstreams;
 
 use crate::health::upstreams::UpstreamsReport;
 use crate::patterns::{Deadline, Retry, RetryBudget};
+use crate::settings::descriptors_beside;
 use crate::{Cidr, Config, ConfigError, Error, Handler, Request, Response};
 
 /// The service's deadline is earlier than the client's by this part of what is left ...
@@ -125,14 +127,17 @@ impl Proxy {
         })
     }
 
-    /// Takes from the server's settings what concerns forwarding too: whom it [trusts](Config::trust), and [how
-    /// long](Config::queue_budget) a request may wait for its turn.
+    /// Takes from the server's settings what concerns forwarding too: whom it [trusts](Config::trust), [how
+    /// long](Config::queue_budget) a request may wait for its turn, and how many descriptors [clients](Config::max_connections)
+    /// leave for connections to the service.
     #[must_use]
     pub fn under(mut self, config: &Config) -> Self {
         // Nothing goes on in the background before the first request.
         if let Some(core) = Arc::get_mut(&mut self.core) {
             core.trust.clone_from(&config.trust);
             core.patience = config.queue_budget;
+            let beside = descriptors_beside(config.max_connections);
+            core.upstreams.slots.set_most(beside.max(config.workers));
         }
         self
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::headers;
+use super::slots::Slot;
 use super::tries::{Answer, AnswerBody};
 use super::upstreams::Upstream;
 use crate::Response;
@@ -35,6 +36,7 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
         body,
         interim,
         pick,
+        slot,
     } = answer;
     let response = match body {
         // The length is that of the body which a GET would have.
@@ -50,7 +52,7 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
             };
             match body.into_parts() {
                 Some(parts) => {
-                    let watcher = Box::new(Pending(pick));
+                    let watcher = Box::new(Pending::new(pick, slot));
                     let relay = Relay::new(parts, times.body_idle, asked.trailers, watcher);
                     Response::relayed(head.status, relay, length)
                 }
@@ -61,14 +63,14 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
         #[cfg(feature = "cache")]
         AnswerBody::Part(begun, body) => match body.into_parts() {
             Some(parts) => {
-                let watcher = Box::new(Pending(pick));
+                let watcher = Box::new(Pending::new(pick, slot));
                 let relay = Relay::new(parts, times.body_idle, asked.trailers, watcher);
                 Response::relayed(head.status, relay.behind(begun), None)
             }
             None => Response::reader(head.status, begun, None),
         },
         AnswerBody::Tunnel(parts, protocol) => {
-            let watcher = Box::new(Pending(pick));
+            let watcher = Box::new(Pending::new(pick, slot));
             Response::switching(protocol, Tunnel::new(parts, times.tunnel_idle, watcher))
         }
     };
@@ -85,12 +87,21 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
 }
 
 /// An endpoint's request, which is pending until this is dropped.
-struct Pending(Pick<Upstream>);
+struct Pending {
+    pick: Pick<Upstream>,
+    _slot: Slot,
+}
+
+impl Pending {
+    fn new(pick: Pick<Upstream>, slot: Slot) -> Self {
+        Self { pick, _slot: slot }
+    }
+}
 
 impl Watcher for Pending {
     fn ended(&mut self, whole: bool) {
         if !whole {
-            blame(&self.0);
+            blame(&self.pick);
         }
     }
 }

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use super::config::{BalanceBy, BreakerMode, ProxyConfig};
 use super::failure::Failure;
 use super::headers::{Destination, Forwarded};
+use super::slots::Slot;
 use super::upgrade;
 use super::upstreams::{Upstream, Upstreams};
 use crate::Request;
@@ -32,6 +33,7 @@ pub(super) struct Answer {
     /// The interim replies before it.
     pub(super) interim: Vec<ResponseHead>,
     pub(super) pick: Pick<Upstream>,
+    pub(super) slot: Slot,
 }
 
 pub(super) enum AnswerBody {
@@ -100,14 +102,17 @@ impl Tries<'_> {
             Some(timeout) => self.deadline.within(timeout),
             None => self.deadline,
         };
+        let unavailable = |why| {
+            let failure = FailedTry::Unanswered(Failure::Unavailable(why));
+            (failure, Failed::for_good(()))
+        };
+        let slot = self.upstreams.slots.take();
+        let slot = slot.ok_or_else(|| unavailable(Unavailable::Full))?;
         let key = self.key();
         let ask = Ask::by(deadline).avoid(tried).patience(self.patience);
         let ask = key.as_deref().map_or(ask, |key| ask.key(key));
         let picked = self.upstreams.balancer.pick(ask);
-        let mut pick = picked.map_err(|why| {
-            let failure = FailedTry::Unanswered(Failure::Unavailable(why));
-            (failure, Failed::for_good(()))
-        })?;
+        let mut pick = picked.map_err(unavailable)?;
         tried.push(pick.name().clone());
         match self.ask(&pick, deadline) {
             Ok((head, body, interim)) => {
@@ -125,6 +130,7 @@ impl Tries<'_> {
                     body,
                     interim,
                     pick,
+                    slot,
                 };
                 match next {
                     Some(next) => Err((FailedTry::Answered(Box::new(answer)), next)),

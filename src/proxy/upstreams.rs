@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::check::{self, Checked, UpstreamCheck, Verdict};
 use super::config::{BalanceBy, BreakerMode, ProxyConfig};
+use super::slots::Slots;
 use crate::health::upstreams::{EndpointReport, EndpointState, UpstreamsReport};
 use crate::net::pool::Pool;
 use crate::patterns::{
@@ -53,6 +54,7 @@ pub(super) struct Upstream {
 #[derive(Debug)]
 pub(super) struct Upstreams {
     pub(super) balancer: Balancer<Upstream>,
+    pub(super) slots: Arc<Slots>,
     discovery: Discovery,
     /// Failures in a row that open a breaker; `None`: there are none.
     failures: Option<u32>,
@@ -74,6 +76,7 @@ impl Upstreams {
         };
         Ok(Self {
             balancer: Balancer::new(way),
+            slots: Slots::new(),
             discovery: Discovery::new(&config.upstream)?,
             failures: match config.breaker {
                 BreakerMode::Off => None,

@@ -43,6 +43,13 @@ fn connections_of(descriptor_limit: Option<usize>) -> usize {
         .clamp(*MAX_CONNECTIONS.start(), MOST_CONNECTIONS_BY_DEFAULT)
 }
 
+/// How many descriptors are left for connections to the service beside so many clients.
+#[cfg(feature = "proxy")]
+pub(crate) fn descriptors_beside(clients: usize) -> usize {
+    let limit = descriptor_limit().unwrap_or(DESCRIPTOR_LIMIT_ASSUMED);
+    limit.saturating_sub(DESCRIPTORS_KEPT.saturating_add(clients))
+}
+
 /// The process's soft limit of open files, where the system tells it.
 pub(crate) fn descriptor_limit() -> Option<usize> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;

@@ -33,6 +33,8 @@ pub use checks::WatchedStore;
 pub(crate) use checks::validate as validate_checks;
 pub(crate) use kinds::LONGEST;
 pub use kinds::{Complaint, Count, Kind, List, Maybe, Size, Span, Switch, Text, Word};
+#[cfg(feature = "proxy")]
+pub(crate) use limits::descriptors_beside;
 pub(crate) use limits::{DESCRIPTORS_KEPT, descriptor_limit};
 pub use modes::{AccessLogFormat, Details, GateMode, OwnPaths};
 pub use paths::own_public_paths;
