@@ -14,12 +14,13 @@ mod proxy;
 mod scaling;
 mod sockets;
 mod summary;
+mod throttling;
 
 use std::process::Command;
 use std::{env, io};
 
 /// The last reads what the others have left.
-const BENCHES: [&str; 10] = [
+const BENCHES: [&str; 11] = [
     "events",
     "footprint",
     "instructions",
@@ -29,6 +30,7 @@ const BENCHES: [&str; 10] = [
     "proxy",
     "scaling",
     "sockets",
+    "throttling",
     "summary",
 ];
 
@@ -49,6 +51,7 @@ fn run(bench: &str) -> io::Result<()> {
         "proxy" => proxy::run(),
         "scaling" => scaling::run(),
         "sockets" => sockets::run(),
+        "throttling" => throttling::run(),
         "summary" => summary::run(),
         _ => Err(io::Error::other(format!(
             "expected one of {BENCHES:?}, found {bench}"

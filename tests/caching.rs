@@ -553,7 +553,11 @@ fn a_failed_fetch_fails_none_of_those_who_may_have_the_stale_reply() {
 fn who_waits_for_a_fetch_that_never_ends_is_answered_in_time_and_a_drain_waits_for_none() {
     let upstream = Upstream::hanging();
     let builder = quiet(2).request_timeout(Duration::from_millis(500));
-    let server = serve_with(config(&upstream), builder);
+    let patient = ProxyConfig {
+        breaker: BreakerMode::Off,
+        ..config(&upstream)
+    };
+    let server = serve_with(patient, builder);
     let mut clients: Vec<_> = (0..20)
         .map(|_| Client::connect(server.local_addr()))
         .collect();
