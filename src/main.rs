@@ -93,8 +93,9 @@ fn run(options: Options, listeners: Vec<TcpListener>) -> Result<(), Box<dyn Erro
                 return (404_u16, "not found\n".to_owned());
             }
             thread::sleep(work);
-            let seconds = request.health().service_time().unwrap_or(0.0);
-            let text = format!("Average request time: {:.6} (ms)\n", seconds * 1e3);
+            let average = request.health().service_time().unwrap_or_default();
+            let millis = average.as_secs_f64() * 1e3;
+            let text = format!("Average request time: {millis:.6} (ms)\n");
             (200, text)
         })
         .start()?;

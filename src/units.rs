@@ -83,8 +83,9 @@ pub(crate) fn show_duration(time: Duration) -> String {
     }
 }
 
-/// A time in seconds, in the unit that suits it, to three digits: `1.24 s`, `850 µs`.
-pub(crate) fn show_seconds(seconds: f64) -> String {
+/// A time in the unit that suits it, to three digits: `1.24 s`, `850 µs`.
+pub(crate) fn show_rounded(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
     let (value, unit) = if seconds >= 1.0 {
         (seconds, "s")
     } else if seconds >= 1e-3 {
@@ -240,7 +241,7 @@ mod tests {
             (1.236, "1.24 s"),
             (120.0, "120 s"),
         ] {
-            assert_eq!(show_seconds(seconds), text);
+            assert_eq!(show_rounded(Duration::from_secs_f64(seconds)), text);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::upstreams::UpstreamsReport;
 use super::{GateState, Snapshot, Status};
 use crate::checks::{CheckReport, CheckState, PoolStatus};
-use crate::units::show_seconds;
+use crate::units::show_rounded;
 
 /// One thing that is not as it should be.
 #[derive(Debug, Clone, Copy)]
@@ -150,8 +150,7 @@ impl<'a> Cause<'a> {
 
     /// A sentence for the operator.
     pub(crate) fn sentence(self, now: &Snapshot) -> String {
-        let threshold = now.threshold.as_secs_f64();
-        let limit = show_seconds(threshold);
+        let limit = show_rounded(now.threshold);
         match self {
             Self::Stopping => {
                 "It was told to stop: it is not ready, and serves what still comes until its time is over.".into()
@@ -164,19 +163,19 @@ impl<'a> Cause<'a> {
             }
             Self::GateOpen(reopens_in) => {
                 let why = match now.service_time {
-                    Some(average) if average >= threshold => format!(
+                    Some(average) if average >= now.threshold => format!(
                         "The average service time has reached the threshold: {} of {limit}.",
-                        show_seconds(average),
+                        show_rounded(average),
                     ),
                     _ => format!("No worker came free for much longer than the threshold of {limit}."),
                 };
-                let reset = show_seconds(reopens_in.as_secs_f64());
+                let reset = show_rounded(reopens_in);
                 format!("{why} Every request is refused; the averages start afresh in {reset}.")
             }
             Self::HalfOpen => {
                 let seen = now.service_time.map_or_else(
                     || "none has ended yet".into(),
-                    |average| format!("the last took {} on average", show_seconds(average)),
+                    |average| format!("the last took {} on average", show_rounded(average)),
                 );
                 format!(
                     "After a reset, single requests show whether the service is well again: {seen}, the threshold is {limit}."

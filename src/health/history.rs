@@ -107,9 +107,9 @@ fn known(micros: u32) -> Option<u32> {
     (micros != NONE).then_some(micros)
 }
 
-fn micros(seconds: Option<f64>) -> u32 {
+fn micros(time: Option<Duration>) -> u32 {
     // Beyond an hour there is no value either.
-    seconds.map_or(NONE, |seconds| whole(seconds * 1e6))
+    time.map_or(NONE, |time| whole(time.as_secs_f64() * 1e6))
 }
 
 /// What some servers count and others do not, beside the ring of samples.

@@ -216,20 +216,20 @@ pub struct ThrottleReport {
     pub throttled: u64,
 }
 
-/// Every number of the health report at one moment. Times are in seconds, ratios from 0 to 1.
+/// Every number of the health report at one moment. Ratios are from 0 to 1.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// Average service time: handler start to reply handed over. `None` before the first sample since a reset.
-    pub service_time: Option<f64>,
+    pub service_time: Option<Duration>,
     /// Average response time: request whole to reply handed over, waiting included.
-    pub response_time: Option<f64>,
+    pub response_time: Option<Duration>,
     /// Average share of requests answered 4xx.
     pub bad_ratio: Option<f64>,
     /// Average share of requests answered 5xx.
     pub failed_ratio: Option<f64>,
     /// Service time that admission expects of the next request.
-    pub predicted_service_time: Option<f64>,
+    pub predicted_service_time: Option<Duration>,
     /// How long a request that came now would wait for a worker.
     pub predicted_wait: Duration,
     /// Client connections open.
@@ -337,7 +337,8 @@ impl Snapshot {
     #[must_use]
     pub fn load(&self) -> f64 {
         let wait = self.predicted_wait.as_secs_f64() / self.queue_budget.as_secs_f64();
-        let service = self.service_time.unwrap_or(0.0) / self.threshold.as_secs_f64();
+        let service =
+            self.service_time.unwrap_or_default().as_secs_f64() / self.threshold.as_secs_f64();
         wait.max(service)
     }
 
@@ -404,6 +405,12 @@ impl Outcome {
             _ => Self::Served,
         }
     }
+}
+
+/// The value of an average that is kept in seconds.
+fn duration(average: &Ewma) -> Option<Duration> {
+    let seconds = average.value()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 impl Health {
@@ -477,11 +484,11 @@ impl Health {
         !matches!(lock(&self.gate).state(), State::Open { .. })
     }
 
-    /// Average service time in seconds: handler start to reply handed over. `None` before the first sample since a
+    /// Average service time: handler start to reply handed over. `None` before the first sample since a
     /// reset. Reads one atomic.
     #[must_use]
-    pub fn service_time(&self) -> Option<f64> {
-        self.service.value()
+    pub fn service_time(&self) -> Option<Duration> {
+        duration(&self.service)
     }
 
     /// Every number of the report, at this moment.
@@ -508,11 +515,11 @@ impl Health {
             )
         });
         Snapshot {
-            service_time: self.service.value(),
-            response_time: self.response.value(),
+            service_time: duration(&self.service),
+            response_time: duration(&self.response),
             bad_ratio: self.bad.value(),
             failed_ratio: self.failed.value(),
-            predicted_service_time: self.predictor.value(),
+            predicted_service_time: duration(&self.predictor),
             predicted_wait: Duration::from_nanos(self.gauges.predicted_wait.load(Relaxed)),
             connections: self.gauges.connections.load(Relaxed),
             in_flight: self.gauges.in_flight.load(Relaxed),

@@ -3,7 +3,7 @@
 use super::causes::{Cause, causes};
 use super::{Snapshot, Status};
 use crate::checks::CheckState;
-use crate::units::show_seconds;
+use crate::units::show_rounded;
 
 /// How the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +129,7 @@ pub(crate) fn why(now: &Snapshot, recent: Recent) -> String {
             "Too much traffic: {} requests refused in the last {} s, as they would not have reached a worker within {} or found the queue full.",
             recent.crowded_out,
             recent.seconds,
-            show_seconds(now.queue_budget.as_secs_f64()),
+            show_rounded(now.queue_budget),
         ),
         Leading::Nothing => "Requests are served within the limits.".into(),
     }

@@ -62,7 +62,7 @@ mod tests {
     fn each_line_has_the_whole_state() {
         let mut now = snapshot();
         assert_eq!(line(&now), "ready up 100%\n");
-        now.service_time = Some(0.64 * now.threshold.as_secs_f64());
+        now.service_time = Some(now.threshold.mul_f64(0.64));
         assert_eq!(line(&now), "ready up 40%\n");
         now.checks = vec![CheckReport::sample("db", true, CheckState::Down)];
         assert_eq!(line(&now), "ready fail #db failed\n");

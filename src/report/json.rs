@@ -1,7 +1,7 @@
 //! `application/health+json` (draft-inadarei-api-health-check-06).
 
 use std::iter;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::word;
 use crate::calendar::Utc;
@@ -71,7 +71,7 @@ pub(super) fn status(now: &Snapshot) -> String {
 
 /// What the server measures of itself.
 fn own(now: &Snapshot, causes: &[Cause<'_>], time: SystemTime) -> [Reading<'static>; 7] {
-    let millis = |seconds: Option<f64>| number(seconds.map(|seconds| seconds * 1e3));
+    let millis = |time: Option<Duration>| number(time.map(|time| time.as_secs_f64() * 1e3));
     let percent = |ratio: Option<f64>| number(ratio.map(|ratio| ratio * 1e2));
     let reading = |component, measurement, value, unit| Reading {
         id: "",
@@ -251,7 +251,6 @@ mod tests {
     use crate::checks::{CheckReport, CheckState, PoolStatus};
     use crate::health::GateState;
     use crate::report::tests::snapshot;
-    use std::time::Duration;
 
     #[test]
     fn a_number_without_a_sample_is_null() {

@@ -255,7 +255,7 @@ pub(super) mod tests {
         let mut now = snapshot();
         now.checks = vec![CheckReport::sample("cache", false, CheckState::Down)];
         let line = text::health(&now);
-        now.service_time = Some(0.4);
+        now.service_time = Some(Duration::from_millis(400));
         now.connections = 12;
         now.uptime = Duration::from_secs(99);
         now.checks[0].error = Some("refused".into());

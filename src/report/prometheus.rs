@@ -157,15 +157,24 @@ fn times(page: &mut Page, now: &Snapshot, health: &Health) {
     const BAD: &str = "Moving average of the share of requests answered 4xx.";
     const FAILED: &str = "Moving average of the share of requests answered 5xx.";
     const PREDICTED: &str = "Service time that admission expects of the next request.";
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
     for (name, help, value) in [
-        ("service_time_average_seconds", SERVICE, now.service_time),
-        ("response_time_average_seconds", RESPONSE, now.response_time),
+        (
+            "service_time_average_seconds",
+            SERVICE,
+            seconds(now.service_time),
+        ),
+        (
+            "response_time_average_seconds",
+            RESPONSE,
+            seconds(now.response_time),
+        ),
         ("bad_requests_average_ratio", BAD, now.bad_ratio),
         ("failed_requests_average_ratio", FAILED, now.failed_ratio),
         (
             "predicted_service_time_seconds",
             PREDICTED,
-            now.predicted_service_time,
+            seconds(now.predicted_service_time),
         ),
     ] {
         // A gauge without a sample yet is no number.

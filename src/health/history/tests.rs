@@ -49,8 +49,8 @@ fn a_sample_tells_of_its_own_second_alone() {
     scene.state.totals.shed_fair = 2;
     scene.times.add(Duration::from_millis(3));
     scene.state.connections = 40;
-    scene.state.service_time = Some(0.25);
-    scene.state.response_time = Some(0.5);
+    scene.state.service_time = Some(Duration::from_millis(250));
+    scene.state.response_time = Some(Duration::from_millis(500));
     scene.record(1.0);
     let first = scene.newest();
     assert_eq!((first.served, first.bad, first.failed), (100, 0, 0));

@@ -65,10 +65,10 @@ fn each_state_has_its_words_and_its_reason() {
     now.gate = GateState::Open {
         reopens_in: Duration::from_millis(2_100),
     };
-    now.service_time = Some(1.24);
+    now.service_time = Some(Duration::from_millis(1_240));
     let words = "resetting, reopens in 3 s";
     expect(&now, QUIET, Standing::Unhealthy, words, "1.24 s of 1 s");
-    now.service_time = Some(0.1);
+    now.service_time = Some(Duration::from_millis(100));
     expect(
         &now,
         QUIET,
@@ -87,7 +87,7 @@ fn each_state_has_its_words_and_its_reason() {
         words,
         "none has ended yet",
     );
-    now.service_time = Some(0.02);
+    now.service_time = Some(Duration::from_millis(20));
     expect(&now, QUIET, Standing::Recovering, words, "20 ms on average");
 
     let mut now = fresh();

@@ -51,11 +51,12 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
         gate.field("resets", now.resets);
         gate.field("probes", now.gate_probes);
     });
+    let exact = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
     report.object("now", |current| {
         for (name, value) in [
-            ("service_time", now.service_time),
-            ("response_time", now.response_time),
-            ("predicted_wait", Some(now.predicted_wait.as_secs_f64())),
+            ("service_time", exact(now.service_time)),
+            ("response_time", exact(now.response_time)),
+            ("predicted_wait", exact(Some(now.predicted_wait))),
             ("bad_ratio", now.bad_ratio),
             ("failed_ratio", now.failed_ratio),
         ] {
@@ -116,7 +117,7 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
 }
 
 fn load(load: &mut Object, now: &Snapshot) {
-    let service = now.service_time.unwrap_or(0.0) / now.threshold.as_secs_f64();
+    let service = now.service_time.unwrap_or_default().as_secs_f64() / now.threshold.as_secs_f64();
     let wait = now.predicted_wait.as_secs_f64() / now.queue_budget.as_secs_f64();
     load.field("value", number(Some(now.load())));
     load.text("nearest", if wait > service { "wait" } else { "service" });
