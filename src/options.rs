@@ -55,7 +55,7 @@ pub(crate) enum Command {
 /// How the binary serves.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Options {
-    /// The server's knobs; always valid.
+    /// The server's settings; always valid.
     pub config: Config,
     /// How requests are forwarded; not at all while there is no upstream.
     #[cfg(feature = "proxy")]

@@ -23,7 +23,7 @@ fn the_default_is_valid() {
 #[test]
 fn numbers_are_accepted_at_their_bounds_and_refused_beyond() {
     type Set = fn(&mut Config, usize);
-    let knobs: [(&str, &RangeInclusive<usize>, Set); 6] = [
+    let settings: [(&str, &RangeInclusive<usize>, Set); 6] = [
         ("workers", &WORKERS, |c, n| c.workers = n),
         ("ewma-age", &(1..=1_000_000), |c, n| {
             c.ewma_age = u32::try_from(n).unwrap();
@@ -35,7 +35,7 @@ fn numbers_are_accepted_at_their_bounds_and_refused_beyond() {
         ("max-head", &(256..=1024 * 1024), |c, n| c.max_head = n),
         ("max-body", &(0..=1024 * 1024 * 1024), |c, n| c.max_body = n),
     ];
-    for (option, bounds, set) in knobs {
+    for (option, bounds, set) in settings {
         let (low, high) = (*bounds.start(), *bounds.end());
         assert!(accepts(|c| set(c, low)), "{option} at {low}");
         assert!(accepts(|c| set(c, high)), "{option} at {high}");
@@ -50,7 +50,7 @@ fn numbers_are_accepted_at_their_bounds_and_refused_beyond() {
 #[test]
 fn durations_are_above_zero_and_at_most_a_day() {
     type Set = fn(&mut Config, Duration);
-    let knobs: [(&str, Set); 8] = [
+    let settings: [(&str, Set); 8] = [
         ("threshold", |c, d| c.threshold = d),
         ("cooldown", |c, d| c.cooldown = d),
         ("queue-budget", |c, d| c.queue_budget = d),
@@ -60,7 +60,7 @@ fn durations_are_above_zero_and_at_most_a_day() {
         ("write-timeout", |c, d| c.write_timeout = d),
         ("request-timeout", |c, d| c.request_timeout = d),
     ];
-    for (option, set) in knobs {
+    for (option, set) in settings {
         assert!(accepts(|c| set(c, Duration::from_nanos(1))), "{option}");
         assert!(accepts(|c| set(c, LONGEST)), "{option}");
         assert_eq!(
