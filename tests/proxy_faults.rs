@@ -570,3 +570,15 @@ fn an_endpoint_that_does_not_answer_its_check_makes_the_server_unready_without_t
     wait_until("it is ready", || ready() == 200);
     assert_eq!(get(server.local_addr(), "/").status, 200);
 }
+
+#[test]
+fn an_endpoint_that_does_one_at_a_time_is_tried_again_too() {
+    let upstream = Upstream::answering(status(503, "X: theirs\r\n"));
+    let server = serve(ProxyConfig {
+        breaker: BreakerMode::Off,
+        ..ProxyConfig::to([format!("{}#max=1", upstream.url())])
+    });
+    let reply = get(server.local_addr(), "/");
+    assert_eq!((reply.status, reply.header("X")), (503, Some("theirs")));
+    assert_eq!(upstream.asked().len(), 3);
+}

@@ -185,8 +185,10 @@ impl Core {
                         self.relay(answer, request, forwarded)
                     }
                     Err(error) => {
-                        log::debug!("{}: {error}", answer.pick.name());
-                        relay::blame(&answer.pick);
+                        if let Some(pick) = &answer.pick {
+                            log::debug!("{}: {error}", pick.name());
+                            relay::blame(pick);
+                        }
                         return self.fail(&Failure::Client(ClientError::Incomplete));
                     }
                 }

@@ -88,20 +88,20 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
 
 /// An endpoint's request, which is pending until this is dropped.
 struct Pending {
-    pick: Pick<Upstream>,
+    pick: Option<Pick<Upstream>>,
     _slot: Slot,
 }
 
 impl Pending {
-    fn new(pick: Pick<Upstream>, slot: Slot) -> Self {
+    fn new(pick: Option<Pick<Upstream>>, slot: Slot) -> Self {
         Self { pick, _slot: slot }
     }
 }
 
 impl Watcher for Pending {
     fn ended(&mut self, whole: bool) {
-        if !whole {
-            blame(&self.pick);
+        if !whole && let Some(pick) = &self.pick {
+            blame(pick);
         }
     }
 }

@@ -32,7 +32,8 @@ pub(super) struct Answer {
     pub(super) body: AnswerBody,
     /// The interim replies before it.
     pub(super) interim: Vec<ResponseHead>,
-    pub(super) pick: Pick<Upstream>,
+    /// None once the body is whole: the endpoint is done with the request, and can do another.
+    pub(super) pick: Option<Pick<Upstream>>,
     pub(super) slot: Slot,
 }
 
@@ -125,11 +126,12 @@ impl Tries<'_> {
                 }
                 let next = (is_refusal && self.may_repeat())
                     .then(|| self.next(&pick, tried, retry_after(&head)));
+                let is_whole = matches!(body, AnswerBody::Whole(_));
                 let answer = Answer {
                     head,
                     body,
                     interim,
-                    pick,
+                    pick: (!is_whole).then_some(pick),
                     slot,
                 };
                 match next {
