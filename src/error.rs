@@ -34,6 +34,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The queue of events could not be opened.
+    #[cfg(feature = "events")]
+    Events {
+        /// Its directory.
+        directory: std::path::PathBuf,
+        /// Why.
+        source: crate::patterns::EventOpenError,
+    },
     /// The handlers of signals could not be installed, or the system gives no thread for them.
     Signals(io::Error),
     /// The event loop failed, so that nothing was served any more: why.
@@ -55,6 +63,10 @@ impl fmt::Display for Error {
                 write!(f, "cannot open the access log {path:?}: {source}")
             }
             Self::System { what, source } => write!(f, "cannot set up {what}: {source}"),
+            #[cfg(feature = "events")]
+            Self::Events { directory, source } => {
+                write!(f, "cannot keep events in {}: {source}", directory.display())
+            }
             Self::Signals(source) => write!(f, "cannot watch for signals: {source}"),
             Self::EventLoop(why) => write!(f, "the event loop failed: {why}"),
             Self::Cut(requests) => write!(
@@ -73,6 +85,8 @@ impl std::error::Error for Error {
             | Self::AccessLog { source, .. }
             | Self::System { source, .. }
             | Self::Signals(source) => Some(source),
+            #[cfg(feature = "events")]
+            Self::Events { source, .. } => Some(source),
             Self::Intake(_) | Self::EventLoop(_) | Self::Cut(_) => None,
         }
     }

@@ -77,14 +77,10 @@ fn run(options: Options, listeners: Vec<TcpListener>) -> Result<(), Box<dyn Erro
             log::info!("answered here and not forwarded: {}", own.join(", "));
         }
         let proxy = Proxy::start(options.proxy)?.under(&options.config);
+        #[cfg(feature = "events")]
+        let proxy = proxy.keeping(&options.events, &options.config)?;
         let builder = builder(options.config, listeners);
-        let builder = builder.upstreams(proxy.reporter());
-        #[cfg(feature = "cache")]
-        let builder = match proxy.cache() {
-            Some(cache) => builder.cache(cache),
-            None => builder,
-        };
-        return Ok(builder.handler(proxy).start()?.run_until_signal()?);
+        return Ok(proxy.on(builder).start()?.run_until_signal()?);
     }
     let work = options.work;
     let server = builder(options.config, listeners)

@@ -18,6 +18,8 @@ use std::time::Duration;
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use plimsoll::Config;
+#[cfg(all(feature = "events", feature = "proxy"))]
+use plimsoll::proxy::EventsConfig;
 #[cfg(feature = "proxy")]
 use plimsoll::proxy::{self, ProxyConfig};
 use plimsoll::settings::{self, At, Complaint, Maybe, Span, Text, Word};
@@ -60,6 +62,9 @@ pub(crate) struct Options {
     /// How requests are forwarded; not at all while there is no upstream.
     #[cfg(feature = "proxy")]
     pub proxy: ProxyConfig,
+    /// Which requests are kept as events before they are forwarded.
+    #[cfg(all(feature = "events", feature = "proxy"))]
+    pub events: EventsConfig,
     /// How long each request on `/` takes, for demonstrations. Default 0; any duration.
     pub work: Duration,
     /// The most talkative level that is logged. Default `info`.
@@ -74,6 +79,8 @@ impl Default for Options {
             config: Config::default(),
             #[cfg(feature = "proxy")]
             proxy: ProxyConfig::default(),
+            #[cfg(all(feature = "events", feature = "proxy"))]
+            events: EventsConfig::default(),
             work: Duration::ZERO,
             log_level: LevelFilter::Info,
             config_file: None,
@@ -104,6 +111,20 @@ impl AsRef<ProxyConfig> for Options {
 impl AsMut<ProxyConfig> for Options {
     fn as_mut(&mut self) -> &mut ProxyConfig {
         &mut self.proxy
+    }
+}
+
+#[cfg(all(feature = "events", feature = "proxy"))]
+impl AsRef<EventsConfig> for Options {
+    fn as_ref(&self) -> &EventsConfig {
+        &self.events
+    }
+}
+
+#[cfg(all(feature = "events", feature = "proxy"))]
+impl AsMut<EventsConfig> for Options {
+    fn as_mut(&mut self) -> &mut EventsConfig {
+        &mut self.events
     }
 }
 
@@ -158,6 +179,8 @@ fn table() -> Vec<Setting> {
     let mut table = settings::table();
     #[cfg(feature = "proxy")]
     table.extend(proxy::table());
+    #[cfg(all(feature = "events", feature = "proxy"))]
+    table.extend(proxy::events_table());
     table.push(Setting {
         flag: "work",
         variable: "PLIMSOLL_WORK",
@@ -374,6 +397,11 @@ impl Reading {
     fn finish(mut self) -> Result<Options, OptionError> {
         #[cfg(feature = "proxy")]
         self.default_for_proxy();
+        #[cfg(all(feature = "events", feature = "proxy"))]
+        if self.options.events.events.is_some() && self.options.proxy.upstream.is_empty() {
+            let missing = "--events: expected --upstream beside it, found none";
+            return Err(OptionError(missing.to_owned()));
+        }
         let checked = self.options.config.validate();
         checked.map_err(|error| OptionError(format!("--{error}")))?;
         Ok(self.options)

@@ -24,6 +24,8 @@ use crossbeam_channel::Sender;
 
 use crate::checks::{CheckReport, Watched};
 use crate::lines::Lines;
+#[cfg(feature = "events")]
+use crate::patterns::EventStats;
 #[cfg(feature = "cache")]
 use crate::patterns::{Cache, CacheStats};
 use crate::server::exchange::lock;
@@ -34,6 +36,10 @@ use histogram::Histogram;
 #[cfg(feature = "status-page")]
 use history::History;
 use upstreams::{Reporter, UpstreamsReport};
+
+/// What tells the numbers of the queue of events.
+#[cfg(feature = "events")]
+pub(crate) type EventSource = Arc<dyn Fn() -> EventStats + Send + Sync>;
 
 /// What the server knows about itself: read it with [`snapshot`](Health::snapshot).
 pub struct Health {
@@ -59,6 +65,8 @@ pub struct Health {
     pub(crate) checks: Arc<[Arc<Watched>]>,
     /// What tells of the endpoints that the handler forwards to.
     upstreams: Option<Reporter>,
+    #[cfg(feature = "events")]
+    events: Option<EventSource>,
     /// Requests that each limit has refused, with its name.
     throttles: Box<[(Arc<str>, AtomicU64)]>,
     /// What is kept of replies, if anything is.
@@ -275,6 +283,9 @@ pub struct Snapshot {
     pub request_timeout: Duration,
     /// The data stores that are watched, in the order in which they were named.
     pub checks: Vec<CheckReport>,
+    /// The queue of events, if there is one.
+    #[cfg(feature = "events")]
+    pub events: Option<EventStats>,
     /// The limits on how often clients may ask, in the order in which they were named.
     pub throttles: Vec<ThrottleReport>,
     /// The endpoints that the handler forwards to; `None` if it does not.
@@ -444,6 +455,8 @@ impl Health {
             gauges: Gauges::default(),
             checks: Arc::default(),
             upstreams: None,
+            #[cfg(feature = "events")]
+            events: None,
             throttles: throttles.collect(),
             #[cfg(feature = "cache")]
             cache: None,
@@ -476,6 +489,12 @@ impl Health {
     /// Takes what tells of the endpoints that the handler forwards to.
     pub(crate) fn with_upstreams(self, upstreams: Option<Reporter>) -> Self {
         Self { upstreams, ..self }
+    }
+
+    /// Takes the queue of events that the reports tell of.
+    #[cfg(feature = "events")]
+    pub(crate) fn with_events(self, events: Option<EventSource>) -> Self {
+        Self { events, ..self }
     }
 
     /// Whether requests are served: the gate is not open.
@@ -543,6 +562,8 @@ impl Health {
             request_timeout: self.config.request_timeout,
             checks: self.checks.iter().map(|store| store.report(now)).collect(),
             upstreams: self.upstreams.as_ref().map(|report| report()),
+            #[cfg(feature = "events")]
+            events: self.events.as_ref().map(|stats| stats()),
             throttles: self.throttles.iter().map(throttle_report).collect(),
             #[cfg(feature = "cache")]
             cache: self.cache.as_ref().map(Cache::stats),

@@ -47,7 +47,8 @@ fn samples(setting: &Setting) -> (&'static str, &'static str) {
         ("upstream-host", _) => ("app.example:81", "app/"),
         ("breaker", _) => ("9,on=5xx", "many"),
         ("upgrade", _) => ("foo", "h2c"),
-        ("cache", _) => ("1MiB", "16KB"),
+        ("cache" | "events-max", _) => ("1MiB", "16KB"),
+        ("events", _) => ("/events=/var/events", "events=/var/events"),
         ("cache-target", _) => ("CDN-Cache-Control", "a:b"),
         ("balance", _) => ("hash=ip", "best"),
         (_, "ADDR") => ("[::1]:9", "nowhere"),
@@ -59,8 +60,17 @@ fn samples(setting: &Setting) -> (&'static str, &'static str) {
         (_, "N") => ("7", "many"),
         (_, "SIZE") => ("300", "16KB"),
         (_, "DUR") => ("70ms", "soon"),
+        (_, "LIST") => ("70ms,2s", "70ms,"),
         (_, "BOOL") => ("on", "perhaps"),
         (flag, placeholder) => panic!("give --{flag} {placeholder} a good and a bad sample"),
+    }
+}
+
+/// What has to be given beside an option.
+fn beside(setting: &Setting) -> &'static str {
+    match setting.flag {
+        "events" => "--upstream http://app",
+        _ => "",
     }
 }
 
@@ -73,18 +83,19 @@ fn nothing_given_is_the_default() {
 fn every_option_is_set_by_its_flag_and_by_its_variable_alike() {
     for setting in table() {
         let (good, _) = samples(&setting);
+        let beside = beside(&setting);
         let apart = match setting.field.implied() {
-            Some(_) => format!("--{}", setting.flag),
-            None => format!("--{} {good}", setting.flag),
+            Some(_) => format!("{beside} --{}", setting.flag),
+            None => format!("{beside} --{} {good}", setting.flag),
         };
         let options = served(on_the_command_line(&apart));
         assert_ne!(options, Options::default(), "{}", setting.flag);
         assert_eq!(setting.field.show(&options), good, "{}", setting.flag);
 
-        let joined = format!("--{}={good}", setting.flag);
+        let joined = format!("{beside} --{}={good}", setting.flag);
         assert_eq!(served(on_the_command_line(&joined)), options, "{joined}");
         assert_eq!(
-            served(with_variable("", setting.variable, good)),
+            served(with_variable(beside, setting.variable, good)),
             options,
             "{}",
             setting.flag
@@ -739,8 +750,10 @@ fn a_file_of_options_is_named_and_beaten_by_the_environment() {
 fn every_option_can_stand_in_a_file_but_the_file_itself() {
     for setting in table().iter().filter(|setting| setting.flag != CONFIG) {
         let (good, bad) = samples(setting);
-        let by_flag = served(on_the_command_line(&format!("--{}={good}", setting.flag)));
-        let mut by_file = served(with_file("", &format!("{} {good}\n", setting.flag)));
+        let beside = beside(setting);
+        let by_flag = format!("{beside} --{}={good}", setting.flag);
+        let by_flag = served(on_the_command_line(&by_flag));
+        let mut by_file = served(with_file(beside, &format!("{} {good}\n", setting.flag)));
         by_file.config_file = None;
         assert_eq!(by_file, by_flag, "{}", setting.flag);
         let line = complaint(with_file("", &format!("\n{} {bad}\n", setting.flag)));

@@ -144,7 +144,7 @@ fn plain(byte: u8) -> u8 {
     }
 }
 
-fn is_same_name(one: &[u8], other: &[u8]) -> bool {
+pub(super) fn is_same_name(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()
         && one
             .iter()
@@ -337,6 +337,41 @@ impl Forwarded {
             upgrade: self.upgrade.clone(),
             ..*self
         }
+    }
+
+    /// What was made of a request and kept, with another Host if one is given.
+    #[cfg(feature = "events")]
+    pub(super) fn of_fields(kept: Vec<u8>, host: Option<&str>) -> Self {
+        let is_host = |name: &str| name.eq_ignore_ascii_case("host");
+        let has_host = fields::iterate(&kept).any(|(name, _)| is_host(name));
+        let fields = match host {
+            None => kept,
+            Some(host) => {
+                let mut fields = Vec::with_capacity(kept.len() + host.len());
+                for (name, value) in fields::iterate(&kept) {
+                    let value = if is_host(name) {
+                        host.as_bytes()
+                    } else {
+                        value
+                    };
+                    fields::push(&mut fields, name, value);
+                }
+                fields
+            }
+        };
+        Self {
+            fields,
+            has_host,
+            upgrade: None,
+            trailers: false,
+            replaced_proto: false,
+        }
+    }
+
+    /// What is to be kept of it.
+    #[cfg(feature = "events")]
+    pub(super) fn into_fields(self) -> Vec<u8> {
+        self.fields
     }
 
     /// The whole head of one try, from the request line to the empty line.

@@ -28,6 +28,8 @@
 mod caching;
 mod check;
 mod config;
+#[cfg(feature = "events")]
+mod events;
 mod failure;
 mod headers;
 mod relay;
@@ -37,6 +39,7 @@ mod upgrade;
 mod upstreams;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -45,15 +48,19 @@ use crossbeam_channel::Sender;
 
 pub use check::UpstreamCheck;
 pub use config::{BalanceBy, BreakerMode, ProxyConfig, table};
+#[cfg(feature = "events")]
+use events::Events;
+#[cfg(feature = "events")]
+pub use events::{EventsAt, EventsConfig, table as events_table};
 use failure::{Failure, Failures};
 use headers::{Forwarded, Outcome, Received};
-use tries::{Answer, Tries};
+use tries::{Answer, Outgoing, Tries};
 use upstreams::Upstreams;
 
 use crate::health::upstreams::UpstreamsReport;
 use crate::patterns::{Deadline, Retry, RetryBudget};
 use crate::settings::descriptors_beside;
-use crate::{Cidr, Config, ConfigError, Error, Handler, Request, Response};
+use crate::{Builder, Cidr, Config, ConfigError, Error, Handler, Request, Response};
 
 /// The service's deadline is earlier than the client's by this part of what is left ...
 const MARGIN_PART: u32 = 10;
@@ -66,6 +73,9 @@ pub struct Proxy {
     core: Arc<Core>,
     /// Its end ends the thread in the background.
     _stop: Sender<()>,
+    /// Requests that are kept before they are forwarded.
+    #[cfg(feature = "events")]
+    events: Option<Arc<Events>>,
 }
 
 /// What a request needs, and what goes on in the background when a request has been answered.
@@ -124,6 +134,8 @@ impl Proxy {
         Ok(Self {
             core: Arc::new(core),
             _stop: stop,
+            #[cfg(feature = "events")]
+            events: None,
         })
     }
 
@@ -140,6 +152,37 @@ impl Proxy {
             core.upstreams.slots.set_most(beside.max(config.workers));
         }
         self
+    }
+
+    /// Opens the queue of events, if one is asked for, and begins to deliver what is in it. Of the server's settings it
+    /// takes whom it trusts, the largest request, and how long a delivery may take.
+    ///
+    /// # Errors
+    /// A setting out of its bounds, or the queue cannot be opened.
+    #[cfg(feature = "events")]
+    pub fn keeping(self, config: &EventsConfig, server: &Config) -> Result<Self, Error> {
+        let start = |at| Events::start(config, at, server, &self.core.config, &self.core.upstreams);
+        let events = config.events.as_ref().map(start).transpose()?;
+        Ok(Self {
+            events: events.map(Arc::new),
+            ..self
+        })
+    }
+
+    /// Has a server answer with this, and its reports tell of the endpoints and of the events. Events are taken beside the
+    /// workers, which may all wait for the service.
+    pub fn on(self, builder: Builder) -> Builder {
+        #[cfg(feature = "events")]
+        let builder = match &self.events {
+            Some(events) => events::on(events, builder),
+            None => builder,
+        };
+        #[cfg(feature = "cache")]
+        let builder = match self.cache() {
+            Some(cache) => builder.cache(cache),
+            None => builder,
+        };
+        builder.upstreams(self.reporter()).handler(self)
     }
 
     /// What is kept of the service's replies, if anything is: for the reports and for `PURGE`.
@@ -190,14 +233,15 @@ impl Core {
         forwarded: &Forwarded,
         abandons: bool,
     ) -> Result<Answer, Failure> {
+        let abandoned = || abandons && (request.abandoned() || request.is_given_up());
+        let outgoing = Outgoing::by(request, forwarded, &self.config, &abandoned);
         let tries = Tries {
             config: &self.config,
             upstreams: &self.upstreams,
-            request,
+            outgoing: &outgoing,
             forwarded,
             deadline: deadline(request),
             patience: self.patience,
-            abandons,
         };
         tries.run(&self.retry)
     }
@@ -230,6 +274,11 @@ fn deadline(request: &Request) -> Deadline {
     Deadline::after(left.saturating_sub(margin))
 }
 
+/// Whether what a peer says of the client is believed.
+fn is_trusted(trust: &[Cidr], peer: IpAddr) -> bool {
+    trust.iter().any(|proxies| proxies.contains(peer))
+}
+
 impl Handler for Proxy {
     fn handle(&self, request: &mut Request) -> Response {
         let core = &self.core;
@@ -240,7 +289,7 @@ impl Handler for Proxy {
             fields: request.headers_bytes(),
             body_len: request.body_len(),
             peer,
-            trusted: core.trust.iter().any(|proxies| proxies.contains(peer)),
+            trusted: is_trusted(&core.trust, peer),
             id: request.id(),
             host: core.config.upstream_host.as_deref(),
         });

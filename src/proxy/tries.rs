@@ -55,17 +55,67 @@ enum FailedTry {
     Answered(Box<Answer>),
 }
 
-/// One client's request, as it goes to the endpoints.
+/// What goes to an endpoint, beside its head.
+pub(super) struct Outgoing<'a> {
+    pub(super) method: &'a str,
+    pub(super) target: &'a str,
+    pub(super) body: &'a [u8],
+    /// Whether it may be sent twice.
+    pub(super) may_repeat: bool,
+    /// What decides which endpoint gets it, if anything of it does.
+    pub(super) key: Option<Cow<'a, [u8]>>,
+    /// The protocol to switch to.
+    pub(super) upgrade: Option<&'a str>,
+    /// The client's request that it is, which the access log tells of.
+    pub(super) request: Option<&'a Request>,
+    /// Whether nobody waits for the answer any more.
+    pub(super) abandoned: &'a dyn Fn() -> bool,
+}
+
+impl<'a> Outgoing<'a> {
+    /// What a client asks.
+    pub(super) fn by(
+        request: &'a Request,
+        forwarded: &Forwarded,
+        config: &'a ProxyConfig,
+        abandoned: &'a dyn Fn() -> bool,
+    ) -> Self {
+        let method = request.method();
+        // Its method is idempotent (RFC 9110 9.2.2), or the client has given it a key by which the service knows it again.
+        let may_repeat = matches!(
+            method,
+            "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE"
+        ) || request.header_bytes("idempotency-key").is_some();
+        let key = match &config.balance {
+            BalanceBy::Latency | BalanceBy::RoundRobin => None,
+            BalanceBy::HashIp => Some(match request.client() {
+                IpAddr::V4(address) => address.octets().to_vec().into(),
+                IpAddr::V6(address) => address.octets().to_vec().into(),
+            }),
+            BalanceBy::HashHeader(name) => request.header_bytes(name).map(Cow::Borrowed),
+        };
+        Self {
+            method,
+            target: request.url(),
+            body: request.bytes(),
+            may_repeat,
+            key,
+            upgrade: upgrade::wanted(request, forwarded, &config.upgrade),
+            request: Some(request),
+            abandoned,
+        }
+    }
+}
+
+/// One request, as it goes to the endpoints.
 pub(super) struct Tries<'a> {
     pub(super) config: &'a ProxyConfig,
     pub(super) upstreams: &'a Upstreams,
-    pub(super) request: &'a Request,
+    pub(super) outgoing: &'a Outgoing<'a>,
     pub(super) forwarded: &'a Forwarded,
     pub(super) deadline: Deadline,
     /// Longest that it waits while every endpoint does as much as it can.
     pub(super) patience: Duration,
-    /// A client that has left ends it.
-    pub(super) abandons: bool,
 }
 
 impl Tries<'_> {
@@ -87,8 +137,9 @@ impl Tries<'_> {
         });
         if let Some(endpoint) = tried.last() {
             let time = began.elapsed();
-            self.request
-                .note_endpoint(endpoint.clone(), tried.len(), time);
+            if let Some(request) = self.outgoing.request {
+                request.note_endpoint(endpoint.clone(), tried.len(), time);
+            }
         }
         result.or_else(|()| match last {
             Some(FailedTry::Answered(answer)) => Ok(*answer),
@@ -109,9 +160,8 @@ impl Tries<'_> {
         };
         let slot = self.upstreams.slots.take();
         let slot = slot.ok_or_else(|| unavailable(Unavailable::Full))?;
-        let key = self.key();
         let ask = Ask::by(deadline).avoid(tried).patience(self.patience);
-        let ask = key.as_deref().map_or(ask, |key| ask.key(key));
+        let ask = self.outgoing.key.as_deref().map_or(ask, |key| ask.key(key));
         let picked = self.upstreams.balancer.pick(ask);
         let mut pick = picked.map_err(unavailable)?;
         tried.push(pick.name().clone());
@@ -124,7 +174,7 @@ impl Tries<'_> {
                 } else {
                     pick.success();
                 }
-                let next = (is_refusal && self.may_repeat())
+                let next = (is_refusal && self.outgoing.may_repeat)
                     .then(|| self.next(&pick, tried, retry_after(&head)));
                 let is_whole = matches!(body, AnswerBody::Whole(_));
                 let answer = Answer {
@@ -180,13 +230,13 @@ impl Tries<'_> {
         deadline: Deadline,
     ) -> Result<(ResponseHead, AnswerBody, Vec<ResponseHead>), ClientError> {
         let to = &**pick.data();
-        let may_repeat = self.may_repeat();
+        let may_repeat = self.outgoing.may_repeat;
         let mut reuse = if may_repeat {
             Reuse::Any
         } else {
             Reuse::Recent
         };
-        let upgrade = upgrade::wanted(self.request, self.forwarded, &self.config.upgrade);
+        let upgrade = self.outgoing.upgrade;
         loop {
             let left = deadline
                 .remaining()
@@ -197,22 +247,18 @@ impl Tries<'_> {
                 timeout_ms: left.as_millis(),
                 upgrade,
             };
-            let method = self.request.method();
-            let head = self
-                .forwarded
-                .head(method, self.request.url(), &destination);
+            let Outgoing { method, target, .. } = *self.outgoing;
+            let head = self.forwarded.head(method, target, &destination);
             let request = client::Request {
                 method,
                 head: &head,
-                body: self.request.bytes(),
+                body: self.outgoing.body,
                 upgrade: upgrade.is_some(),
                 reuse,
             };
             let mut interim = Vec::new();
             let mut meanwhile = Meanwhile {
-                cancelled: &|| {
-                    self.abandons && (self.request.abandoned() || self.request.is_given_up())
-                },
+                cancelled: self.outgoing.abandoned,
                 interim: &mut |head| {
                     // The event loop answers Expect.
                     if head.status != 100 {
@@ -255,38 +301,18 @@ impl Tries<'_> {
         }
     }
 
-    /// Whether the request may be sent twice: its method is idempotent (RFC 9110 9.2.2), or the client has given it a key
-    /// by which the service knows it again.
-    fn may_repeat(&self) -> bool {
-        let method = self.request.method();
-        matches!(
-            method,
-            "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE"
-        ) || self.request.header_bytes("idempotency-key").is_some()
-    }
-
     fn is_worth_another(&self, error: &ClientError) -> bool {
         match error {
             // Nothing was sent.
             ClientError::Connect(_) | ClientError::ConnectTimeout => true,
-            ClientError::Closed | ClientError::Stale | ClientError::Incomplete => self.may_repeat(),
+            ClientError::Closed | ClientError::Stale | ClientError::Incomplete => {
+                self.outgoing.may_repeat
+            }
             // Without a limit of its own, a try takes all the time there is.
             ClientError::SendTimeout | ClientError::ResponseTimeout => {
-                self.may_repeat() && self.config.try_timeout.is_some()
+                self.outgoing.may_repeat && self.config.try_timeout.is_some()
             }
             ClientError::StatusLine(_) | ClientError::Response(_) | ClientError::Cancelled => false,
-        }
-    }
-
-    /// What decides which endpoint gets the request, if anything of it does.
-    fn key(&self) -> Option<Cow<'_, [u8]>> {
-        match &self.config.balance {
-            BalanceBy::Latency | BalanceBy::RoundRobin => None,
-            BalanceBy::HashIp => Some(match self.request.client() {
-                IpAddr::V4(address) => address.octets().to_vec().into(),
-                IpAddr::V6(address) => address.octets().to_vec().into(),
-            }),
-            BalanceBy::HashHeader(name) => self.request.header_bytes(name).map(Cow::Borrowed),
         }
     }
 }
@@ -314,7 +340,7 @@ fn blames_endpoint(error: &ClientError) -> bool {
 }
 
 /// How long the endpoint asks to be left alone: seconds, or a date (RFC 9110 10.2.3).
-fn retry_after(head: &ResponseHead) -> Option<Duration> {
+pub(super) fn retry_after(head: &ResponseHead) -> Option<Duration> {
     let value = head.field("retry-after")?;
     if let Some(seconds) = fields::parse_length(value) {
         return Some(Duration::from_secs(seconds));

@@ -1,6 +1,11 @@
 //! Starting and stopping: the order in which things come up, and go down.
 
 pub(crate) mod access_log;
+#[cfg_attr(
+    not(all(feature = "events", feature = "proxy")),
+    allow(dead_code, reason = "events go there")
+)]
+pub(crate) mod aside;
 pub(crate) mod client_socket;
 mod descriptors;
 pub(crate) mod event_loop;
@@ -36,6 +41,8 @@ use mio::{Poll, Waker};
 
 use crate::checks::{Check, CheckSettings, Watched, runner};
 use crate::error::Error;
+#[cfg(feature = "events")]
+use crate::health::EventSource;
 use crate::health::upstreams::{Reporter, UpstreamsReport};
 use crate::health::{Health, reset};
 use crate::http::trust::Cidr;
@@ -45,6 +52,7 @@ use crate::patterns::Cache;
 use crate::random::{self, Random};
 use crate::report::Paths;
 use crate::server::access_log::AccessLog;
+use crate::server::aside::{Aside, Lane};
 use crate::server::event_loop::doors::Door;
 use crate::server::event_loop::drain::LAST_WORDS;
 use crate::server::event_loop::intake::Carrier;
@@ -80,6 +88,9 @@ pub struct Builder {
     handler: Option<Box<dyn Handler>>,
     #[cfg(feature = "cache")]
     cache: Option<Cache>,
+    aside: Option<Aside>,
+    #[cfg(feature = "events")]
+    events: Option<EventSource>,
 }
 
 /// A data store to watch.
@@ -123,6 +134,19 @@ impl Builder {
             handler: None,
             #[cfg(feature = "cache")]
             cache: None,
+            aside: None,
+            #[cfg(feature = "events")]
+            events: None,
+        }
+    }
+
+    /// Has requests of one kind answered beside the workers, and the reports tell of the queue that they go to.
+    #[cfg(all(feature = "events", feature = "proxy"))]
+    pub(crate) fn events(self, aside: Aside, source: EventSource) -> Self {
+        Self {
+            aside: Some(aside),
+            events: Some(source),
+            ..self
         }
     }
 
@@ -298,6 +322,9 @@ impl Builder {
             .iter()
             .map(|check| (check.name.as_str(), &check.settings));
         settings::validate_checks(checked)?;
+        if let Some(aside) = &self.aside {
+            aside.leaves(&Paths::from(&self.config))?;
+        }
         let mut listeners = Vec::new();
         for listener in self.listeners {
             let listener = adopt(listener).map_err(system("a socket that was passed"))?;
@@ -330,10 +357,26 @@ impl Builder {
             let health = health.with_upstreams(self.upstreams);
             #[cfg(feature = "cache")]
             let health = health.caching(self.cache);
+            #[cfg(feature = "events")]
+            let health = health.with_events(self.events);
             health
         };
-        Server::start(&self.config, checks, handler, listeners, completed)
+        let given = Given {
+            checks,
+            handler,
+            listeners,
+            aside: self.aside,
+        };
+        Server::start(&self.config, given, completed)
     }
+}
+
+/// What a server is made of, beside its settings.
+struct Given {
+    checks: Vec<NamedCheck>,
+    handler: Box<dyn Handler>,
+    listeners: Vec<(Door, TcpListener)>,
+    aside: Option<Aside>,
 }
 
 impl fmt::Debug for Builder {
@@ -426,6 +469,22 @@ fn refuse_connection(listener: std::net::TcpListener) -> io::Result<std::net::Tc
     }
 }
 
+fn addresses_of(listeners: &[(Door, TcpListener)]) -> io::Result<Addresses> {
+    let addresses = listeners
+        .iter()
+        .map(|(door, listener)| Ok((*door, listener.local_addr()?)));
+    let doors = addresses.collect::<io::Result<Vec<_>>>()?;
+    let at = |wanted: Door| {
+        let found = doors.iter().filter(move |(door, _)| *door == wanted);
+        found.map(|(_, address)| *address)
+    };
+    Ok(Addresses {
+        public: at(Door::Public).collect(),
+        admin: at(Door::Admin).next(),
+        agent: at(Door::Agent).next(),
+    })
+}
+
 fn system(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::System { what, source }
 }
@@ -438,25 +497,16 @@ impl Server {
 
     fn start(
         config: &Config,
-        checks: Vec<NamedCheck>,
-        handler: Box<dyn Handler>,
-        listeners: Vec<(Door, TcpListener)>,
+        given: Given,
         completed: impl FnOnce(Health) -> Health,
     ) -> Result<Self, Error> {
-        let addresses: Result<Vec<_>, _> = listeners
-            .iter()
-            .map(|(door, listener)| Ok((*door, listener.local_addr()?)))
-            .collect();
-        let doors = addresses.map_err(system("the listeners"))?;
-        let at = |wanted: Door| {
-            let found = doors.iter().filter(move |(door, _)| *door == wanted);
-            found.map(|(_, address)| *address)
-        };
-        let addresses = Addresses {
-            public: at(Door::Public).collect(),
-            admin: at(Door::Admin).next(),
-            agent: at(Door::Agent).next(),
-        };
+        let Given {
+            checks,
+            handler,
+            listeners,
+            aside,
+        } = given;
+        let addresses = addresses_of(&listeners).map_err(system("the listeners"))?;
         let (trips, tripped) = crossbeam_channel::unbounded();
         let access_log = AccessLog::open(config)?;
         let lines = access_log.as_ref().map(|log| log.lines());
@@ -477,6 +527,12 @@ impl Server {
             event_loop: sender,
             closing: AtomicBool::new(false),
         });
+        let (worker_alive, workers_ended) = crossbeam_channel::bounded(0);
+        let (lane, beside) = aside
+            .map(|aside| Lane::start(aside, &shared, &worker_alive))
+            .transpose()
+            .map_err(system("the threads beside the workers"))?
+            .unzip();
         let (proof, proven) = crossbeam_channel::bounded(0);
         let parts = Parts {
             poll,
@@ -485,12 +541,12 @@ impl Server {
             listeners,
             stream,
             paths: Paths::from(config),
+            lane,
             proof,
         };
         let frontend = Frontend::new(parts, config).map_err(system("the event queue"))?;
 
         let (stop_background, background_stopped) = crossbeam_channel::bounded(0);
-        let (worker_alive, workers_ended) = crossbeam_channel::bounded(0);
         let (check_alive, checks_ended) = crossbeam_channel::bounded(0);
         let reset = reset::spawn(health.clone(), tripped, background_stopped.clone())
             .map_err(system("the reset thread"))?;
@@ -519,7 +575,7 @@ impl Server {
                 shared: shared.clone(),
                 event_loop,
                 event_loop_ended,
-                workers: Vec::new(),
+                workers: beside.unwrap_or_default(),
                 workers_ended,
                 reset,
                 checks,
@@ -539,8 +595,8 @@ impl Server {
         drop((worker_alive, shared));
         spawned.map_err(system("a worker thread"))?;
         if proven.recv_timeout(START_TIMEOUT) != Err(RecvTimeoutError::Disconnected) {
-            let late = io::Error::from(io::ErrorKind::TimedOut);
-            return Err(system("the way to the workers")(late));
+            let timeout = io::Error::from(io::ErrorKind::TimedOut);
+            return Err(system("the way to the workers")(timeout));
         }
         server.log_addresses();
         Ok(server)

@@ -82,6 +82,8 @@ pub(crate) struct Done {
     /// `None` when the job was not about one.
     pub(crate) exchange: Option<Arc<Exchange>>,
     pub(crate) result: Ended,
+    /// It was none of the workers that did it.
+    pub(crate) aside: bool,
 }
 
 impl Done {
@@ -140,17 +142,11 @@ pub(crate) fn spawn(
         .name(format!("plimsoll-{index}"))
         .spawn(move || {
             let _alive = alive;
-            Worker {
-                shared,
-                index,
-                buffer: Vec::new(),
-                date: DateCache::default(),
-            }
-            .run();
+            Worker::new(shared, index).run();
         })
 }
 
-struct Worker {
+pub(crate) struct Worker {
     shared: Arc<Shared>,
     index: usize,
     buffer: Vec<u8>,
@@ -172,6 +168,19 @@ const LISTEN: Duration = Duration::from_secs(1);
 const KEEP_BUFFER: usize = 64 * 1024;
 
 impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
+        Self {
+            shared,
+            index,
+            buffer: Vec::new(),
+            date: DateCache::default(),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn run(&mut self) {
         while !self.is_closing() {
             if let Some(job) = self.next() {
@@ -278,15 +287,21 @@ impl Worker {
                 (None, Ended::Dropped)
             }
         };
+        let in_flight = &self.shared.health.gauges.in_flight;
+        in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.tell(exchange, result, false);
+    }
+
+    /// Tells the event loop what became of a job.
+    pub(crate) fn tell(&self, exchange: Option<Arc<Exchange>>, result: Ended, aside: bool) {
         if let (Some(exchange), true) = (&exchange, result.is_sent()) {
             exchange.origin.socket.end_record(End::Whole);
         }
-        let in_flight = &self.shared.health.gauges.in_flight;
-        in_flight.fetch_sub(1, Ordering::Relaxed);
         self.shared.event_loop.send_done(Done {
             at: Instant::now(),
             exchange,
             result,
+            aside,
         });
     }
 
@@ -336,15 +351,7 @@ impl Worker {
     ) -> Ended {
         let shared = self.shared.clone();
         let health = &shared.health;
-        let response = catch(|| handle(&mut request)).unwrap_or_else(|what| {
-            bump(&health.counts.panics);
-            log::error!(
-                "the handler panicked: {} {}: {what}",
-                request.method(),
-                request.url()
-            );
-            Response::text(500, "the handler failed\n")
-        });
+        let response = self.call(handle, &mut request);
         let response = match response.into_later() {
             Ok(later) => return self.put_off(exchange, request, permit, later),
             Err(response) => response,
@@ -395,8 +402,25 @@ impl Worker {
         Ended::Dropped
     }
 
+    /// What a handler answers; 500 if it panics.
+    pub(crate) fn call(
+        &self,
+        handle: impl FnOnce(&mut Request) -> Response,
+        request: &mut Request,
+    ) -> Response {
+        catch(|| handle(request)).unwrap_or_else(|what| {
+            bump(&self.shared.health.counts.panics);
+            log::error!(
+                "the handler panicked: {} {}: {what}",
+                request.method(),
+                request.url()
+            );
+            Response::text(500, "the handler failed\n")
+        })
+    }
+
     /// Sends the reply as far as the socket takes it, and counts it once its end is at hand.
-    fn reply(&mut self, response: Response, exchange: &Exchange) -> Ended {
+    pub(crate) fn reply(&mut self, response: Response, exchange: &Exchange) -> Ended {
         self.buffer.clear();
         let status = response.status();
         let draining = self.shared.health.gauges.draining.load(Ordering::Relaxed);

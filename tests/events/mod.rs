@@ -3,6 +3,7 @@
 mod disk;
 mod kill;
 mod letters;
+mod sidecar;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

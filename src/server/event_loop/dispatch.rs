@@ -13,6 +13,7 @@ use crate::health::{Outcome, bump};
 use crate::http::head::{Method, Version};
 use crate::http::refusal::Refusal;
 use crate::report::Answer;
+use crate::server::aside::Lane;
 use crate::server::exchange::{Exchange, Origin, ReplyRules, Stage};
 use crate::server::jobs::Job;
 use crate::server::peer::Peer;
@@ -122,6 +123,9 @@ impl Frontend {
             health.throttled(throttled.place);
             return self.throttle(slot, &throttled, now);
         }
+        if self.lane.as_ref().is_some_and(|lane| lane.takes(head)) {
+            return self.hand_aside(origin, incoming, now);
+        }
         let permit = match health.admit(idle, now) {
             Ok(permit) => permit,
             Err(retry_after) => {
@@ -198,6 +202,20 @@ impl Frontend {
         #[cfg(not(feature = "cache"))]
         let _ = head;
         Answer::not_found()
+    }
+
+    /// Hands a request to the lane beside the workers, if it has room.
+    fn hand_aside(&mut self, origin: Origin, incoming: Incoming, now: Instant) {
+        let slot = origin.client.slot;
+        let deadline = now + self.limits.request_timeout;
+        let exchange = Arc::new(Exchange::new(origin, now, deadline));
+        let taken = |lane: &Lane| lane.hand_over(exchange.clone(), incoming);
+        if !self.lane.as_ref().is_some_and(taken) {
+            return self.shed(slot, Shed::Queue, now);
+        }
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.exchange = Some(exchange);
+        }
     }
 
     /// Hands over what waits, as far as the workers take it.
@@ -298,7 +316,9 @@ impl Frontend {
     }
 
     pub(super) fn handle_done(&mut self, done: Done, now: Instant) {
-        self.dispatcher.done();
+        if !done.aside {
+            self.dispatcher.done();
+        }
         let Some(exchange) = done.exchange else {
             return;
         };

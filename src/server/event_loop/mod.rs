@@ -44,6 +44,7 @@ use crate::health::bump;
 use crate::http::trust::Trust;
 use crate::random;
 use crate::report::Paths;
+use crate::server::aside::Lane;
 use crate::server::exchange::Stage;
 use crate::server::jobs::Job;
 use crate::server::response::DateCache;
@@ -112,6 +113,7 @@ pub(crate) struct Parts {
     /// The stream to the workers.
     pub(crate) stream: UnixStream,
     pub(crate) paths: Paths,
+    pub(crate) lane: Option<Lane>,
     /// Dropped by a worker: the way to the workers is whole then.
     pub(crate) proof: Sender<()>,
 }
@@ -134,6 +136,8 @@ pub(crate) struct Frontend {
     shedding: Shedding,
     throttling: Arc<Throttling>,
     paths: Paths,
+    /// For what does not wait for the workers.
+    lane: Option<Lane>,
     /// Who sees more of the health reports than the status word.
     details: Details,
     /// Names of this host that its own clients may ask for those by.
@@ -169,6 +173,7 @@ impl Frontend {
             mut listeners,
             stream,
             paths,
+            lane,
             proof,
         } = parts;
         for (door, socket) in &mut listeners {
@@ -210,6 +215,7 @@ impl Frontend {
             shedding: Shedding::default(),
             throttling: Arc::new(Throttling::new(&config.throttle)),
             paths,
+            lane,
             details: config.details,
             details_hosts: config.details_hosts.clone(),
             trust: Trust::new(config.trust.clone()),
