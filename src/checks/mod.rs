@@ -145,6 +145,18 @@ impl PoolStatus {
 }
 
 /// How a data store is watched. Each duration is above 0 and at most 24 hours.
+///
+/// ```
+/// use plimsoll::{CheckSettings, Server};
+///
+/// let critical = CheckSettings { critical: true, ..CheckSettings::default() };
+/// let builder = Server::builder().check_with("queue", critical, |deadline: std::time::Instant| {
+///     let left = deadline.saturating_duration_since(std::time::Instant::now());
+///     std::net::TcpStream::connect_timeout(&([127, 0, 0, 1], 5672).into(), left)?;
+///     Ok(())
+/// });
+/// # let _ = builder;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckSettings {
     /// Whether the service is unhealthy without this store. Default false: a failure is a warning.
@@ -261,7 +273,7 @@ impl Watched {
         }
     }
 
-    /// Takes that nobody will tell how the run ends that goes on now.
+    /// Notes that nobody will tell how the run ends that goes on now.
     #[cfg_attr(not(feature = "proxy"), allow(dead_code))]
     pub(crate) fn forget_run(&self, now: Instant) {
         lock(&self.watch).forget_run(now);

@@ -144,14 +144,14 @@ impl Watch {
         }
     }
 
-    /// Takes that nobody will tell how the run ends that goes on now: another one is due.
+    /// Notes that nobody will tell how the run ends that goes on now: another one is due.
     pub(crate) fn forget_run(&mut self, now: Instant) {
         if !matches!(self.run, Run::Due(_)) {
             self.run = Run::Due(now);
         }
     }
 
-    /// Takes that a run begins; returns the deadline that its check is to keep. Only for one that
+    /// Notes that a run begins; returns the deadline that its check is to keep. Only for one that
     /// [is due](Self::is_due).
     pub(crate) fn begin(&mut self, now: Instant) -> Instant {
         let timeout = self.settings.timeout;
@@ -163,7 +163,7 @@ impl Watch {
         now + timeout.saturating_sub((timeout / MARGIN_PART).min(MOST_MARGIN))
     }
 
-    /// Takes that the run has ended, and when.
+    /// Notes that the run has ended, and when.
     pub(crate) fn end(
         &mut self,
         finding: Finding,

@@ -231,7 +231,7 @@ impl History {
         }
     }
 
-    /// Takes that the server stands like that; returns since when it does.
+    /// Notes that the server stands like that; returns since when it does.
     pub(crate) fn stand(&mut self, standing: Standing, state: &Snapshot, now: Instant) -> Instant {
         // The gate knows better than a look a second, and may have opened anew since the last.
         let of_gate = (standing == Standing::Unhealthy && !state.is_healthy())

@@ -42,6 +42,19 @@ use upstreams::{Reporter, UpstreamsReport};
 pub(crate) type EventSource = Arc<dyn Fn() -> EventStats + Send + Sync>;
 
 /// What the server knows about itself: read it with [`snapshot`](Health::snapshot).
+///
+/// ```
+/// # fn main() -> Result<(), plimsoll::Error> {
+/// let server = plimsoll::Server::builder().listen("127.0.0.1:0").start()?;
+/// assert!(server.health().is_healthy());
+/// let now = server.health().snapshot();
+/// println!(
+///     "{:?} on average of {:?}; {} of {} workers are busy; {} requests were served",
+///     now.service_time, now.threshold, now.workers_busy, now.workers, now.totals.served,
+/// );
+/// # Ok(())
+/// # }
+/// ```
 pub struct Health {
     started: Instant,
     start_time: SystemTime,
@@ -640,13 +653,13 @@ impl Health {
         }
     }
 
-    /// Takes that an idle worker is about to begin a job. Without this, the first requests after a quiet time would
+    /// Notes that an idle worker is about to begin a job. Without this, the first requests after a quiet time would
     /// find every worker taken and no job begun for long, which is what a stall looks like.
     pub(crate) fn idle_worker_taken(&self, now: Instant) {
         self.last_start.fetch_max(self.nanos(now), Relaxed);
     }
 
-    /// Takes that `worker` begins a job that was admitted at `arrived`.
+    /// Notes that `worker` begins a job that was admitted at `arrived`.
     pub(crate) fn job_begins(&self, worker: usize, arrived: Instant, now: Instant) {
         let nanos = self.nanos(now);
         self.workers[worker].store(nanos, Relaxed);
@@ -654,7 +667,7 @@ impl Health {
         self.queue_waits.add(now.saturating_duration_since(arrived));
     }
 
-    /// Takes that a worker's job ran from `began` till `now`.
+    /// Notes that a worker's job ran from `began` till `now`.
     pub(crate) fn job_ends(&self, worker: usize, mut permit: Permit, began: Instant, now: Instant) {
         let service = now.saturating_duration_since(began);
         self.service_times.add(service);
@@ -665,12 +678,12 @@ impl Health {
         self.worker_rests(worker);
     }
 
-    /// Takes that a worker has nothing to do.
+    /// Notes that a worker has nothing to do.
     pub(crate) fn worker_rests(&self, worker: usize) {
         self.workers[worker].store(0, Relaxed);
     }
 
-    /// Takes that a reply has begun, or is whole: so long after the request was.
+    /// Notes that a reply has begun, or is whole: so long after the request was.
     pub(crate) fn responded(&self, response: Duration) {
         self.response.add(response.as_secs_f64());
         self.response_times.add(response);
@@ -690,7 +703,7 @@ impl Health {
         self.gauges.intake_down_since.store(0, Relaxed);
     }
 
-    /// Takes that a request ended: its reply is whole, or never will be.
+    /// Notes that a request ended: its reply is whole, or never will be.
     pub(crate) fn ended(&self, outcome: Outcome) {
         let as_sample = |it: bool| if it { 1.0 } else { 0.0 };
         self.bad.add(as_sample(outcome == Outcome::Bad));
@@ -703,7 +716,7 @@ impl Health {
         bump(count);
     }
 
-    /// Takes that a request was refused by the limit at that place. It is in no average: it says nothing of the service.
+    /// Notes that a request was refused by the limit at that place. It is in no average: it says nothing of the service.
     pub(crate) fn throttled(&self, place: usize) {
         bump(&self.counts.throttled);
         bump(&self.throttles[place].1);

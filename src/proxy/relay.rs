@@ -106,7 +106,7 @@ impl Watcher for Pending {
     }
 }
 
-/// Takes that an endpoint has not given all of an answer. Its head has counted as a success; the answer was none.
+/// Notes that an endpoint has not given all of an answer. Its head has counted as a success; the answer was none.
 pub(super) fn blame(pick: &Pick<Upstream>) {
     if let Some(breaker) = &pick.data().breaker
         && let Ok(permit) = breaker.permit()

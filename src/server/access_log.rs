@@ -163,7 +163,7 @@ impl Record {
         self
     }
 
-    /// Takes that a reply of that status begins with a head of so many bytes.
+    /// Notes that a reply of that status begins with a head of so many bytes.
     pub(crate) fn replied(&mut self, status: u16, head_length: usize) {
         self.status = status;
         self.head_length = head_length;

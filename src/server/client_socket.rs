@@ -67,7 +67,7 @@ impl ClientSocket {
         sent
     }
 
-    /// Takes that the access log is to have a request.
+    /// Notes that the access log is to have a request.
     pub(crate) fn begin_record(&self, record: Record) {
         let sent_before = self.sent.load(Ordering::Relaxed);
         *lock(&self.record) = Some(Box::new(record.after(sent_before)));

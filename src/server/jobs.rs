@@ -80,7 +80,7 @@ impl Jobs {
         lock(&self.queue).jobs.push_back((number, job));
     }
 
-    /// Takes that a request with this number has come through tiny_http.
+    /// Notes that a request with this number has come through tiny_http.
     pub(crate) fn come_through(&self, number: u64) {
         let through = &mut lock(&self.queue).through;
         *through = number.max(*through);

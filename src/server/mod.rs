@@ -76,6 +76,25 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sets a server up. One method for each option of the binary, under its name; see [`Config`] for units, defaults and
 /// bounds.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use plimsoll::{GateMode, Server};
+///
+/// # fn main() -> Result<(), plimsoll::Error> {
+/// let server = Server::builder()
+///     .listen("127.0.0.1:0")
+///     .workers(8)
+///     .threshold(Duration::from_millis(250))
+///     .gate(GateMode::Guarded)
+///     .check("spool", |_: std::time::Instant| Ok(std::fs::metadata("/tmp").map(drop)?))
+///     .handler_fn(|request| format!("{} of {}\n", request.method(), request.path()))
+///     .start()?;
+/// # drop(server);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub struct Builder {
     config: Config,
@@ -402,6 +421,23 @@ impl fmt::Debug for NamedCheck {
 /// Dropping it stops it: nothing more is accepted, what is in flight is finished for up to a second, and cut then; every
 /// thread is joined, but for those whose handler or check hangs for half a second more. [`shutdown`](Self::shutdown)
 /// takes longer and says what became of it.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::net::TcpStream;
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = plimsoll::Server::builder().listen("127.0.0.1:0").handler_fn(|_| "hello\n").start()?;
+/// let mut client = TcpStream::connect(server.local_addr())?;
+/// client.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+/// let mut reply = String::new();
+/// client.read_to_string(&mut reply)?;
+/// assert!(reply.starts_with("HTTP/1.1 200 OK\r\n") && reply.ends_with("\r\n\r\nhello\n"));
+/// server.shutdown(Duration::from_secs(1))?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Server {
     handle: Handle,
     drain: Duration,

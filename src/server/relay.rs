@@ -110,7 +110,7 @@ pub(crate) struct Relay {
 
 /// Wants to know how a body or a tunnel ends; see [`ended`](Self::ended). It is dropped at its end.
 pub(crate) trait Watcher: Send {
-    /// Takes that the body came whole, or that the other server's side of it has failed. Not called when the client left
+    /// Notes that the body came whole, or that the other server's side of it has failed. Not called when the client left
     /// before. The event loop calls it, so it must be quick.
     fn ended(&mut self, whole: bool);
 }
@@ -153,7 +153,7 @@ impl Relay {
         }
     }
 
-    /// Takes that the other server was silent for too long.
+    /// Notes that the other server was silent for too long.
     pub(crate) fn stalled(&mut self) {
         self.end(false);
     }

@@ -68,7 +68,7 @@ impl Roster {
         self.awake.load(Ordering::Relaxed)
     }
 
-    /// Takes that a worker has nothing to do: returns when it is to listen. While another one listens, that is when it
+    /// Notes that a worker has nothing to do: returns when it is to listen. While another one listens, that is when it
     /// is called.
     pub(crate) fn listen(&self, worker: usize) -> Listening<'_> {
         let alone = self

@@ -217,7 +217,7 @@ impl Watch {
         true
     }
 
-    /// Takes that the frontend has answered.
+    /// Notes that the frontend has answered.
     fn handle_answer(&mut self) {
         self.asked = false;
         self.answered = true;

@@ -252,7 +252,7 @@ impl Worker {
         drop(request.into_writer());
     }
 
-    /// Takes that tiny_http accepts no more, which it says once.
+    /// Notes that tiny_http accepts no more, which it says once.
     fn carrier_failed(&self, carrier: &Arc<Carrier>, error: io::Error) {
         let carrier = carrier.clone();
         let message = Message::CarrierFailed { carrier, error };

@@ -187,7 +187,7 @@ impl State {
         Some(waiting)
     }
 
-    /// Takes that what a peer has, or who of it waits, has changed.
+    /// Notes that what a peer has, or who of it waits, has changed.
     fn nominate(&mut self, peer: Peer, bound: usize) {
         let Some(share) = self.peers.get_mut(&peer) else {
             return;

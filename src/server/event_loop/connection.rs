@@ -218,7 +218,7 @@ impl Connection {
         }
     }
 
-    /// Takes that the client will send nothing more. A request that is being answered still gets its reply.
+    /// Notes that the client will send nothing more. A request that is being answered still gets its reply.
     pub(crate) fn handle_eof(&mut self, now: Instant) {
         self.eof = true;
         match &self.state {
@@ -235,7 +235,7 @@ impl Connection {
         }
     }
 
-    /// Takes that the time is `now`. Before the deadline nothing happens.
+    /// Handles what is due at `now`. Before the deadline nothing is.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
@@ -380,7 +380,7 @@ impl Connection {
         matches!(self.state, State::Replying(After::More)) && self.output.is_empty()
     }
 
-    /// Takes that the next part of the reply is made elsewhere, until `deadline`: its time is not the client's.
+    /// Notes that the next part of the reply is made elsewhere, until `deadline`: its time is not the client's.
     pub(crate) fn await_more(&mut self, deadline: Instant) {
         if self.wants_more() {
             self.state = State::Answering;
@@ -388,21 +388,21 @@ impl Connection {
         }
     }
 
-    /// Takes that there was progress which is not the client's: what is awaited may take until `deadline`.
+    /// Notes that there was progress which is not the client's: what is awaited may take until `deadline`.
     pub(crate) fn put_off(&mut self, deadline: Instant) {
         if self.is_answering() {
             self.deadline = Some(deadline);
         }
     }
 
-    /// Takes that the reply to an overdue request is at hand and is being sent: it has as long as any reply.
+    /// Notes that the reply to an overdue request is at hand and is being sent: it has as long as any reply.
     pub(crate) fn await_reply(&mut self, now: Instant) {
         if matches!(self.state, State::Answering) {
             self.deadline = Some(now + self.limits.write_timeout);
         }
     }
 
-    /// Takes that `count` bytes of [`output`](Self::output) were sent.
+    /// Notes that `count` bytes of [`output`](Self::output) were sent.
     pub(crate) fn handle_sent(&mut self, count: usize, now: Instant) {
         if count > 0 && matches!(self.state, State::Replying(_)) {
             self.deadline = Some(now + self.limits.write_timeout);

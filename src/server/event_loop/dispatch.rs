@@ -284,7 +284,7 @@ impl Frontend {
         roster.call(needed.saturating_sub(awake));
     }
 
-    /// Takes that the stream to the workers has broken. What is on its way waits for the next one, as long as it may.
+    /// Notes that the stream to the workers has broken. What is on its way waits for the next one, as long as it may.
     pub(super) fn lose_stream(&mut self, why: &io::Error, now: Instant) {
         self.intake.fail(why, now);
         self.dispatcher.broken();

@@ -180,7 +180,7 @@ impl Dispatcher {
         idle
     }
 
-    /// Takes that a worker is done with a job.
+    /// Notes that a worker is done with a job.
     pub(crate) fn done(&mut self) {
         self.done += 1;
     }
@@ -192,14 +192,14 @@ impl Dispatcher {
         (announced, self.handed)
     }
 
-    /// Takes that announcements are lost: what no worker has begun is to be announced anew, once
+    /// Notes that announcements are lost: what no worker has begun is to be announced anew, once
     /// [`opened`](Self::opened).
     pub(crate) fn broken(&mut self) {
         self.open = false;
         self.announced = self.jobs.first().map_or(self.handed, |first| first - 1);
     }
 
-    /// Takes that the way to the workers was made anew. A job that is nothing to do shows whether it works.
+    /// Notes that the way to the workers was made anew. A job that is nothing to do shows whether it works.
     pub(crate) fn opened(&mut self, now: Instant) {
         self.open = true;
         self.begun.1 = now;
@@ -259,7 +259,7 @@ impl Dispatcher {
         still
     }
 
-    /// Takes that in a standstill a worker waits for requests, or that none does. True when they have waited in vain for
+    /// Notes that in a standstill a worker waits for requests, or that none does. True when they have waited in vain for
     /// so long that what is announced can't have reached them.
     pub(crate) fn is_lost(&mut self, in_vain: bool) -> bool {
         self.unanswered = if in_vain { self.unanswered + 1 } else { 0 };

@@ -66,12 +66,12 @@ impl Drain {
         }
     }
 
-    /// Takes that a request has come.
+    /// Notes that a request has come.
     pub(super) fn note_request(&mut self, now: Instant) {
         self.last_request = now;
     }
 
-    /// Takes that somebody has asked for the health.
+    /// Notes that somebody has asked for the health.
     pub(super) fn note_probe(&mut self, now: Instant) {
         self.last_probe = Some(now);
     }
@@ -122,7 +122,7 @@ impl Frontend {
         self.shared.health.gauges.draining.store(true, Relaxed);
     }
 
-    /// Takes that somebody has asked for the health.
+    /// Notes that somebody has asked for the health.
     pub(super) fn note_probe(&mut self, now: Instant) {
         bump(&self.shared.health.counts.probed);
         self.last_probe = Some(now);

@@ -244,7 +244,7 @@ impl Intake {
         }
     }
 
-    /// Takes that something has come through: it is whole.
+    /// Notes that something has come through: it is whole.
     pub(crate) fn proven(&mut self) {
         self.tries = 0;
         log::info!("the stream to the workers is whole again");

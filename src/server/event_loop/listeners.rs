@@ -50,7 +50,7 @@ impl Listeners {
         }
     }
 
-    /// Takes that a connection may be waiting.
+    /// Notes that a connection may be waiting.
     pub(crate) fn set_ready(&mut self) {
         self.ready = true;
     }
@@ -65,7 +65,7 @@ impl Listeners {
         self.paused_until.filter(|_| self.ready && !self.full)
     }
 
-    /// Takes that all connections are in use.
+    /// Notes that all connections are in use.
     pub(crate) fn pause(&mut self) {
         self.full = true;
     }
@@ -75,13 +75,13 @@ impl Listeners {
         self.full
     }
 
-    /// Takes that a connection has been given back: a paused accept may go on.
+    /// Notes that a connection has been given back: a paused accept may go on.
     pub(crate) fn resume(&mut self) {
         self.full = false;
         self.paused_until = None;
     }
 
-    /// Takes that a connection is idle, and could be given back.
+    /// Notes that a connection is idle, and could be given back.
     pub(crate) fn make_room(&mut self) {
         self.full = false;
     }

@@ -46,7 +46,7 @@ impl Frontend {
 }
 
 impl Client {
-    /// Takes that bytes may have been sent: gives a request to the access log whose reply is out.
+    /// Notes that bytes may have been sent: gives a request to the access log whose reply is out.
     pub(super) fn end_record_if_sent(&mut self) {
         if self.connection.poll_sent() {
             self.socket.end_record(End::Whole);

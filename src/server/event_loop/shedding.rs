@@ -75,7 +75,7 @@ impl Shedding {
         Some(News::Begun(self.seen.since(episode.before)))
     }
 
-    /// Takes that no request will be refused any more; gives what is to be said of those that were.
+    /// Notes that no request will be refused any more; gives what is to be said of those that were.
     pub(crate) fn end(&mut self) -> Option<News> {
         let episode = self.under_way.take()?;
         Some(News::Ended {
