@@ -1,6 +1,8 @@
 //! Prometheus text format 0.0.4: base units, ratios from 0 to 1, counters that end in `_total`.
 
 mod checks;
+#[cfg(feature = "events")]
+mod events;
 mod process;
 mod upstreams;
 
@@ -97,6 +99,8 @@ pub(super) fn metrics(now: &Snapshot, health: &Health) -> String {
     workers(&mut page, now);
     gate(&mut page, now);
     checks::checks(&mut page, now);
+    #[cfg(feature = "events")]
+    events::events(&mut page, now);
     upstreams::upstreams(&mut page, now);
     let access = health.access_log.iter();
     let logs = access.map(|log| ("access", log.dropped()));

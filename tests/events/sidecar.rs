@@ -76,6 +76,21 @@ fn an_event_is_answered_202_and_delivered_with_its_id_and_the_number_of_the_atte
     }
     assert!(!asked.head.contains("event_attempt"), "{}", asked.head);
 
+    for (name, value) in [
+        ("accepted_total", 1),
+        ("dead_total", 0),
+        ("dead_letters", 0),
+    ] {
+        assert_eq!(
+            server.metric(&format!("plimsoll_events_{name}"), ""),
+            value,
+            "{name}"
+        );
+    }
+    wait_until("it is delivered", || {
+        server.metric("plimsoll_events_delivered_total", "") == 1
+    });
+
     // What is no POST, or elsewhere, is forwarded as ever.
     assert_eq!(get(server.address, "/events/orders").status, 200);
     assert_eq!(post(server.address, "/eventsource", "", "x").status, 200);
