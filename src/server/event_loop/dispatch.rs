@@ -320,6 +320,8 @@ impl Frontend {
             self.dispatcher.done();
         }
         let Some(exchange) = done.exchange else {
+            // The first job of all is about no exchange. From here on every worker is known to be free.
+            self.proof = None;
             return;
         };
         let key = exchange.origin.client;

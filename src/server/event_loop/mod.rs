@@ -114,7 +114,7 @@ pub(crate) struct Parts {
     pub(crate) stream: UnixStream,
     pub(crate) paths: Paths,
     pub(crate) lane: Option<Lane>,
-    /// Dropped by a worker: the way to the workers is whole then.
+    /// Dropped once a job has gone to a worker and come back: the way is whole then, and every worker free.
     pub(crate) proof: Sender<()>,
 }
 
@@ -134,6 +134,8 @@ pub(crate) struct Frontend {
     dispatcher: Dispatcher,
     retry_after: RetryAfter,
     shedding: Shedding,
+    /// Dropped once the first job has come back.
+    proof: Option<Sender<()>>,
     throttling: Arc<Throttling>,
     paths: Paths,
     /// For what does not wait for the workers.
@@ -190,7 +192,7 @@ impl Frontend {
             config.fair,
         );
         let mut dispatcher = Dispatcher::new(admission, config.workers, shared.jobs.clone(), now);
-        dispatcher.resume(Job::Drop(Box::new(proof)));
+        dispatcher.resume(Job::Drop(Box::new(())));
         Ok(Self {
             poll,
             inbox,
@@ -213,6 +215,7 @@ impl Frontend {
             dispatcher,
             retry_after: RetryAfter::new(random::seed(), now),
             shedding: Shedding::default(),
+            proof: Some(proof),
             throttling: Arc::new(Throttling::new(&config.throttle)),
             paths,
             lane,
