@@ -14,7 +14,7 @@ use crate::server::handler::Handler;
 use crate::server::request::Request;
 use crate::server::response::Response;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Nothing is on its way any more, so a short drain does.
 const STOP: Duration = Duration::from_millis(100);
@@ -210,7 +210,8 @@ fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "never: {what}");
-        thread::yield_now();
+        // Only so that the wait leaves the processor to what it waits for.
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
