@@ -367,11 +367,6 @@ impl Builder {
         let handler = self
             .handler
             .unwrap_or_else(|| Box::new(|_: &mut Request| (404, "not found\n")));
-        if self.upstreams.is_some() {
-            let paths = Paths::from(&self.config);
-            let paths: Vec<_> = paths.public().collect();
-            log::info!("answered here and not by the service: {}", paths.join(" "));
-        }
         let completed = |health: Health| {
             let health = health.with_upstreams(self.upstreams);
             #[cfg(feature = "cache")]
