@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::upstreams::UpstreamsReport;
 use super::{GateState, Snapshot, Status};
 use crate::checks::{CheckReport, CheckState, PoolStatus};
+#[cfg(feature = "events")]
+use crate::patterns::EventStats;
 use crate::units::show_rounded;
 
 /// One thing that is not as it should be.
@@ -34,6 +36,12 @@ pub(crate) enum Cause<'a> {
     StoreDown(&'a CheckReport),
     /// Every connection of a pool is lent out.
     PoolExhausted(&'a CheckReport, PoolStatus),
+    /// Events cannot be written to the disk.
+    #[cfg(feature = "events")]
+    EventsNotStored,
+    /// Events were given up, and wait for somebody to look at them.
+    #[cfg(feature = "events")]
+    DeadLetters(&'a EventStats),
 }
 
 /// All that is not as it should be, the gravest first.
@@ -73,6 +81,15 @@ pub(crate) fn causes(now: &Snapshot) -> Vec<Cause<'_>> {
         let pool = check.pool.filter(PoolStatus::is_exhausted)?;
         Some(Cause::PoolExhausted(check, pool))
     }));
+    #[cfg(feature = "events")]
+    if let Some(events) = &now.events {
+        if events.failing {
+            causes.push(Cause::EventsNotStored);
+        }
+        if events.dead_letters > 0 {
+            causes.push(Cause::DeadLetters(events));
+        }
+    }
     causes
 }
 
@@ -89,6 +106,8 @@ impl<'a> Cause<'a> {
             | Self::NotChecked(_) => Status::Fail,
             Self::EndpointsDown(_) | Self::StoreDown(_) | Self::PoolExhausted(..) => Status::Warn,
             Self::HalfOpen | Self::SomeStuck => Status::Pass,
+            #[cfg(feature = "events")]
+            Self::EventsNotStored | Self::DeadLetters(_) => Status::Warn,
         }
     }
 
@@ -107,6 +126,8 @@ impl<'a> Cause<'a> {
             Self::HalfOpen | Self::SomeStuck | Self::EndpointsDown(_) | Self::PoolExhausted(..) => {
                 None
             }
+            #[cfg(feature = "events")]
+            Self::EventsNotStored | Self::DeadLetters(_) => None,
         }
     }
 
@@ -136,6 +157,10 @@ impl<'a> Cause<'a> {
             Self::NotChecked(check) => format!("{} is not checked yet", check.name),
             Self::SomeStuck => format!("{} of {} workers stuck", now.workers_stuck, now.workers),
             Self::PoolExhausted(check, _) => format!("the pool of {} is exhausted", check.name),
+            #[cfg(feature = "events")]
+            Self::EventsNotStored => "events cannot be stored".into(),
+            #[cfg(feature = "events")]
+            Self::DeadLetters(events) => format!("dead letters: {}", events.dead_letters),
         }
     }
 
@@ -213,6 +238,21 @@ impl<'a> Cause<'a> {
                 "All {} connections that the pool of {} may open are lent out.",
                 pool.max, check.name
             ),
+            #[cfg(feature = "events")]
+            Self::EventsNotStored => {
+                "Events cannot be written to the disk: none is accepted before that works again.".into()
+            }
+            #[cfg(feature = "events")]
+            Self::DeadLetters(events) => format!(
+                "Dead letters: {}, the oldest for {}. plimsoll events list shows them.{}",
+                events.dead_letters,
+                show_rounded(events.oldest_dead.unwrap_or_default()),
+                if events.dead_full {
+                    " There is no room for more: what would die is tried again."
+                } else {
+                    ""
+                }
+            ),
         }
     }
 }
@@ -244,6 +284,29 @@ mod tests {
         ];
         assert!(causes(&now).is_empty());
         assert_eq!(now.status(), Status::Pass);
+    }
+
+    #[cfg(feature = "events")]
+    #[test]
+    fn dead_letters_and_a_disk_that_fails_are_warnings() {
+        let mut now = snapshot();
+        let stats = EventStats {
+            dead_letters: 3,
+            oldest_dead: Some(Duration::from_secs(90)),
+            ..EventStats::default()
+        };
+        now.events = Some(stats);
+        assert_eq!(now.status(), Status::Warn);
+        assert_eq!(
+            causes(&now)[0].sentence(&now),
+            "Dead letters: 3, the oldest for 90 s. plimsoll events list shows them."
+        );
+        now.events = Some(EventStats {
+            failing: true,
+            ..EventStats::default()
+        });
+        assert_eq!(now.status(), Status::Warn);
+        assert_eq!(causes(&now)[0].words(&now), "events cannot be stored");
     }
 
     #[test]

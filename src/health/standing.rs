@@ -54,6 +54,8 @@ impl Standing {
                 | Cause::EndpointsDown(_)
                 | Cause::StoreDown(_)
                 | Cause::PoolExhausted(..) => Self::Warning,
+                #[cfg(feature = "events")]
+                Cause::EventsNotStored | Cause::DeadLetters(_) => Self::Warning,
                 Cause::NotChecked(_) => Self::Starting,
                 Cause::AllStuck
                 | Cause::CutOff

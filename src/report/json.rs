@@ -10,6 +10,8 @@ use crate::health::causes::{Cause, causes};
 use crate::health::upstreams::{EndpointState, UpstreamsReport};
 use crate::health::{Snapshot, Status};
 use crate::json::{Number, Object, Quoted, append};
+#[cfg(feature = "events")]
+use crate::patterns::EventStats;
 
 /// One entry of `checks`.
 struct Reading<'a> {
@@ -57,6 +59,12 @@ pub(super) fn health(now: &Snapshot, time: SystemTime) -> String {
         }
         if let Some(upstreams) = &now.upstreams {
             write_upstreams(checks, upstreams, time);
+        }
+        #[cfg(feature = "events")]
+        if let Some(events) = &now.events {
+            for reading in queue(events, time) {
+                reading.write(checks);
+            }
         }
     });
     report.close();
@@ -198,6 +206,39 @@ fn store<'a>(
         }
     }
     readings
+}
+
+/// The queue of events: what waits, since when, and what was given up.
+#[cfg(feature = "events")]
+fn queue(events: &EventStats, time: SystemTime) -> [Reading<'static>; 4] {
+    let reading = |measurement, value, unit| Reading {
+        id: "",
+        component: "events",
+        measurement,
+        kind: "component",
+        value,
+        unit,
+        status: Status::Pass,
+        time,
+        output: String::new(),
+    };
+    let seconds = |age: Option<Duration>| number(Some(age.unwrap_or_default().as_secs_f64()));
+    let mut backlog = reading("backlog", events.backlog.to_string(), "events");
+    if events.failing {
+        backlog.status = Status::Warn;
+        backlog.output = "the disk does not take events".into();
+    }
+    let mut dead = reading("deadLetters", events.dead_letters.to_string(), "events");
+    if events.dead_letters > 0 {
+        dead.status = Status::Warn;
+        dead.output = "events were given up: plimsoll events list shows them".into();
+    }
+    [
+        backlog,
+        reading("oldest", seconds(events.oldest), "s"),
+        dead,
+        reading("oldestDeadLetter", seconds(events.oldest_dead), "s"),
+    ]
 }
 
 /// The endpoints: one entry each of `upstream:connection` and `upstream:responseTime`.

@@ -204,6 +204,8 @@ fn parts(report: &mut Object, now: &Snapshot, config: &Config) {
     upstreams(report, now);
     #[cfg(feature = "cache")]
     cache(report, now);
+    #[cfg(feature = "events")]
+    events(report, now);
 }
 
 /// How the cache is used; null where there is none.
@@ -226,6 +228,32 @@ fn cache(report: &mut Object, now: &Snapshot) {
         ] {
             fields.field(name, count);
         }
+    });
+}
+
+/// The queue of events; null where there is none.
+#[cfg(feature = "events")]
+fn events(report: &mut Object, now: &Snapshot) {
+    let Some(events) = &now.events else {
+        return report.field("events", "null");
+    };
+    report.object("events", |fields| {
+        for (name, count) in [
+            ("accepted", events.accepted),
+            ("delivered", events.delivered),
+            ("retried", events.retried),
+            ("dead", events.dead),
+            ("backlog", events.backlog as u64),
+            ("dead_letters", events.dead_letters as u64),
+            ("bytes", events.bytes),
+        ] {
+            fields.field(name, count);
+        }
+        let age = |age: Option<Duration>| number(age.map(|age| age.as_secs_f64()));
+        fields.field("oldest", age(events.oldest));
+        fields.field("oldest_dead", age(events.oldest_dead));
+        fields.field("unreachable", events.unreachable);
+        fields.field("failing", events.failing);
     });
 }
 
