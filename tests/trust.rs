@@ -62,7 +62,12 @@ fn crowd(server: &Server, latch: &Latch) -> (Vec<Client>, Client) {
         let known = || snapshot().queue + usize::from(snapshot().totals.shed_fair > 0);
         wait_until("it waits or is refused", || known() + 1 >= held.len());
     }
-    (held, send(address, "192.0.2.2"))
+    let judged = || snapshot().queue + usize::try_from(snapshot().totals.shed_fair).expect("few");
+    let before = judged();
+    let other = send(address, "192.0.2.2");
+    // Before anything leaves the queue.
+    wait_until("it waits or is refused", || judged() > before);
+    (held, other)
 }
 
 #[test]

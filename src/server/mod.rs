@@ -721,7 +721,8 @@ impl Server {
         } else {
             crossbeam_channel::select! {
                 recv(self.drained) -> drain => drain.ok(),
-                recv(ended) -> _ => None,
+                // A drain without time may be over before it is heard of.
+                recv(ended) -> _ => self.drained.try_recv().ok(),
             }
         };
         if let Some(drain) = drain {
