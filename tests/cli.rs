@@ -278,13 +278,20 @@ fn an_address_in_use_exits_1_with_the_address_and_the_reason() {
 #[test]
 fn a_start_that_gets_no_thread_says_so_and_blames_no_handler() {
     // Threads need address space for their stacks: far fewer fit in here, whatever the machine.
-    let mut command = Command::new("sh");
-    let limited = "ulimit -v 600000 && exec \"$0\" \"$@\"";
-    let binary = env!("CARGO_BIN_EXE_plimsoll");
-    command.args(["-c", limited, binary, "--listen", "127.0.0.1:0"]);
-    command.args(["--workers", "1024"]);
-    let (status, _, lines) = Plimsoll::spawn(command, &[]).exit();
-    assert_eq!(status.code(), Some(1));
+    let start = || {
+        let mut command = Command::new("sh");
+        let limited = "ulimit -v 600000 && exec \"$0\" \"$@\"";
+        let binary = env!("CARGO_BIN_EXE_plimsoll");
+        command.args(["-c", limited, binary, "--listen", "127.0.0.1:0"]);
+        command.args(["--workers", "1024"]);
+        let (status, _, lines) = Plimsoll::spawn(command, &[]).exit();
+        (status.code(), lines)
+    };
+    // The space may end in an allocation just as well, which aborts: that is another story.
+    let mut starts = (0..10).map(|_| start());
+    let told = starts.find(|(code, _)| code.is_some());
+    let (code, lines) = told.expect("a start that ends by itself");
+    assert_eq!(code, Some(1));
     // The thread that finds no room may be one of tiny_http's too, whose panic is told before.
     let last = lines.last().expect("a line");
     let expected = "plimsoll: cannot set up a worker thread: ";

@@ -33,7 +33,7 @@ fn a_full_queue_refuses_events_and_takes_them_again_once_some_are_delivered() {
 }
 
 #[test]
-fn a_full_queue_holds_about_half_of_its_limit_in_events() {
+fn a_full_queue_holds_a_quarter_of_its_limit_in_events_at_least() {
     let memory: Arc<Memory> = Arc::default();
     let settings = EventSettings {
         max_bytes: 4 << 20,
@@ -49,7 +49,8 @@ fn a_full_queue_holds_about_half_of_its_limit_in_events() {
             .map(|thread| thread.join().unwrap())
             .sum::<usize>()
     });
-    assert!(ids * 1000 > 3 << 19, "{ids} events");
+    // How many share a commit, and so a block, is up to the machine.
+    assert!(ids * 1000 > 1 << 20, "{ids} events");
 }
 
 #[test]
