@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::ops::RangeInclusive;
 
 use super::ConfigError;
-use super::kinds::{Complaint, Kind, Span};
+use super::kinds::{self, Complaint, Kind, Span};
 use crate::checks::CheckSettings;
 use crate::checks::store::Store;
 use crate::units::{parse_count, parse_duration, show_duration};
@@ -53,17 +53,7 @@ impl Kind for Checks {
 
     /// A new one begins where a part looks like `NAME=scheme:`, which no option of a check does.
     fn split(&self, variable: &str) -> Option<Vec<String>> {
-        let mut checks: Vec<String> = Vec::new();
-        for part in variable.split(',').map(str::trim) {
-            match checks.last_mut() {
-                Some(check) if !begins_check(part) => {
-                    check.push(',');
-                    check.push_str(part);
-                }
-                _ => checks.push(part.to_owned()),
-            }
-        }
-        Some(checks)
+        Some(kinds::split(variable, begins_check))
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, Complaint> {
@@ -100,11 +90,7 @@ pub(crate) fn validate<'a>(
 fn judge<'a>(
     checks: impl ExactSizeIterator<Item = (&'a str, &'a CheckSettings)>,
 ) -> Result<(), Complaint> {
-    if !CHECKS.contains(&checks.len()) {
-        let (low, high) = (CHECKS.start(), CHECKS.end());
-        let expected = format!("a number of checks from {low} to {high}");
-        return Err(Complaint::found(expected, checks.len().to_string()));
-    }
+    kinds::check_count(&CHECKS, "checks", checks.len())?;
     let mut names = HashSet::new();
     for (name, settings) in checks {
         let found = complain_of_name(name);

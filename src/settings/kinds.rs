@@ -387,15 +387,39 @@ pub struct List<K> {
     pub plural: &'static str,
 }
 
+/// The values in a variable: a new one begins after each comma behind which `begins` says so.
+pub(super) fn split(variable: &str, begins: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut values: Vec<String> = Vec::new();
+    for part in variable.split(',').map(str::trim) {
+        match values.last_mut() {
+            Some(value) if !begins(part) => {
+                value.push(',');
+                value.push_str(part);
+            }
+            _ => values.push(part.to_owned()),
+        }
+    }
+    values
+}
+
+/// Checks how many values there are; an error calls them by `plural`.
+pub(super) fn check_count(
+    count: &RangeInclusive<usize>,
+    plural: &str,
+    found: usize,
+) -> Result<(), Complaint> {
+    if count.contains(&found) {
+        return Ok(());
+    }
+    let (low, high) = (count.start(), count.end());
+    let expected = format!("a number of {plural} from {low} to {high}");
+    Err(Complaint::found(expected, found.to_string()))
+}
+
 impl<K> List<K> {
     /// Checks how many there are.
     pub(crate) fn check_count(&self, found: usize) -> Result<(), Complaint> {
-        if self.count.contains(&found) {
-            return Ok(());
-        }
-        let (low, high) = (self.count.start(), self.count.end());
-        let expected = format!("a number of {} from {low} to {high}", self.plural);
-        Err(Complaint::found(expected, found.to_string()))
+        check_count(&self.count, self.plural, found)
     }
 }
 
@@ -411,8 +435,7 @@ impl<K: Kind> Kind for List<K> {
     }
 
     fn split(&self, variable: &str) -> Option<Vec<String>> {
-        let parts = variable.split(',');
-        Some(parts.map(|part| part.trim().to_owned()).collect())
+        Some(split(variable, |_| true))
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, Complaint> {

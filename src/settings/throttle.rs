@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::ConfigError;
 use super::checks::is_name;
-use super::kinds::{Complaint, Kind};
+use super::kinds::{self, Complaint, Kind};
 use crate::http::fields::is_token_byte;
 use crate::patterns::{Rate, Throttle};
 use crate::units::parse_count;
@@ -213,18 +213,8 @@ impl Kind for Throttles {
 
     /// A new rule begins where a part starts with a digit, as a rate does and nothing else in a rule.
     fn split(&self, variable: &str) -> Option<Vec<String>> {
-        let mut rules: Vec<String> = Vec::new();
-        for part in variable.split(',').map(str::trim) {
-            let begins_rule = part.starts_with(|first: char| first.is_ascii_digit());
-            match rules.last_mut() {
-                Some(rule) if !begins_rule => {
-                    rule.push(',');
-                    rule.push_str(part);
-                }
-                _ => rules.push(part.to_owned()),
-            }
-        }
-        Some(rules)
+        let begins_rule = |part: &str| part.starts_with(|first: char| first.is_ascii_digit());
+        Some(kinds::split(variable, begins_rule))
     }
 
     fn parse(&self, text: &str) -> Result<Self::Value, Complaint> {
@@ -245,23 +235,15 @@ impl Kind for Throttles {
     }
 
     fn check(&self, value: &Self::Value) -> Result<(), Complaint> {
-        if !RULES.contains(&value.len()) {
-            let expected = format!(
-                "a number of rules from {} to {}",
-                RULES.start(),
-                RULES.end()
-            );
-            return Err(Complaint::found(expected, value.len().to_string()));
-        }
+        kinds::check_count(&RULES, "rules", value.len())?;
         let mut names = HashSet::new();
         for (place, rule) in value.iter().enumerate() {
             rule.check()?;
             let name = rule.name_at(place);
-            if names.contains(&name) {
-                let found = format!("{name:?} twice");
+            let found = format!("{name:?} twice");
+            if !names.insert(name) {
                 return Err(Complaint::found("a name of its own for each rule", found));
             }
-            names.insert(name);
         }
         Ok(())
     }
