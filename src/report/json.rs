@@ -81,16 +81,8 @@ pub(super) fn status(now: &Snapshot) -> String {
 fn own(now: &Snapshot, causes: &[Cause<'_>], time: SystemTime) -> [Reading<'static>; 7] {
     let millis = |time: Option<Duration>| number(time.map(|time| time.as_secs_f64() * 1e3));
     let percent = |ratio: Option<f64>| number(ratio.map(|ratio| ratio * 1e2));
-    let reading = |component, measurement, value, unit| Reading {
-        id: "",
-        component,
-        measurement,
-        kind: "component",
-        value,
-        unit,
-        status: Status::Pass,
-        time,
-        output: String::new(),
+    let reading = |component, measurement, value, unit| {
+        Reading::of(component, measurement, value, unit, time)
     };
     [
         reading("http", "responseTime", millis(now.response_time), "ms"),
@@ -126,7 +118,28 @@ fn own(now: &Snapshot, causes: &[Cause<'_>], time: SystemTime) -> [Reading<'stat
     ]
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    /// What one of the server's own parts is, and that it is well.
+    fn of(
+        component: &'a str,
+        measurement: &'static str,
+        value: String,
+        unit: &'static str,
+        time: SystemTime,
+    ) -> Self {
+        Self {
+            id: "",
+            component,
+            measurement,
+            kind: "component",
+            value,
+            unit,
+            status: Status::Pass,
+            time,
+            output: String::new(),
+        }
+    }
+
     /// Writes it as the only entry of its kind.
     fn write(&self, checks: &mut Object) {
         let key = match self.measurement {
@@ -174,15 +187,14 @@ fn store<'a>(
     time: SystemTime,
 ) -> Vec<Reading<'a>> {
     let reading = |measurement, value, unit| Reading {
-        id: "",
-        component: &check.name,
-        measurement,
         kind: "datastore",
-        value,
-        unit,
-        status: Status::Pass,
-        time: check.last_run.unwrap_or(time),
-        output: String::new(),
+        ..Reading::of(
+            &check.name,
+            measurement,
+            value,
+            unit,
+            check.last_run.unwrap_or(time),
+        )
     };
     let state = format!("\"{}\"", check.state.as_str());
     let connection = reading("connection", state, "state");
@@ -211,17 +223,7 @@ fn store<'a>(
 /// The queue of events: what waits, since when, and what was given up.
 #[cfg(feature = "events")]
 fn queue(events: &EventStats, time: SystemTime) -> [Reading<'static>; 4] {
-    let reading = |measurement, value, unit| Reading {
-        id: "",
-        component: "events",
-        measurement,
-        kind: "component",
-        value,
-        unit,
-        status: Status::Pass,
-        time,
-        output: String::new(),
-    };
+    let reading = |measurement, value, unit| Reading::of("events", measurement, value, unit, time);
     let seconds = |age: Option<Duration>| number(Some(age.unwrap_or_default().as_secs_f64()));
     let mut backlog = reading("backlog", events.backlog.to_string(), "events");
     if events.failing {
@@ -245,14 +247,8 @@ fn queue(events: &EventStats, time: SystemTime) -> [Reading<'static>; 4] {
 fn write_upstreams(checks: &mut Object, upstreams: &UpstreamsReport, time: SystemTime) {
     let reading = |endpoint, measurement, value, unit| Reading {
         id: endpoint,
-        component: "upstream",
-        measurement,
         kind: "system",
-        value,
-        unit,
-        status: Status::Pass,
-        time,
-        output: String::new(),
+        ..Reading::of("upstream", measurement, value, unit, time)
     };
     let endpoints = &upstreams.endpoints;
     checks.array("upstream:connection", endpoints.iter(), |out, endpoint| {
