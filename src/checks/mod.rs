@@ -274,7 +274,6 @@ impl Watched {
     }
 
     /// Notes that nobody will tell how the run ends that goes on now.
-    #[cfg_attr(not(feature = "proxy"), allow(dead_code))]
     pub(crate) fn forget_run(&self, now: Instant) {
         lock(&self.watch).forget_run(now);
     }

@@ -43,7 +43,18 @@ pub(crate) struct Request<'a> {
     pub(crate) reuse: Reuse,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// A GET without a body, on a connection of its own.
+    pub(crate) fn get(head: &'a [u8]) -> Self {
+        Self {
+            method: "GET",
+            head,
+            body: &[],
+            upgrade: false,
+            reuse: Reuse::Never,
+        }
+    }
+
     fn asked(&self) -> Asked {
         Asked {
             head: self.method == "HEAD",
@@ -411,17 +422,6 @@ pub(crate) struct Parts {
 }
 
 impl ReplyBody {
-    /// Whether all of the body has been read.
-    pub(crate) fn is_complete(&self) -> bool {
-        let ended = self.connection.is_none() && self.decoder.is_whole_at_close();
-        self.decoder.is_complete() || ended
-    }
-
-    /// The trailer fields so far, see [`crate::http::fields::iterate`].
-    pub(crate) fn trailers(&self) -> &[u8] {
-        self.decoder.trailers()
-    }
-
     /// Another deadline for what is still to be read.
     pub(crate) fn set_deadline(&mut self, deadline: Deadline) {
         self.deadline = deadline;

@@ -58,11 +58,6 @@ impl Pool {
         })
     }
 
-    /// Where its connections go to.
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
-    }
-
     /// How many connections are kept.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()

@@ -11,7 +11,6 @@ use crossbeam_channel::Sender;
 
 use crate::checks::{Check, CheckError, CheckSettings, CheckState, Watched, runner};
 use crate::net::client::{self, Request};
-use crate::net::pool::Reuse;
 use crate::net::stream::{Address, Socket};
 use crate::patterns::Deadline;
 use crate::random::{self, Random};
@@ -111,13 +110,7 @@ impl Check for Probe {
         self.was_answered.store(false, Ordering::Relaxed);
         let deadline = Deadline::at(deadline);
         let socket = Socket::connect(&self.address, deadline)?;
-        let request = Request {
-            method: "GET",
-            head: self.request.as_bytes(),
-            body: &[],
-            upgrade: false,
-            reuse: Reuse::Never,
-        };
+        let request = Request::get(self.request.as_bytes());
         let reply = client::send_once(socket, &request, deadline)
             .map_err(|error| CheckError::new(error.to_string()))?;
         self.was_answered.store(true, Ordering::Relaxed);

@@ -1,10 +1,6 @@
 //! Starting and stopping: the order in which things come up, and go down.
 
 pub(crate) mod access_log;
-#[cfg_attr(
-    not(all(feature = "events", feature = "proxy")),
-    allow(dead_code, reason = "events go there")
-)]
 pub(crate) mod aside;
 pub(crate) mod client_socket;
 mod descriptors;

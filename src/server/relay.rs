@@ -333,7 +333,6 @@ pub(crate) enum Step {
 
 impl Tunnel {
     /// The tunnel that the other server has agreed to. It ends when nobody says anything for `idle`.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the sidecar makes tunnels"))]
     pub(crate) fn new(parts: Parts, idle: Duration, watcher: Box<dyn Watcher>) -> Self {
         Self {
             watched: Watched::new(parts.socket),

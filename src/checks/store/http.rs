@@ -7,7 +7,6 @@ use super::wire;
 use super::words::clean;
 use crate::checks::CheckError;
 use crate::net::client::{self, ClientError, Reply, Request};
-use crate::net::pool::Reuse;
 use crate::net::url::{Endpoint, StoreUrlError, Url};
 use crate::patterns::Deadline;
 
@@ -64,13 +63,7 @@ impl Http {
             CheckError::new(format!("GET: expected {expected}, found {found:?}"))
         };
         let socket = wire::connect(&self.endpoint, deadline)?;
-        let request = Request {
-            method: "GET",
-            head: self.request.as_bytes(),
-            body: &[],
-            upgrade: false,
-            reuse: Reuse::Never,
-        };
+        let request = Request::get(self.request.as_bytes());
         let reply = match client::send_once(socket, &request, Deadline::at(deadline)) {
             Ok(reply) => reply,
             Err(ClientError::StatusLine(found)) => return Err(refuse(&found)),

@@ -124,6 +124,19 @@ fn failure(upstream: &Upstream) -> ClientError {
     send(&upstream.pool(), &GET, PATIENCE).expect_err("no response")
 }
 
+impl ReplyBody {
+    /// Whether all of the body has been read.
+    fn is_complete(&self) -> bool {
+        let ended = self.connection.is_none() && self.decoder.is_whole_at_close();
+        self.decoder.is_complete() || ended
+    }
+
+    /// The trailer fields so far, see [`fields::iterate`].
+    fn trailers(&self) -> &[u8] {
+        self.decoder.trailers()
+    }
+}
+
 #[test]
 fn a_connection_is_kept_after_a_whole_body() {
     for reply in [
