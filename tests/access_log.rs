@@ -164,6 +164,18 @@ fn the_bytes_are_those_behind_the_head_whoever_sent_them() {
     assert_eq!(lines.len(), REPLIES.len() + 1);
 }
 
+/// Two requests: one that the only worker has, and one behind it, for `/queued`.
+fn occupy(server: &Server, latch: &Latch, target: &str) -> (Client, Client) {
+    let address = server.local_addr();
+    let mut held = Client::connect(address);
+    held.get(target);
+    latch.wait_for(1);
+    let mut queued = Client::connect(address);
+    queued.get("/queued");
+    wait_until("it waits", || server.health().snapshot().queue == 1);
+    (held, queued)
+}
+
 #[test]
 fn refusals_are_there_with_their_reason() {
     let log = Log::new();
@@ -176,12 +188,7 @@ fn refusals_are_there_with_their_reason() {
         .start()
         .expect("it starts");
     let address = server.local_addr();
-    let mut held = Client::connect(address);
-    held.get("/held");
-    latch.wait_for(1);
-    let mut queued = Client::connect(address);
-    queued.get("/queued");
-    wait_until("it waits", || server.health().snapshot().queue == 1);
+    let (mut held, mut queued) = occupy(&server, &latch, "/held");
     for (bytes, status, reason, target) in [
         (
             "GET /busy HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -381,13 +388,7 @@ fn a_drain_tells_of_those_that_it_refuses_and_that_it_serves() {
     let latch = Arc::new(Latch::default());
     let handler = latch.handler("late\n");
     let server = log.builder(1).handler(handler).start().expect("it starts");
-    let address = server.local_addr();
-    let mut running = Client::connect(address);
-    running.get("/running");
-    latch.wait_for(1);
-    let mut queued = Client::connect(address);
-    queued.get("/queued");
-    wait_until("it waits", || server.health().snapshot().queue == 1);
+    let _clients = occupy(&server, &latch, "/running");
     let cut = server.shutdown(Duration::ZERO);
     assert!(matches!(cut, Err(Error::Cut(1))), "{cut:?}");
     latch.open();

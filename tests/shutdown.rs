@@ -7,11 +7,11 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::kit::{Client, Latch, PATIENCE, alone, get, quiet, usage, wait_until};
-use plimsoll::{Error, Request, Response, Server};
+use plimsoll::{Error, Handle, Request, Response, Server};
 
 /// Whether anybody listens there.
 fn is_listening(server: std::net::SocketAddr) -> bool {
@@ -33,6 +33,17 @@ fn holding() -> (Server, Arc<Latch>) {
         .start()
         .expect("a server");
     (server, latch)
+}
+
+/// Such a server that runs in a thread, and a client whose request is held.
+fn running() -> (JoinHandle<Result<(), Error>>, Handle, Client, Arc<Latch>) {
+    let (server, latch) = holding();
+    let handle = server.handle();
+    let serving = thread::spawn(move || server.run());
+    let mut client = Client::connect(handle.local_addr());
+    client.get("/held");
+    latch.wait_for(1);
+    (serving, handle, client, latch)
 }
 
 #[test]
@@ -223,12 +234,7 @@ fn dropping_a_server_finishes_what_is_in_flight_and_waits_for_nothing_else() {
 
 #[test]
 fn the_rest_of_the_program_reaches_a_server_that_runs() {
-    let (server, latch) = holding();
-    let handle = server.handle();
-    let serving = thread::spawn(move || server.run());
-    let mut client = Client::connect(handle.local_addr());
-    client.get("/held");
-    latch.wait_for(1);
+    let (serving, handle, mut client, latch) = running();
     assert_eq!(handle.local_addrs(), [handle.local_addr()]);
     assert_eq!((handle.admin_addr(), handle.agent_addr()), (None, None));
     assert_eq!(handle.health().snapshot().in_flight, 1);
@@ -247,12 +253,7 @@ fn the_rest_of_the_program_reaches_a_server_that_runs() {
 
 #[test]
 fn a_handle_that_leaves_no_time_cuts_and_says_so() {
-    let (server, latch) = holding();
-    let handle = server.handle();
-    let serving = thread::spawn(move || server.run());
-    let mut client = Client::connect(handle.local_addr());
-    client.get("/held");
-    latch.wait_for(1);
+    let (serving, handle, mut client, latch) = running();
     handle.shutdown(Duration::ZERO);
     match serving.join().expect("no panic") {
         Err(Error::Cut(1)) => {}

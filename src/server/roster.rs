@@ -175,18 +175,8 @@ impl Drop for Listening<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tests::{PATIENCE, await_that};
     use std::sync::mpsc;
-    use std::time::Instant;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !condition() {
-            assert!(Instant::now() < end, "never: {what}");
-            thread::yield_now();
-        }
-    }
 
     #[test]
     fn the_first_to_have_nothing_to_do_listens_and_the_others_rest_until_they_are_called() {

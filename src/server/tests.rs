@@ -6,7 +6,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest that a test waits for what has to happen.
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 fn send(address: SocketAddr, target: &str) -> TcpStream {
     let mut client = TcpStream::connect(address).unwrap();
@@ -22,11 +23,14 @@ fn reply(mut client: TcpStream) -> String {
     reply
 }
 
-fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
+/// Waits until `condition` holds.
+#[track_caller]
+pub(super) fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "never: {what}");
-        std::thread::yield_now();
+        // Only so that the wait leaves the processor to what it waits for.
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -48,6 +48,21 @@ impl Fake {
         }
     }
 
+    /// Speaks with each connection as `until` says, and hands all that comes then to the receiver.
+    pub(super) fn hearing_after(
+        until: impl Fn(&mut TcpStream) + Send + 'static,
+    ) -> (Self, Receiver<Vec<u8>>) {
+        let (heard, hear) = mpsc::channel();
+        let fake = Self::start(move |stream| {
+            until(stream);
+            let mut rest = Vec::new();
+            // It may be cut as well as ended.
+            let _ = stream.read_to_end(&mut rest);
+            heard.send(rest).expect("the test waits");
+        });
+        (fake, hear)
+    }
+
     /// Answers the first words of each connection with these, and hands what it heard to the receiver.
     pub(super) fn hearing(answer: &'static [u8]) -> (Self, Receiver<String>) {
         let (heard, hear) = mpsc::channel();

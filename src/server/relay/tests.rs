@@ -13,8 +13,7 @@ use crate::server::Server;
 use crate::server::handler::Handler;
 use crate::server::request::Request;
 use crate::server::response::Response;
-
-const PATIENCE: Duration = Duration::from_mins(1);
+use crate::server::tests::{PATIENCE, await_that};
 
 /// Nothing is on its way any more, so a short drain does.
 const STOP: Duration = Duration::from_millis(100);
@@ -203,15 +202,6 @@ fn read_chunks(reply: &mut BufReader<TcpStream>) -> (Vec<u8>, bool) {
         reply.read_exact(&mut chunk).unwrap();
         assert!(chunk.ends_with(b"\r\n"));
         data.extend_from_slice(&chunk[..size]);
-    }
-}
-
-fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "never: {what}");
-        // Only so that the wait leaves the processor to what it waits for.
-        thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -1,17 +1,7 @@
 use super::*;
 use crate::Server;
+use crate::server::tests::await_that;
 use std::thread;
-use std::time::Instant;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn await_that(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "never: {what}");
-        thread::yield_now();
-    }
-}
 
 /// The second server of a process could not wait for signals, and neither could one that came after the first.
 #[test]
