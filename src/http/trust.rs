@@ -88,7 +88,7 @@ fn parse_prefix(text: &str) -> Option<u32> {
 }
 
 /// The proxies that are believed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Trust(Vec<Cidr>);
 
 impl Trust {
@@ -96,7 +96,8 @@ impl Trust {
         Self(proxies)
     }
 
-    fn includes(&self, address: IpAddr) -> bool {
+    /// Whether what it says of a client is believed.
+    pub(crate) fn includes(&self, address: IpAddr) -> bool {
         self.0.iter().any(|proxies| proxies.contains(address))
     }
 

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 pub use rate::{Rate, RateError};
 use table::Table;
 
+use crate::net::peer::Peer;
+
 /// Most keys that are known at once; 36 bytes each.
 const MAX_KEYS: u32 = 65_536;
 /// Most requests that may come at once. With the slowest rate, one an hour, the time for them still fits 64 bits of
@@ -183,9 +185,9 @@ impl ThrottleKey<'_> {
     fn hash(self, seed: &RandomState) -> u64 {
         let mut hasher = seed.build_hasher();
         match self {
-            Self::Address(address) => match address.to_canonical() {
-                IpAddr::V4(address) => (4_u8, u32::from(address)).hash(&mut hasher),
-                IpAddr::V6(address) => (6_u8, u128::from(address) >> 64).hash(&mut hasher),
+            Self::Address(address) => match Peer::from(address) {
+                Peer::V4(address) => (4_u8, address).hash(&mut hasher),
+                Peer::V6(subnet) => (6_u8, subnet).hash(&mut hasher),
             },
             Self::Value(value) => {
                 hasher.write_u8(1);

@@ -39,7 +39,6 @@ mod upgrade;
 mod upstreams;
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -58,9 +57,10 @@ use tries::{Answer, Outgoing, Tries};
 use upstreams::Upstreams;
 
 use crate::health::upstreams::UpstreamsReport;
+use crate::http::trust::Trust;
 use crate::patterns::{Deadline, Retry, RetryBudget};
 use crate::settings::descriptors_beside;
-use crate::{Builder, Cidr, Config, ConfigError, Error, Handler, Request, Response};
+use crate::{Builder, Config, ConfigError, Error, Handler, Request, Response};
 
 /// The service's deadline is earlier than the client's by this part of what is left ...
 const MARGIN_PART: u32 = 10;
@@ -86,7 +86,7 @@ struct Core {
     budget: Arc<RetryBudget>,
     failures: Arc<Failures>,
     /// Proxies in front whose word on the client is passed on.
-    trust: Vec<Cidr>,
+    trust: Trust,
     /// Longest that a request waits while every endpoint does as much as it can.
     patience: Duration,
     /// An X-Forwarded-Proto of a peer that is not trusted was replaced, and that was said.
@@ -125,7 +125,7 @@ impl Proxy {
             config,
             upstreams,
             failures: Arc::default(),
-            trust: Vec::new(),
+            trust: Trust::default(),
             patience: Config::default().queue_budget,
             has_warned: AtomicBool::new(false),
             #[cfg(feature = "cache")]
@@ -146,7 +146,7 @@ impl Proxy {
     pub fn under(mut self, config: &Config) -> Self {
         // Nothing goes on in the background before the first request.
         if let Some(core) = Arc::get_mut(&mut self.core) {
-            core.trust.clone_from(&config.trust);
+            core.trust = Trust::new(config.trust.clone());
             core.patience = config.queue_budget;
             let beside = descriptors_beside(config.max_connections);
             core.upstreams.slots.set_most(beside.max(config.workers));
@@ -274,11 +274,6 @@ fn deadline(request: &Request) -> Deadline {
     Deadline::after(left.saturating_sub(margin))
 }
 
-/// Whether what a peer says of the client is believed.
-fn is_trusted(trust: &[Cidr], peer: IpAddr) -> bool {
-    trust.iter().any(|proxies| proxies.contains(peer))
-}
-
 impl Handler for Proxy {
     fn handle(&self, request: &mut Request) -> Response {
         let core = &self.core;
@@ -289,7 +284,7 @@ impl Handler for Proxy {
             fields: request.headers_bytes(),
             body_len: request.body_len(),
             peer,
-            trusted: is_trusted(&core.trust, peer),
+            trusted: core.trust.includes(peer),
             id: request.id(),
             host: core.config.upstream_host.as_deref(),
         });

@@ -9,7 +9,6 @@ pub(crate) mod exchange;
 pub(crate) mod handle;
 pub(crate) mod handler;
 pub(crate) mod jobs;
-pub(crate) mod peer;
 pub(crate) mod relay;
 pub(crate) mod request;
 pub(crate) mod request_head;

@@ -14,7 +14,8 @@ pub use config::{EventsAt, EventsConfig, table};
 use delivery::Deliverer;
 
 use super::headers::{self, Outcome, Received};
-use super::{Cidr, ProxyConfig, Upstreams, is_trusted};
+use super::{ProxyConfig, Upstreams};
+use crate::http::trust::Trust;
 use crate::patterns::{Event, EventError, EventId, EventQueue, EventSettings};
 use crate::server::aside::Aside;
 use crate::{Builder, Config, Error, Handler, Request, Response};
@@ -29,7 +30,7 @@ const OVERHEAD: usize = 16 * 1024;
 pub(super) struct Events {
     queue: EventQueue,
     prefix: String,
-    trust: Vec<Cidr>,
+    trust: Trust,
 }
 
 impl Events {
@@ -65,7 +66,7 @@ impl Events {
         Ok(Self {
             queue,
             prefix: at.prefix.clone(),
-            trust: server.trust.clone(),
+            trust: Trust::new(server.trust.clone()),
         })
     }
 
@@ -79,7 +80,7 @@ impl Events {
             fields: fields.filter(|(name, _)| !delivery::is_own(name)),
             body_len: request.body_len(),
             peer,
-            trusted: is_trusted(&self.trust, peer),
+            trusted: self.trust.includes(peer),
             id: request.id(),
             host: None,
         });

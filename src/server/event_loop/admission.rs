@@ -12,8 +12,8 @@
 //! idle.
 
 use crate::health::gate::Crew;
+use crate::net::peer::Peer;
 use crate::random::Random;
-use crate::server::peer::Peer;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use crate::http::body::{BodyBuffer, Spare};
+use crate::net::peer::Peer;
 use crate::server::exchange::{ClientKey, lock};
-use crate::server::peer::Peer;
 
 /// All room for bodies, shared by those who hold some.
 #[derive(Debug)]

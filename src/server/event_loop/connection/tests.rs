@@ -2,8 +2,8 @@ use super::super::bodies::Bodies;
 use super::*;
 use crate::http::head::Method;
 use crate::internals::invariants::{self, LIMITS, READ, conversation};
+use crate::net::peer::Peer;
 use crate::server::exchange::ClientKey;
-use crate::server::peer::Peer;
 use proptest::prelude::*;
 use std::iter;
 
