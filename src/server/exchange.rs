@@ -115,6 +115,12 @@ impl Exchange {
             .is_ok()
     }
 
+    /// Takes it from whoever would answer it, if nothing has been sent; false when somebody took it before.
+    pub(crate) fn abandon(&self) -> bool {
+        self.advance(Stage::Waiting, Stage::Abandoned)
+            || self.advance(Stage::Running, Stage::Abandoned)
+    }
+
     /// Moves on to [`Streaming`](Stage::Streaming) with a reply of that status.
     pub(crate) fn begin_stream(&self, status: u16) -> bool {
         self.status.store(status, Ordering::Relaxed);

@@ -566,7 +566,6 @@ impl Server {
             shared: shared.clone(),
             listeners,
             stream,
-            paths: Paths::from(config),
             lane,
             proof,
         };

@@ -6,9 +6,9 @@ use std::time::Instant;
 use mio::Interest;
 use mio::net::TcpStream;
 
-use super::clients::Client;
+use super::client::Client;
 use super::connection::{CloseReason, Connection};
-use super::doors::{Door, RESERVE};
+use super::doors::Door;
 use super::listeners::Accepted;
 use super::{Frontend, TURN};
 use crate::health::bump;
@@ -28,11 +28,7 @@ impl Frontend {
             if !self.doors.of(door).is_ready(now) {
                 return;
             }
-            let most = match door {
-                Door::Public => self.max_connections,
-                Door::Admin | Door::Agent => RESERVE,
-            };
-            let full = self.clients.count(door) >= most;
+            let full = self.clients.count(door) >= self.doors.most(door);
             if full && self.clients.dispensable(door).is_none() {
                 // The kernel's backlog holds the others until a client leaves or falls idle.
                 if door == Door::Public {
@@ -74,7 +70,7 @@ impl Frontend {
         let slot = self.clients.vacant();
         let interest = Interest::READABLE | Interest::WRITABLE;
         let ready = socket.set_nodelay(true).and_then(|()| {
-            self.poll
+            self.poller
                 .registry()
                 .register(&mut socket, self.clients.token(slot), interest)
         });
@@ -97,9 +93,7 @@ impl Frontend {
     /// What HAProxy's agent-check is told.
     fn agent_line(&mut self, now: Instant) -> String {
         self.note_probe(now);
-        let health = &self.shared.health;
-        health.observe(self.dispatcher.has_idle_worker(), now);
-        self.publish(now);
-        report::agent::line(&health.snapshot())
+        self.observe(now);
+        report::agent::line(&self.shared.health.snapshot())
     }
 }

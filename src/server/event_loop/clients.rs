@@ -1,109 +1,13 @@
-//! The clients by slot, and which of them has been idle the longest.
+//! The clients by slot: which has been idle the longest, which is to be looked at when, and which has more to do.
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::Token;
-use mio::net::TcpStream;
 
-use super::admission::Ticket;
-use super::connection::Connection;
+use super::client::Client;
+use super::deadlines::Deadlines;
 use super::doors::Door;
-use crate::server::client_socket::ClientSocket;
-use crate::server::exchange::{ClientKey, Exchange, ReplyRules, Stage};
-use crate::server::stream::{Source, Stream};
-
-/// One client: its socket, its conversation, and its request in flight.
-#[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) socket: Arc<ClientSocket>,
-    pub(crate) peer: SocketAddr,
-    /// What it came through.
-    pub(crate) door: Door,
-    pub(crate) connection: Connection,
-    /// The request that is being answered.
-    pub(crate) exchange: Option<Arc<Exchange>>,
-    /// The rest of its reply, while no worker has it. A handler's reader is to be dropped by a worker.
-    pub(crate) parked: Option<Stream>,
-    /// Its place in the queue, while it waits there.
-    pub(crate) ticket: Option<Ticket>,
-    pub(crate) rules: ReplyRules,
-    /// The socket may have something to read.
-    pub(crate) readable: bool,
-    /// The client has said that it will send nothing more: what it sent ends with an end.
-    pub(crate) ending: bool,
-    /// We have told the client that nothing more will come.
-    pub(crate) finished: bool,
-}
-
-impl Client {
-    /// One that has just been accepted and may have sent something.
-    pub(crate) fn new(
-        socket: TcpStream,
-        peer: SocketAddr,
-        door: Door,
-        connection: Connection,
-    ) -> Self {
-        Self {
-            socket: Arc::new(ClientSocket::new(socket)),
-            peer,
-            door,
-            connection,
-            exchange: None,
-            parked: None,
-            ticket: None,
-            rules: ReplyRules::UNKNOWN,
-            readable: true,
-            ending: false,
-            finished: false,
-        }
-    }
-
-    /// Whether nothing is lost when it has to go for another one: it waits for a request, or has been told everything.
-    pub(crate) fn is_dispensable(&self) -> bool {
-        self.connection.is_idle() || (self.door == Door::Agent && self.connection.is_lingering())
-    }
-
-    /// Whether it has left while its request waits for a worker. An end that comes with the request, or just behind it,
-    /// only says that nothing more will be sent: while the wait is short, such a client gets its answer.
-    pub(crate) fn has_left(&self, now: Instant) -> bool {
-        let waits = self.ticket.and(self.exchange.as_ref());
-        let waited = waits.map(|exchange| now.saturating_duration_since(exchange.admitted));
-        waited > Some(SHORT_WAIT) && (self.ending || self.has_ended())
-    }
-
-    /// Whether the socket has come to its end, or has failed, though no event has said so yet.
-    fn has_ended(&self) -> bool {
-        match self.socket.peek(&mut [0]) {
-            Ok(count) => count == 0,
-            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
-        }
-    }
-
-    /// Whether it speaks another protocol by now.
-    pub(crate) fn has_tunnel(&self) -> bool {
-        let source = self.parked.as_ref().map(|stream| &stream.source);
-        matches!(source, Some(Source::Tunnel(_)))
-    }
-
-    /// Whether a request of it is being answered.
-    pub(crate) fn is_in_flight(&self) -> bool {
-        self.connection.is_answering() || self.connection.is_replying()
-    }
-
-    /// Whether a worker writes its reply, or has written it and has yet to say so.
-    pub(crate) fn is_written_to(&self) -> bool {
-        let is_written = |exchange: &Arc<Exchange>| {
-            exchange.is(Stage::Replying) || exchange.is(Stage::Streaming)
-        };
-        self.parked.is_none() && self.exchange.as_ref().is_some_and(is_written)
-    }
-}
-
-/// See [`Client::has_left`].
-const SHORT_WAIT: Duration = Duration::from_millis(10);
+use crate::server::exchange::ClientKey;
 
 const NONE: u32 = u32::MAX;
 
@@ -144,6 +48,9 @@ pub(crate) struct Clients {
     slots: Vec<Slot>,
     free: Vec<u32>,
     doors: [AtDoor; Door::ALL.len()],
+    deadlines: Deadlines,
+    /// Those that have more to do than one turn allowed.
+    unfinished: Vec<u32>,
 }
 
 /// The clients that came through one door.
@@ -166,6 +73,8 @@ impl Clients {
                 longest_idle: NONE,
                 latest_idle: NONE,
             }; Door::ALL.len()],
+            deadlines: Deadlines::with_capacity(clients),
+            unfinished: Vec::new(),
         }
     }
 
@@ -286,11 +195,49 @@ impl Clients {
         let longest = self.doors[door as usize].longest_idle;
         (longest != NONE).then_some(longest)
     }
+
+    /// Sees to it that a client is [due](Self::due) at that time, or before.
+    pub(crate) fn arm(&mut self, slot: u32, at: Instant) {
+        self.deadlines.arm(slot, at);
+    }
+
+    /// A client that is to be looked at by now, maybe too early, or in vain. It has to be [armed](Self::arm) again.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<u32> {
+        self.deadlines.pop(now)
+    }
+
+    /// Nobody is [due](Self::due) before this.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// Notes that a client has more to do than its turn allowed: it is busy, and does not make room for others.
+    pub(crate) fn set_unfinished(&mut self, slot: u32) {
+        self.set_idle(slot, false);
+        self.unfinished.push(slot);
+    }
+
+    /// Whether a client has more to do.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
+    /// Those that have more to do, once each: or a client that never pauses would get one more turn with every event.
+    pub(crate) fn take_unfinished(&mut self) -> Vec<u32> {
+        let mut unfinished = std::mem::take(&mut self.unfinished);
+        unfinished.sort_unstable();
+        unfinished.dedup();
+        unfinished
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::event_loop::connection::Connection;
+    use mio::net::TcpStream;
+    use std::sync::Arc;
+    use std::time::Duration;
 
     fn order(clients: &mut Clients) -> Vec<u32> {
         std::iter::from_fn(|| {
@@ -343,5 +290,32 @@ mod tests {
         clients.set_idle(0, true);
         assert_eq!(clients.dispensable(Door::Admin), Some(1));
         assert_eq!(clients.dispensable(Door::Public), None);
+    }
+
+    #[test]
+    fn a_client_has_one_turn_more_however_often_it_was_noted_and_is_not_idle() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut clients = Clients::with_capacity(0);
+        for slot in 0..2 {
+            clients.insert(client(&listener, Door::Public));
+            clients.set_idle(slot, true);
+        }
+        for slot in [1, 0, 1, 1] {
+            clients.set_unfinished(slot);
+        }
+        assert_eq!(clients.dispensable(Door::Public), None);
+        assert_eq!(clients.take_unfinished(), [0, 1]);
+        assert!(!clients.has_unfinished());
+    }
+
+    #[test]
+    fn a_client_is_due_once_when_it_was_armed() {
+        let mut clients = Clients::with_capacity(0);
+        let early = Instant::now();
+        let at = early + Duration::from_secs(1);
+        clients.arm(0, at);
+        assert_eq!(clients.next_timeout(), Some(at));
+        assert_eq!(clients.due(early), None);
+        assert_eq!((clients.due(at), clients.due(at)), (Some(0), None));
     }
 }

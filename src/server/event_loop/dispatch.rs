@@ -1,14 +1,13 @@
 //! From a whole request to a worker, and back.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::admission::Shed;
 use super::connection::{After, CloseReason, Event, Incoming};
-use super::doors::{Asks, Door};
-use super::{Frontend, Registrar, TURN};
+use super::doors::Door;
+use super::reports::{self, Asks};
+use super::{Frontend, TURN, reply};
 use crate::health::{Outcome, bump};
 use crate::http::head::{Method, Version};
 use crate::http::refusal::Refusal;
@@ -17,7 +16,6 @@ use crate::report::Answer;
 use crate::server::aside::Lane;
 use crate::server::exchange::{Exchange, Origin, ReplyRules, Stage};
 use crate::server::jobs::Job;
-use crate::server::roster::Roster;
 use crate::server::stream::Source;
 use crate::server::workers::{Done, Ended, Then};
 
@@ -89,43 +87,37 @@ impl Frontend {
             rules: client.rules,
         };
         let door = client.door;
-        let idle = self.dispatcher.has_idle_worker();
-        let health = self.shared.health.clone();
-        let page = match door {
-            Door::Admin => self.paths.find(head.path()),
-            Door::Public | Door::Agent => self.paths.find_public(head.path()),
-        };
-        if let Some(page) = page {
+        if let Some(page) = self.reports.page(door, head.path()) {
             self.note_probe(now);
             let asks = Asks {
                 peer: origin.peer.ip(),
                 client: client_ip,
                 host: head.host(),
             };
-            let details = door.shows_details(self.details, &self.details_hosts, asks);
-            health.observe(idle, now);
-            self.publish(now);
-            let answer = page.answer(head, details, &health);
+            let details = self.reports.shows_details(door, asks);
+            self.observe(now);
+            let answer = page.answer(head, details, &self.shared.health);
             return self.answer(slot, &answer, now);
         }
         if head.method == Method::Options && head.target() == "*" {
             return self.answer(slot, &Answer::options(), now);
         }
         if door == Door::Admin {
-            let answer = self.administer(head);
+            let answer = reports::administer(head, &self.shared.health);
             return self.answer(slot, &answer, now);
         }
-        if let Some(drain) = &mut self.drain {
-            drain.note_request(now);
+        self.draining.note_request(now);
+        if let Err(throttled) = self.throttling.check(head, client_ip, now) {
+            self.shared.health.throttled(throttled.place);
+            let answer = reply::throttled(&throttled);
+            return self.throttle(slot, &answer, now);
         }
-        let throttling = self.throttling.clone();
-        if let Err(throttled) = throttling.check(head, client_ip, now) {
-            health.throttled(throttled.place);
-            return self.throttle(slot, &throttled, now);
-        }
-        if self.lane.as_ref().is_some_and(|lane| lane.takes(head)) {
+        let lane = self.workers.lane.as_ref();
+        if lane.is_some_and(|lane| lane.takes(head)) {
             return self.hand_aside(origin, incoming, now);
         }
+        let health = self.shared.health.clone();
+        let idle = self.workers.dispatcher.has_idle_worker();
         let permit = match health.admit(idle, now) {
             Ok(permit) => permit,
             Err(retry_after) => {
@@ -136,7 +128,11 @@ impl Frontend {
         };
         let predicted = health.predicted();
         let crew = health.crew(idle);
-        if let Err(reason) = self.dispatcher.decide(client_ip, crew, predicted, now) {
+        let decided = self
+            .workers
+            .dispatcher
+            .decide(client_ip, crew, predicted, now);
+        if let Err(reason) = decided {
             return self.shed(slot, reason, now);
         }
         self.retry_after.count(true, now);
@@ -151,9 +147,9 @@ impl Frontend {
             permit,
         };
         if idle {
-            return self.hand_over_one(job, now);
+            return self.workers.hand_over(job, now);
         }
-        let ticket = self.dispatcher.submit(job, client_ip, now);
+        let ticket = self.workers.dispatcher.submit(job, client_ip, now);
         if let Some(client) = self.clients.get_mut(slot) {
             client.ticket = Some(ticket);
         }
@@ -188,29 +184,13 @@ impl Frontend {
         }
     }
 
-    /// What the admin listener has beside the health paths: `PURGE` makes the cache forget what it keeps for this host and
-    /// target.
-    fn administer(&self, head: &crate::server::request_head::RequestHead) -> Answer {
-        #[cfg(feature = "cache")]
-        if head.method_text() == "PURGE"
-            && let Some(cache) = &self.shared.health.cache
-        {
-            let host = str::from_utf8(head.field("host").unwrap_or_default()).unwrap_or_default();
-            let purged = [false, true].map(|https| cache.purge(https, host, head.target()));
-            return Answer::purged(purged.iter().sum());
-        }
-        #[cfg(not(feature = "cache"))]
-        let _ = head;
-        Answer::not_found()
-    }
-
     /// Hands a request to the lane beside the workers, if it has room.
     fn hand_aside(&mut self, origin: Origin, incoming: Incoming, now: Instant) {
         let slot = origin.client.slot;
         let deadline = now + self.limits.request_timeout;
         let exchange = Arc::new(Exchange::new(origin, now, deadline));
         let taken = |lane: &Lane| lane.hand_over(exchange.clone(), incoming);
-        if !self.lane.as_ref().is_some_and(taken) {
+        if !self.workers.lane.as_ref().is_some_and(taken) {
             return self.shed(slot, Shed::Queue, now);
         }
         if let Some(client) = self.clients.get_mut(slot) {
@@ -220,7 +200,7 @@ impl Frontend {
 
     /// Hands over what waits, as far as the workers take it.
     pub(super) fn hand_over(&mut self, now: Instant) {
-        while let Some(job) = self.dispatcher.next(self.shared.health.predicted(), now) {
+        while let Some(job) = self.workers.next(now) {
             if let Job::Handle { exchange, .. } = &job
                 && let Some(client) = self.clients.by_key(exchange.origin.client)
             {
@@ -234,72 +214,13 @@ impl Frontend {
                     continue;
                 }
             }
-            self.hand_over_one(job, now);
+            self.workers.hand_over(job, now);
         }
     }
 
-    fn hand_over_one(&mut self, job: Job, now: Instant) {
-        self.shared.health.gauges.in_flight.fetch_add(1, Relaxed);
-        if self.dispatcher.hand_over(job, now) {
-            self.shared.health.idle_worker_taken(now);
-        }
-    }
-
-    /// Announces what is handed over to tiny_http, and calls as many workers as it needs.
+    /// Announces what is handed over.
     pub(super) fn announce(&mut self, now: Instant) {
-        let stands_still = self.dispatcher.stands_still(now);
-        let shared = self.shared.clone();
-        let (roster, predicted) = (&shared.roster, shared.health.predicted());
-        if self.intake.is_open() {
-            let share = Roster::share(predicted);
-            let announced = self.dispatcher.announce();
-            self.intake.announce(announced, share);
-            let sent = self.intake.flush(&mut Registrar(self.poll.registry()));
-            let in_vain = roster.is_listening() && !shared.jobs.is_ready();
-            let lost = stands_still && self.dispatcher.is_lost(in_vain);
-            if let Err(error) = sent {
-                self.lose_stream(&error, now);
-            } else if lost {
-                let error = io::Error::other("nothing comes through");
-                self.lose_stream(&error, now);
-            }
-        }
-        if self.dispatcher.is_proven() {
-            self.intake.proven();
-            shared.health.intake_up();
-        }
-        if self.dispatcher.unbegun() == 0 {
-            return;
-        }
-        // Of jobs that were announced together, the worker that has the first may be held up by it, and one that waits
-        // for requests sees the others only when it wakes.
-        if stands_still && roster.is_listening() && shared.jobs.is_ready() {
-            shared.nudge();
-        }
-        let awake = roster.awake();
-        let mut needed = roster.needed(self.dispatcher.busy(), predicted);
-        if stands_still {
-            needed = needed.max(awake + 1);
-        }
-        roster.call(needed.saturating_sub(awake));
-    }
-
-    /// Notes that the stream to the workers has broken. What is on its way waits for the next one, as long as it may.
-    pub(super) fn lose_stream(&mut self, why: &io::Error, now: Instant) {
-        self.intake.fail(why, now);
-        self.dispatcher.broken();
-        self.shared.health.intake_down_since(now);
-        bump(&self.shared.health.counts.stream_failures);
-    }
-
-    /// Opens a broken stream anew when that is due.
-    pub(super) fn reopen_stream(&mut self, now: Instant) {
-        let register = &mut Registrar(self.poll.registry());
-        if let Some(carrier) = self.intake.reopen(register, now) {
-            self.shared.replace_carrier(carrier, self.workers);
-            self.dispatcher.opened(now);
-            self.hand_over(now);
-        }
+        self.workers.announce(self.poller.registry(), now);
     }
 
     /// Has a worker go on with a client's reply.
@@ -311,17 +232,19 @@ impl Frontend {
             && let Some(stream) = client.parked.take()
         {
             let exchange = exchange.clone();
-            self.dispatcher.resume(Job::Resume { exchange, stream });
+            self.workers
+                .dispatcher
+                .resume(Job::Resume { exchange, stream });
         }
     }
 
     pub(super) fn handle_done(&mut self, done: Done, now: Instant) {
         if !done.aside {
-            self.dispatcher.done();
+            self.workers.dispatcher.done();
         }
         let Some(exchange) = done.exchange else {
-            // The first job of all is about no exchange. From here on every worker is known to be free.
-            self.proof = None;
+            // The first job of all is about no exchange.
+            self.workers.started();
             return;
         };
         let key = exchange.origin.client;
@@ -347,7 +270,7 @@ impl Frontend {
             }
             (Ended::Replied { then, .. }, None) => {
                 if let Then::More(stream) = then {
-                    self.dispatcher.resume(Job::Drop(Box::new(stream)));
+                    self.workers.dispatcher.resume(Job::Drop(Box::new(stream)));
                 }
                 return;
             }
@@ -363,17 +286,10 @@ impl Frontend {
         self.drive(key.slot, now);
     }
 
-    /// Takes an exchange of which nothing has been sent from whoever would answer it. False when somebody took it
-    /// before.
-    pub(super) fn abandon(exchange: &Exchange) -> bool {
-        exchange.advance(Stage::Waiting, Stage::Abandoned)
-            || exchange.advance(Stage::Running, Stage::Abandoned)
-    }
-
     /// Refuses a request that has waited for a worker as long as it may.
     pub(super) fn expire(&mut self, job: Job, now: Instant) {
         let Job::Handle { exchange, .. } = job else {
-            return self.dispatcher.resume(job);
+            return self.workers.dispatcher.resume(job);
         };
         let key = exchange.origin.client;
         if exchange.advance(Stage::Waiting, Stage::Abandoned)
@@ -396,11 +312,11 @@ impl Frontend {
             return;
         };
         let health = self.shared.health.clone();
-        if Self::abandon(&exchange) {
+        if exchange.abandon() {
             client.exchange = None;
             client.note_wait(&exchange, now);
             if let Some(ticket) = client.ticket.take() {
-                self.dispatcher.remove(ticket);
+                self.workers.dispatcher.remove(ticket);
             }
             bump(&health.counts.timeouts);
             let waited = now.saturating_duration_since(exchange.admitted);
@@ -409,7 +325,7 @@ impl Frontend {
             self.refuse(slot, Refusal::HandlerTooSlow, None, now);
         } else if client.has_tunnel() {
             // Nobody has said anything for long.
-            self.end_tunnel(slot, CloseReason::Finished);
+            client.end_tunnel(CloseReason::Finished, &health);
         } else if exchange.advance(Stage::Streaming, Stage::Abandoned) {
             if let Some(Source::Relay(relay)) = client.parked.as_mut().map(|it| &mut it.source) {
                 relay.stalled();

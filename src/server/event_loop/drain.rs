@@ -16,6 +16,7 @@
 use std::time::{Duration, Instant};
 
 use super::Frontend;
+use super::client::Client;
 use super::connection::CloseReason;
 use super::doors::Door;
 use crate::health::bump;
@@ -24,7 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// A drain under way.
 #[derive(Debug)]
-pub(super) struct Drain {
+struct Drain {
     until: Instant,
     /// Requests are served on. Else it ends as soon as those in flight are answered.
     serves: bool,
@@ -49,6 +50,49 @@ const WATCHED: Duration = Duration::from_secs(60);
 /// Turns of accepting before the listeners close: enough for a backlog of 4096, and not without end.
 const BACKLOG_TURNS: usize = 64;
 
+/// Whether there is a drain, and who may have to be told of it.
+#[derive(Debug, Default)]
+pub(super) struct Draining {
+    drain: Option<Drain>,
+    /// When somebody last asked for the health.
+    last_probe: Option<Instant>,
+}
+
+impl Draining {
+    /// Begins a drain. A second call may only hasten the first.
+    fn begin(&mut self, until: Instant, serves: bool, now: Instant) {
+        let (until, serves) = self.drain.as_ref().map_or((until, serves), |drain| {
+            (drain.until.min(until), drain.serves && serves)
+        });
+        self.drain = Some(Drain::new(until, serves, self.last_probe, now));
+    }
+
+    /// Whether one is under way.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// Notes that a request has come.
+    pub(super) fn note_request(&mut self, now: Instant) {
+        if let Some(drain) = &mut self.drain {
+            drain.last_request = now;
+        }
+    }
+
+    /// Notes that somebody has asked for the health.
+    fn note_probe(&mut self, now: Instant) {
+        self.last_probe = Some(now);
+        if let Some(drain) = &mut self.drain {
+            drain.last_probe = self.last_probe;
+        }
+    }
+
+    /// When to look again.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.drain.as_ref().map(Drain::next_timeout)
+    }
+}
+
 impl Drain {
     fn new(until: Instant, serves: bool, last_probe: Option<Instant>, now: Instant) -> Self {
         Self {
@@ -66,16 +110,6 @@ impl Drain {
         }
     }
 
-    /// Notes that a request has come.
-    pub(super) fn note_request(&mut self, now: Instant) {
-        self.last_request = now;
-    }
-
-    /// Notes that somebody has asked for the health.
-    pub(super) fn note_probe(&mut self, now: Instant) {
-        self.last_probe = Some(now);
-    }
-
     /// Whether somebody is to be told, and so needs the whole time.
     fn is_watched(&self, now: Instant) -> bool {
         let age = self.last_probe.map(|at| now.saturating_duration_since(at));
@@ -83,7 +117,7 @@ impl Drain {
     }
 
     /// When to look again.
-    pub(super) fn next_timeout(&self) -> Instant {
+    fn next_timeout(&self) -> Instant {
         let end = if self.over {
             self.until + LAST_WORDS
         } else {
@@ -105,6 +139,25 @@ impl Drain {
         self.serves && now < end
     }
 
+    /// Whether the next step is due; it is then put off. What it is about: whether it is quiet, and whether the service
+    /// accepts.
+    fn step(&mut self, now: Instant) -> Option<(bool, bool)> {
+        if now < self.next_step && now < self.until {
+            return None;
+        }
+        self.next_step = now + (self.fifth / 4).max(Duration::from_millis(5));
+        Some((self.is_quiet(now), self.accepts(now)))
+    }
+
+    /// Whether the drain need not wait for a client that would be served.
+    fn leaves(&self, client: &Client, last_words: bool) -> bool {
+        client.door != Door::Public
+            || client.connection.is_lingering()
+            || client.connection.is_idle() && self.over
+            || !self.serves && !client.is_in_flight()
+            || self.over && !last_words && !client.is_written_to()
+    }
+
     /// Whether what was accepted until the time was over may be answered still: nothing but a drain without time, which
     /// is a stop at once, cuts it there.
     fn has_last_words(&self, now: Instant) -> bool {
@@ -114,31 +167,22 @@ impl Drain {
 
 impl Frontend {
     pub(super) fn begin_drain(&mut self, until: Instant, serves: bool, now: Instant) {
-        // A second call may only hasten the first.
-        let (until, serves) = self.drain.as_ref().map_or((until, serves), |drain| {
-            (drain.until.min(until), drain.serves && serves)
-        });
-        self.drain = Some(Drain::new(until, serves, self.last_probe, now));
+        self.draining.begin(until, serves, now);
         self.shared.health.gauges.draining.store(true, Relaxed);
     }
 
     /// Notes that somebody has asked for the health.
     pub(super) fn note_probe(&mut self, now: Instant) {
         bump(&self.shared.health.counts.probed);
-        self.last_probe = Some(now);
-        if let Some(drain) = &mut self.drain {
-            drain.note_probe(now);
-        }
+        self.draining.note_probe(now);
     }
 
     /// Closes what the drain has come to: the listeners, and connections that stay idle.
     pub(super) fn drain_step(&mut self, now: Instant) {
-        let Some(drain) = &mut self.drain else { return };
-        if now < drain.next_step && now < drain.until {
+        let Some((quiet, accepts)) = self.draining.drain.as_mut().and_then(|it| it.step(now))
+        else {
             return;
-        }
-        drain.next_step = now + (drain.fifth / 4).max(Duration::from_millis(5));
-        let (quiet, accepts) = (drain.is_quiet(now), drain.accepts(now));
+        };
         // Monitors can still ask how it goes: their doors close at the very end.
         if !accepts && !self.doors.of(Door::Public).is_closed() {
             // Whoever is in the backlog was promised a reply.
@@ -164,26 +208,19 @@ impl Frontend {
 
     /// Whether the drain is over.
     pub(super) fn is_drained(&mut self, now: Instant) -> bool {
-        let Some(drain) = &mut self.drain else {
+        let Some(drain) = &mut self.draining.drain else {
             return false;
         };
         if now >= drain.until + LAST_WORDS {
             return true;
         }
         drain.over = now >= drain.until;
-        let (over, serves) = (drain.over, drain.serves);
         let last_words = drain.has_last_words(now);
         let all_gone = drain.is_quiet(now) || !drain.accepts(now);
-        (over || all_gone)
+        (drain.over || all_gone)
             && self.clients.used().into_iter().all(|slot| {
                 let client = self.clients.get_mut(slot);
-                client.is_none_or(|client| {
-                    client.door != Door::Public
-                        || client.connection.is_lingering()
-                        || client.connection.is_idle() && over
-                        || !serves && !client.is_in_flight()
-                        || over && !last_words && !client.is_written_to()
-                })
+                client.is_none_or(|client| drain.leaves(client, last_words))
             })
     }
 
@@ -200,7 +237,7 @@ impl Frontend {
                 if let Some(exchange) = client.exchange.take() {
                     client.note_wait(&exchange, now);
                 }
-                self.dispatcher.remove(ticket);
+                self.workers.dispatcher.remove(ticket);
                 bump(&self.shared.health.counts.shed_drain);
                 self.refuse(slot, Refusal::Draining, None, now);
             } else if client.door == Door::Public && client.is_in_flight() {
@@ -211,12 +248,10 @@ impl Frontend {
             self.part(slot, CloseReason::Stopped, now);
         }
         self.publish(now);
-        if let Some(news) = self.shedding.end() {
-            news.log();
-        }
+        self.sampler.end();
         // Readers of replies are a user's code, and not this thread's to drop: neither those that are left here, nor
         // those in what the workers are about to say.
-        self.dispatcher.leave(self.inbox);
+        self.workers.dispatcher.leave(self.poller.into_inbox());
         cut
     }
 }
@@ -235,8 +270,11 @@ mod tests {
         assert!(!unwatched.is_quiet(at(999)) && unwatched.is_quiet(at(1_000)));
         assert!(unwatched.accepts(at(3_999)) && !unwatched.accepts(at(4_000)));
         for asked in [at(0), at(2_000)] {
-            let mut watched = Drain::new(until, true, Some(start), start);
-            watched.note_probe(asked);
+            let mut draining = Draining::default();
+            draining.note_probe(start);
+            draining.begin(until, true, start);
+            draining.note_probe(asked);
+            let watched = draining.drain.expect("it was begun");
             assert!(!watched.is_quiet(at(4_999)) && watched.accepts(at(4_999)));
             assert!(!watched.accepts(until));
         }
@@ -245,8 +283,11 @@ mod tests {
     #[test]
     fn a_drain_that_serves_no_more_is_over_once_nothing_is_in_flight() {
         let start = Instant::now();
-        let mut drain = Drain::new(start + Duration::from_secs(1), false, Some(start), start);
-        drain.note_request(start);
+        let mut draining = Draining::default();
+        draining.note_probe(start);
+        draining.begin(start + Duration::from_secs(1), false, start);
+        draining.note_request(start);
+        let drain = draining.drain.expect("it was begun");
         assert!(!drain.accepts(start) && drain.is_quiet(start));
         assert!(!drain.is_watched(start) && !drain.has_last_words(start));
     }
@@ -263,5 +304,23 @@ mod tests {
         );
         assert!(!drain.is_watched(begun));
         assert!(drain.is_watched(start + Duration::from_secs(59)));
+    }
+
+    #[test]
+    fn a_second_drain_may_only_hasten_the_first() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut draining = Draining::default();
+        assert_eq!(draining.next_timeout(), None);
+        for (until, serves, expected) in [
+            (at(5), true, (at(5), true)),
+            (at(9), true, (at(5), true)),
+            (at(7), false, (at(5), false)),
+            (at(1), true, (at(1), false)),
+        ] {
+            draining.begin(until, serves, start);
+            let drain = draining.drain.as_ref().expect("it was begun");
+            assert_eq!((drain.until, drain.serves), expected);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Frontend;
-use super::clients::Client;
+use super::client::Client;
 use super::connection::CloseReason;
 use super::doors::Door;
 use crate::server::access_log::{About, End};
@@ -27,7 +27,7 @@ impl Frontend {
         let Some(client) = self.clients.get_mut(slot) else {
             return;
         };
-        let is_page = head.is_some_and(|head| self.paths.find(head.path()).is_some());
+        let is_page = head.is_some_and(|head| self.reports.has_page(head.path()));
         let about = About {
             head: head.cloned(),
             is_health: is_page || client.door != Door::Public,

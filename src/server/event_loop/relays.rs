@@ -8,23 +8,60 @@ use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::time::Instant;
 
+use mio::{Registry, Token};
+
 use super::Frontend;
-use super::clients::{Client, upstream_token};
+use super::client::Client;
+use super::clients::upstream_token;
 use super::connection::{After, CloseReason, Piece};
-use crate::health::{Outcome, bump};
+use crate::health::{Health, Outcome, bump};
 use crate::server::exchange::Stage;
 use crate::server::relay::Step;
 use crate::server::stream::{Progress, Source};
 
+/// What the event loop lends to a client whose reply comes from another server.
+pub(super) struct Relaying<'a> {
+    pub(super) registry: &'a Registry,
+    /// The token of the other server's socket.
+    pub(super) token: Token,
+    pub(super) buffers: &'a mut Buffers,
+    pub(super) health: &'a Health,
+}
+
+/// Where what is on its way from one socket to another stands meanwhile.
+pub(super) struct Buffers {
+    /// What was read at once.
+    pub(super) read: Box<[u8]>,
+    /// A step of what is relayed, as it goes to the client.
+    relay: Vec<u8>,
+}
+
+impl Buffers {
+    /// With so much read from a socket at once.
+    pub(super) fn new(read_size: usize) -> Self {
+        Self {
+            read: vec![0; read_size].into_boxed_slice(),
+            relay: Vec::new(),
+        }
+    }
+}
+
 impl Frontend {
     /// Goes on with the part of a client's reply that comes from elsewhere; whether something has changed.
     pub(super) fn go_on(&mut self, slot: u32, now: Instant) -> bool {
+        let token = upstream_token(self.clients.token(slot));
         let Some(client) = self.clients.get_mut(slot) else {
             return false;
         };
         if client.connection.close_reason().is_some() {
             return false;
         }
+        let with = Relaying {
+            registry: self.poller.registry(),
+            token,
+            buffers: &mut self.buffers,
+            health: &self.shared.health,
+        };
         let wants_more = client.connection.wants_more();
         match client.parked.as_ref().map(|stream| &stream.source) {
             Some(Source::Reader(_)) if wants_more => {
@@ -33,8 +70,8 @@ impl Frontend {
                 self.resume(slot);
                 true
             }
-            Some(Source::Relay(_)) => self.relay(slot, now),
-            Some(Source::Tunnel(_)) => self.tunnel(slot, now),
+            Some(Source::Relay(_)) => client.relay(with, now),
+            Some(Source::Tunnel(_)) => client.tunnel(with, now),
             _ => false,
         }
     }
@@ -54,105 +91,112 @@ impl Frontend {
         }
         self.drive(slot, now);
     }
+}
 
-    fn relay(&mut self, slot: u32, now: Instant) -> bool {
-        let token = upstream_token(self.clients.token(slot));
-        let Some(client) = self.clients.get_mut(slot) else {
-            return false;
-        };
-        let Some(stream) = &mut client.parked else {
+impl Client {
+    /// Passes a step of another server's reply on; whether something has changed.
+    fn relay(&mut self, with: Relaying<'_>, now: Instant) -> bool {
+        let Relaying {
+            registry,
+            token,
+            buffers,
+            health,
+        } = with;
+        let out = &mut buffers.relay;
+        let Some(stream) = &mut self.parked else {
             return false;
         };
         let Source::Relay(relay) = &mut stream.source else {
             return false;
         };
-        if !client.connection.output().is_empty() {
+        if !self.connection.output().is_empty() {
             return false;
         }
         let idle = relay.idle();
-        let filled = match relay.watch(self.poll.registry(), token) {
+        let filled = match relay.watch(registry, token) {
             Ok(()) if relay.is_readable() => {
-                self.relay_buffer.clear();
-                stream.fill(&mut self.relay_buffer)
+                out.clear();
+                stream.fill(out)
             }
             Ok(()) => Ok(Progress::Dry),
             Err(error) => Err(error),
         };
         let progress = match filled {
             Ok(Progress::Dry) => {
-                if !client.connection.wants_more() {
+                if !self.connection.wants_more() {
                     return false;
                 }
-                client.connection.await_more(now + idle);
+                self.connection.await_more(now + idle);
                 return true;
             }
             Ok(progress) => progress,
             Err(error) => {
-                self.cut(slot, &error);
+                self.cut(&error, health);
                 return true;
             }
         };
-        let Ok(sent) = client.socket.write_some(&self.relay_buffer) else {
-            client.connection.close(CloseReason::Reset);
+        let Ok(sent) = self.socket.write_some(out) else {
+            self.connection.close(CloseReason::Reset);
             return true;
         };
-        let rest = &self.relay_buffer[sent..];
+        let rest = &out[sent..];
         let rest = (!rest.is_empty()).then(|| Piece::new(rest.to_vec(), 0));
         let after = if progress == Progress::More {
             After::More
         } else {
             if let Source::Relay(relay) = &mut stream.source {
-                relay.give_back(Some(self.poll.registry()), now);
+                relay.give_back(Some(registry), now);
             }
             let close = stream.close;
-            client.parked = None;
-            if let Some(exchange) = client.exchange.take()
+            self.parked = None;
+            if let Some(exchange) = self.exchange.take()
                 && exchange.advance(Stage::Streaming, Stage::Replying)
             {
-                self.shared.health.ended(Outcome::of(exchange.status()));
+                health.ended(Outcome::of(exchange.status()));
             }
             if close { After::Close } else { After::Keep }
         };
-        client.connection.answer(rest, after, now);
-        client.end_record_if_sent();
+        self.connection.answer(rest, after, now);
+        self.end_record_if_sent();
         true
     }
 
-    /// Shows a client that its reply is not whole, whose body has failed.
-    fn cut(&mut self, slot: u32, error: &io::Error) {
-        let Some(client) = self.clients.get_mut(slot) else {
-            return;
-        };
-        log::warn!("{}: a reply was cut, its body failed: {error}", client.peer);
-        if let Some(exchange) = client.exchange.take()
+    /// Shows the client that its reply is not whole, whose body has failed.
+    fn cut(&mut self, error: &io::Error, health: &Health) {
+        log::warn!("{}: a reply was cut, its body failed: {error}", self.peer);
+        if let Some(exchange) = self.exchange.take()
             && exchange.advance(Stage::Streaming, Stage::Abandoned)
         {
-            bump(&self.shared.health.counts.cut);
-            self.shared.health.ended(Outcome::Failed);
+            bump(&health.counts.cut);
+            health.ended(Outcome::Failed);
         }
-        client.connection.close(CloseReason::Cut);
+        self.connection.close(CloseReason::Cut);
     }
 
-    fn tunnel(&mut self, slot: u32, now: Instant) -> bool {
-        let token = upstream_token(self.clients.token(slot));
-        let Some(client) = self.clients.get_mut(slot) else {
-            return false;
-        };
+    /// Passes on what both sides of a tunnel have sent; whether something has changed.
+    fn tunnel(&mut self, with: Relaying<'_>, now: Instant) -> bool {
+        let Relaying {
+            registry,
+            token,
+            buffers,
+            health,
+        } = with;
         let Client {
             parked: Some(stream),
             connection,
             socket,
             readable,
+            peer,
             ..
-        } = client
+        } = self
         else {
             return false;
         };
         let Source::Tunnel(tunnel) = &mut stream.source else {
             return false;
         };
-        if let Err(error) = tunnel.watch(self.poll.registry(), token) {
-            log::warn!("{}: a tunnel cannot be watched: {error}", client.peer);
+        if let Err(error) = tunnel.watch(registry, token) {
+            log::warn!("{peer}: a tunnel cannot be watched: {error}");
             connection.close(CloseReason::Cut);
             return true;
         }
@@ -175,18 +219,18 @@ impl Frontend {
                 came => came.map(Some),
             }
         };
-        let forward = tunnel.forward(read, &mut self.read_buffer);
+        let forward = tunnel.forward(read, &mut buffers.read);
         let back = if connection.output().is_empty() {
             let write = |bytes: &[u8]| socket.write_some(bytes);
             let end = || socket.shutdown(Shutdown::Write);
-            tunnel.back(write, end, &mut self.read_buffer)
+            tunnel.back(write, end, &mut buffers.read)
         } else {
             Ok((Step::Waits, &[][..]))
         };
         let (forward, (back, rest)) = match (forward, back) {
             (Ok(forward), Ok(back)) => (forward, back),
             (Err(error), _) | (_, Err(error)) => {
-                log::debug!("{}: a tunnel broke: {error}", client.peer);
+                log::debug!("{peer}: a tunnel broke: {error}");
                 connection.close(CloseReason::Cut);
                 return true;
             }
@@ -196,7 +240,7 @@ impl Frontend {
         }
         match (forward, back) {
             (Step::Over, Step::Over) => {
-                self.end_tunnel(slot, CloseReason::Finished);
+                self.end_tunnel(CloseReason::Finished, health);
                 true
             }
             (Step::Moved, _) | (_, Step::Moved) => {
@@ -208,15 +252,12 @@ impl Frontend {
     }
 
     /// Ends a tunnel as both sides, or the time, have it: it is served then.
-    pub(super) fn end_tunnel(&mut self, slot: u32, reason: CloseReason) {
-        let Some(client) = self.clients.get_mut(slot) else {
-            return;
-        };
-        if let Some(exchange) = client.exchange.take()
+    pub(super) fn end_tunnel(&mut self, reason: CloseReason, health: &Health) {
+        if let Some(exchange) = self.exchange.take()
             && exchange.advance(Stage::Streaming, Stage::Replying)
         {
-            self.shared.health.ended(Outcome::of(exchange.status()));
+            health.ended(Outcome::of(exchange.status()));
         }
-        client.connection.close(reason);
+        self.connection.close(reason);
     }
 }

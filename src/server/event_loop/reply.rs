@@ -4,12 +4,14 @@ use std::time::Instant;
 
 use super::Frontend;
 use super::admission::Shed;
+use super::client::Client;
 use super::connection::{After, CloseReason, Piece};
 use crate::health::bump;
 use crate::http::body::Framing;
 use crate::http::refusal::Refusal;
 use crate::report::Answer;
-use crate::server::response::write_head;
+use crate::server::exchange::ReplyRules;
+use crate::server::response::{DateCache, write_head};
 use crate::server::throttling::Throttled;
 
 impl Frontend {
@@ -33,13 +35,9 @@ impl Frontend {
     }
 
     /// Refuses a request that comes too often.
-    pub(super) fn throttle(&mut self, slot: u32, throttled: &Throttled<'_>, now: Instant) {
-        let answer = Answer {
-            made_headers: throttled.fields().into(),
-            ..refused(Refusal::Throttled, Some(throttled.retry_after))
-        };
+    pub(super) fn throttle(&mut self, slot: u32, answer: &Answer, now: Instant) {
         self.note_refusal(slot, Refusal::Throttled.name());
-        self.answer(slot, &answer, now);
+        self.answer(slot, answer, now);
     }
 
     /// Answers with a refusal, and closes the connection where it can't be trusted further.
@@ -55,12 +53,50 @@ impl Frontend {
     }
 
     pub(super) fn answer(&mut self, slot: u32, answer: &Answer, now: Instant) {
-        let Some(client) = self.clients.get_mut(slot) else {
-            return;
-        };
-        log::debug!("{} {} from the frontend", client.peer, answer.status);
+        let closes = self.draining.is_under_way();
+        if let Some(client) = self.clients.get_mut(slot) {
+            self.replies.send(client, answer, closes, now);
+        }
+    }
+}
+
+/// What answers are written with.
+#[derive(Default)]
+pub(super) struct Replies {
+    date: DateCache,
+    /// The last answer, with its head.
+    scratch: Vec<u8>,
+}
+
+impl Replies {
+    /// Answers a client's request, as far as its socket takes that now. With `closes` the connection closes after it.
+    fn send(&mut self, client: &mut Client, answer: &Answer, closes: bool, now: Instant) {
+        log::debug!("{} {} from the event loop", client.peer, answer.status);
         let rules = client.rules;
-        let close = answer.close || !rules.keep_alive || self.drain.is_some();
+        let close = answer.close || !rules.keep_alive || closes;
+        let (head, out) = self.write(answer, rules, close);
+        client
+            .socket
+            .note(|record| record.replied(answer.status, head));
+        let after = if close { After::Close } else { After::Keep };
+        if !client.connection.output().is_empty() {
+            // What was sent before goes first.
+            let piece = Piece::new(out.to_vec(), 0);
+            return client.connection.answer([piece], after, now);
+        }
+        match client.socket.write_some(out) {
+            Ok(sent) if sent == out.len() => client.connection.answer([], after, now),
+            Ok(sent) => {
+                let piece = Piece::new(out[sent..].to_vec(), 0);
+                client.connection.answer([piece], after, now);
+            }
+            Err(_) => client.connection.close(CloseReason::Reset),
+        }
+        client.end_record_if_sent();
+    }
+
+    /// The answer with its head, and how long that is.
+    fn write(&mut self, answer: &Answer, rules: ReplyRules, close: bool) -> (usize, &[u8]) {
         let seconds = answer.retry_after.map(|seconds| seconds.to_string());
         let headers = [
             Some(("Content-Type", answer.content_type)),
@@ -74,9 +110,8 @@ impl Frontend {
         let headers = headers.chain(made.map(|(name, value)| (*name, value.as_str())));
         let headers = headers.filter(|(_, value)| !value.is_empty());
         let length = Framing::Length(answer.body.len() as u64);
-        let out = &mut self.scratch;
+        let (out, date) = (&mut self.scratch, &mut self.date);
         out.clear();
-        let date = &mut self.date;
         write_head(
             out,
             answer.status,
@@ -90,24 +125,15 @@ impl Frontend {
         if !rules.head_only {
             out.extend_from_slice(&answer.body);
         }
-        client
-            .socket
-            .note(|record| record.replied(answer.status, head));
-        let after = if close { After::Close } else { After::Keep };
-        if !client.connection.output().is_empty() {
-            // What was sent before goes first.
-            let piece = Piece::new(out.clone(), 0);
-            return client.connection.answer([piece], after, now);
-        }
-        match client.socket.write_some(out) {
-            Ok(sent) if sent == out.len() => client.connection.answer([], after, now),
-            Ok(sent) => {
-                let piece = Piece::new(out[sent..].to_vec(), 0);
-                client.connection.answer([piece], after, now);
-            }
-            Err(_) => client.connection.close(CloseReason::Reset),
-        }
-        client.end_record_if_sent();
+        (head, out)
+    }
+}
+
+/// The answer to a request that comes too often.
+pub(super) fn throttled(throttled: &Throttled<'_>) -> Answer {
+    Answer {
+        made_headers: throttled.fields().into(),
+        ..refused(Refusal::Throttled, Some(throttled.retry_after))
     }
 }
 
