@@ -7,13 +7,12 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use plimsoll::proxy::{BalanceBy, BreakerMode, Proxy, ProxyConfig, UpstreamCheck};
+use plimsoll::proxy::{BalanceBy, BreakerMode, ProxyConfig, UpstreamCheck};
 use plimsoll::{CheckSettings, Server};
 
+use super::OK;
 use crate::kit::process::TempDir;
-use crate::kit::{Client, Latch, PATIENCE, Reply, Upstream, ask, get, quiet, wait_until};
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+use crate::kit::{Client, Latch, PATIENCE, Reply, Upstream, ask, get, wait_until};
 
 fn status(status: u16, fields: &str) -> String {
     format!("HTTP/1.1 {status} x\r\n{fields}Content-Length: 0\r\n\r\n")
@@ -29,9 +28,7 @@ fn named(name: &str) -> Upstream {
 
 #[track_caller]
 fn serve(config: ProxyConfig) -> Server {
-    let proxy = Proxy::start(config).expect("it starts");
-    let server = quiet(8).upstreams(proxy.reporter()).handler(proxy);
-    server.start().expect("the server starts")
+    super::serve(config, 8)
 }
 
 fn to(upstreams: &[&Upstream]) -> ProxyConfig {

@@ -6,10 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use plimsoll::proxy::{BreakerMode, Proxy, ProxyConfig};
+use plimsoll::proxy::{BreakerMode, ProxyConfig};
 use socket2::SockRef;
 
-use crate::kit::{Client, Upstream, quiet};
+use super::serve;
+use crate::kit::{Client, Upstream};
 
 /// How long the service may be silent.
 const SILENCE: Duration = Duration::from_millis(400);
@@ -348,11 +349,7 @@ fn no_reply_of_a_service_does_harm() {
         body_idle: SILENCE,
         ..ProxyConfig::to([upstream.url()])
     };
-    let proxy = Proxy::start(config).expect("it starts");
-    let server = quiet(2 * AT_ONCE)
-        .handler(proxy)
-        .start()
-        .expect("the server starts");
+    let server = serve(config, 2 * AT_ONCE);
     let address = server.local_addr();
     thread::scope(|scope| {
         for first in 0..AT_ONCE {

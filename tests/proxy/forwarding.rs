@@ -1,38 +1,24 @@
-//! The sidecar: what it forwards, byte for byte, and what it answers when it cannot.
+//! What the sidecar forwards, byte for byte, and what it answers when it cannot.
 
-use std::collections::HashSet;
 use std::io::Write;
-use std::net::SocketAddr;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plimsoll::proxy::{Proxy, ProxyConfig};
 use plimsoll::{AccessLogFormat, Server};
 
-use crate::kit::process::{Process, TempDir, find, free_port};
-use crate::kit::{
-    Client, Framing, Nobody, PATIENCE, Upstream, ask, get, pattern, quiet, wait_until,
-};
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+use super::{OK, serve};
+use crate::kit::process::TempDir;
+use crate::kit::{Client, Framing, Nobody, PATIENCE, Upstream, ask, get, pattern, quiet};
 
 /// A sidecar in front of these, one try a request.
 #[track_caller]
 fn sidecar(upstreams: &[&Upstream]) -> Server {
     let config = ProxyConfig::to(upstreams.iter().map(|upstream| upstream.url()));
-    serve(ProxyConfig {
+    let config = ProxyConfig {
         retries: 0,
         ..config
-    })
-}
-
-#[track_caller]
-fn serve(config: ProxyConfig) -> Server {
-    let proxy = Proxy::start(config).expect("it starts");
-    quiet(4).handler(proxy).start().expect("the server starts")
+    };
+    serve(config, 4)
 }
 
 #[test]
@@ -153,29 +139,12 @@ fn connections_to_the_service_are_kept() {
 fn nobody_at_the_address_is_502_and_says_so() {
     let nobody = Nobody::new();
     let url = format!("http://{}", nobody.address);
-    let server = serve(ProxyConfig::to([url]));
+    let server = serve(ProxyConfig::to([url]), 4);
     let reply = get(server.local_addr(), "/");
     assert_eq!(reply.status, 502);
     assert_eq!(
         reply.header("Proxy-Status"),
         Some("plimsoll; error=connection_refused")
-    );
-}
-
-#[test]
-fn a_service_that_hangs_is_504_in_time() {
-    let upstream = Upstream::hanging();
-    let config = ProxyConfig::to([upstream.url()]);
-    let server = quiet(4)
-        .handler(Proxy::start(config).expect("it starts"))
-        .request_timeout(Duration::from_millis(500))
-        .start()
-        .expect("the server starts");
-    let reply = get(server.local_addr(), "/");
-    assert_eq!(reply.status, 504);
-    assert_eq!(
-        reply.header("Proxy-Status"),
-        Some("plimsoll; error=http_response_timeout")
     );
 }
 
@@ -193,7 +162,7 @@ fn a_service_on_a_unix_socket_is_reached() {
         stream.write_all(OK.as_bytes()).expect("it is taken");
         head[..count].to_vec()
     });
-    let server = serve(ProxyConfig::to([format!("unix:{}", path.display())]));
+    let server = serve(ProxyConfig::to([format!("unix:{}", path.display())]), 4);
     let reply = ask(server.local_addr(), "GET / HTTP/1.0\r\n\r\n");
     assert_eq!(reply.text(), "hello");
     let head = service.join().expect("it was asked");
@@ -264,102 +233,4 @@ fn the_access_log_tells_the_endpoint_the_tries_and_their_time() {
         .map(|asked| asked.fields("x-request-id").join("|"))
         .collect();
     assert_eq!(ids, [line["id"].as_str().expect("an id"); 2]);
-}
-
-#[test]
-fn a_python_service_is_served_as_it_is() {
-    let Some(python) = find("python3", "python3") else {
-        return;
-    };
-    let directory = TempDir::new("python");
-    let large = pattern(2_000_000);
-    std::fs::write(directory.path().join("large"), &large).expect("a file");
-    let port = free_port();
-    let mut command = Command::new(python);
-    command.args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"]);
-    command.arg(directory.path()).arg(port.to_string());
-    let _service = Process::start(&mut command, directory.path());
-    let server = serve(ProxyConfig::to([format!("http://127.0.0.1:{port}")]));
-    wait_until("it is up", || get(server.local_addr(), "/").status == 200);
-    let mut client = Client::connect(server.local_addr());
-    for _ in 0..3 {
-        let reply = client.get("/large").reply();
-        assert_eq!((reply.status, reply.framing), (200, Framing::Length));
-        assert!(reply.body == large);
-        assert!(
-            reply
-                .header("Server")
-                .is_some_and(|server| server.starts_with("SimpleHTTP"))
-        );
-    }
-    client.send("HEAD /large HTTP/1.1\r\nHost: a\r\n\r\n");
-    let head = client.reply_to_head();
-    assert_eq!(head.header("Content-Length"), Some("2000000"));
-    assert_eq!(client.get("/missing").reply().status, 404);
-    client.send("POST /large HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
-    assert_eq!(client.reply().status, 501);
-}
-
-#[test]
-fn a_service_that_restarts_under_load_gets_nothing_twice_that_may_not_be() {
-    const CLIENTS: usize = 8;
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let start = |address: SocketAddr| {
-        let seen = seen.clone();
-        Upstream::start_at(address, move |asked, stream| {
-            seen.lock().expect("no panic").push(asked.line().to_owned());
-            stream.write_all(OK.as_bytes())
-        })
-    };
-    let mut upstream = start(([127, 0, 0, 1], 0).into());
-    let address = upstream.address;
-    let server = serve(ProxyConfig::to([upstream.url()]));
-    let stopped = AtomicBool::new(false);
-    let outcomes = thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| {
-                let (server, stopped) = (&server, &stopped);
-                scope.spawn(move || {
-                    let mut connection = Client::connect(server.local_addr());
-                    let mut outcomes = Vec::new();
-                    for number in 0.. {
-                        if stopped.load(Ordering::SeqCst) {
-                            break;
-                        }
-                        let target = format!("/{client}/{number}");
-                        let head = format!(
-                            "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
-                        );
-                        let status = connection.send(head).reply().status;
-                        assert!(matches!(status, 200 | 502 | 503), "{status}");
-                        outcomes.push((format!("POST {target} HTTP/1.1"), status));
-                    }
-                    outcomes
-                })
-            })
-            .collect();
-        for _ in 0..5 {
-            let before = upstream.asked().len();
-            wait_until("it works", || upstream.asked().len() > before + 20);
-            upstream.stop();
-            upstream = start(address);
-        }
-        wait_until("it works again", || upstream.asked().len() > 20);
-        stopped.store(true, Ordering::SeqCst);
-        let joined = clients
-            .into_iter()
-            .map(|client| client.join().expect("no panic"));
-        joined.flatten().collect::<Vec<_>>()
-    });
-    let seen = seen.lock().expect("no panic");
-    let mut once = HashSet::new();
-    for line in seen.iter() {
-        assert!(once.insert(line), "{line} came twice");
-    }
-    for (line, status) in &outcomes {
-        assert!(
-            *status != 200 || once.contains(line),
-            "{line} was answered by nobody"
-        );
-    }
 }

@@ -1,0 +1,105 @@
+//! The binary as a sidecar: its options, and whose paths are whose.
+
+use std::fs;
+use std::io::Write;
+
+use crate::kit::process::TempDir;
+use crate::kit::{Client, Plimsoll, Upstream, get, wait_until};
+
+/// Answers with the line that it was asked.
+fn telling() -> Upstream {
+    Upstream::start(|asked, stream| {
+        let line = asked.line();
+        let length = line.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{line}"
+        )
+    })
+}
+
+#[test]
+fn a_file_of_options_makes_a_sidecar_and_the_command_line_beats_it() {
+    let upstream = telling();
+    let directory = TempDir::new("sidecar");
+    let file = directory.path().join("plimsoll.conf");
+    let config = format!(
+        "# in front of the service\nupstream {}\nlisten 127.0.0.1:0\nadmin 127.0.0.1:0\n\
+         own-paths admin\nhealth-path off\nstatus-path /hull\n",
+        upstream.url()
+    );
+    fs::write(&file, config).expect("a file");
+    let file = file.to_str().expect("a path of text");
+    let is_forwarded = |address, path: &str| {
+        let reply = get(address, path);
+        reply.status == 200 && reply.text() == format!("GET {path} HTTP/1.1")
+    };
+    let all = [
+        "/",
+        "/health",
+        "/health/consul",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/status",
+        "/hull",
+        "/hull.json",
+        "/other",
+    ];
+    for (more, own, admins) in [
+        (
+            &[][..],
+            &["/livez", "/readyz"][..],
+            &["/livez", "/readyz", "/metrics", "/hull", "/hull.json"][..],
+        ),
+        (
+            &["--own-paths", "all", "--readyz-path", "off"],
+            &["/livez", "/metrics", "/hull", "/hull.json"],
+            &["/livez", "/metrics", "/hull", "/hull.json"],
+        ),
+    ] {
+        let server = Plimsoll::start(&[&["--config", file], more].concat(), &[]);
+        let (public, admin) = (server.address(), server.address());
+        for path in all {
+            assert_eq!(is_forwarded(public, path), !own.contains(&path), "{path}");
+            assert!(!is_forwarded(admin, path), "{path}");
+            let is_admins = get(admin, path).status == 200;
+            assert_eq!(is_admins, admins.contains(&path), "{path}");
+        }
+    }
+}
+
+#[test]
+fn the_process_ends_in_time_while_it_relays_and_tells_that_it_cut_something() {
+    let upstream = Upstream::start(|_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")?;
+        // Until the connection ends.
+        std::io::Read::read(stream, &mut [0]).map(|_| ())
+    });
+    let url = upstream.url();
+    let server = Plimsoll::start(
+        &[
+            "--listen",
+            "127.0.0.1:0",
+            "--upstream",
+            &url,
+            "--drain",
+            "500ms",
+        ],
+        &[],
+    );
+    let address = server.address();
+    let mut client = Client::connect(address);
+    client.get("/");
+    wait_until("it is relayed", || upstream.asked().len() == 1);
+    server.terminate();
+    let reply = client.try_reply().expect("a head");
+    assert!(!reply.whole, "{reply:?}");
+    let (status, _, lines) = server.exit();
+    assert_eq!(status.code(), Some(1), "{lines:?}");
+    let told = lines.last().expect("a reason");
+    assert!(
+        told.contains("before 1 request(s) were answered"),
+        "{lines:?}"
+    );
+}
