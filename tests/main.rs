@@ -8,6 +8,7 @@ mod bodies;
 mod caching;
 mod checks;
 mod cli;
+mod corpus;
 #[cfg(feature = "events")]
 mod events;
 mod faults;
