@@ -1,8 +1,12 @@
 //! What must hold for every input: checked by the fuzz targets and the property tests.
 
+mod relay;
+
 use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub use relay::relay;
 
 use crate::http::body::{Body, BodyError};
 use crate::http::fields;

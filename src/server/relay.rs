@@ -455,4 +455,6 @@ impl Tunnel {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
