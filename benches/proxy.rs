@@ -7,7 +7,7 @@ use std::{env, fs, io};
 
 use crate::common::closed;
 use crate::common::peers::{plimsoll_command, which_binary};
-use crate::common::rounds::{HEADS, Server, measure, rows_of};
+use crate::common::rounds::{HEADS, Medians, Server, measure, rows_of};
 use crate::common::{self, Child, Report};
 
 /// Tells this program to be the plain service at an address.
@@ -53,19 +53,35 @@ pub(crate) fn run() -> io::Result<()> {
 
     report.heading(2, "Replies of 1 KiB");
     let mut rows = Vec::new();
+    let mut added = Vec::new();
     for &connections in all {
         let results = measure(&servers, connections, runs, length)?;
         for (server, result) in servers.iter().zip(&results) {
             let what = format!("1 KiB at {connections} connections, {}", server.name);
             report.figure(&what, &result.show());
+            if let (256, Some(resident)) = (connections, server.child.memory()) {
+                let what = format!("resident after 256 connections, {}", server.name);
+                report.figure(&what, &format!("{resident} KiB"));
+            }
+        }
+        if connections == 1 {
+            added = added_latency(&servers, &results);
         }
         rows.extend(rows_of(&servers, connections, &results));
     }
     report.table(&HEADS, &rows);
+    report.heading(
+        2,
+        "Added to the median latency of the service alone, at 1 connection",
+    );
+    for (server, microseconds) in added {
+        let what = format!("added latency, {server}");
+        report.figure(&what, &format!("{microseconds:.0} us"));
+    }
 
-    for (path, name, connections) in [
-        ("/102400", "Replies of 100 KiB", 16),
-        ("/10485760", "Replies of 10 MiB", 4),
+    for (path, size, name, connections) in [
+        ("/102400", 102_400.0, "Replies of 100 KiB", 16),
+        ("/10485760", 10_485_760.0, "Replies of 10 MiB", 4),
     ] {
         report.heading(2, name);
         for server in &mut servers {
@@ -73,7 +89,9 @@ pub(crate) fn run() -> io::Result<()> {
         }
         let results = measure(&servers, connections, runs, length)?;
         for (server, result) in servers.iter().zip(&results) {
-            report.figure(&format!("{name}, {}", server.name), &result.show());
+            let bytes = result.rate * size / f64::from(1 << 20);
+            let what = format!("{name}, {}", server.name);
+            report.figure(&what, &format!("{}, {bytes:.0} MiB/s", result.show()));
         }
         report.table(&HEADS, &rows_of(&servers, connections, &results));
     }
@@ -81,6 +99,17 @@ pub(crate) fn run() -> io::Result<()> {
     report.heading(2, "Idle clients");
     idle(&mut report, upstream)?;
     report.save("proxy")
+}
+
+/// By how many microseconds each of those in front of the service, which is the last, makes the median longer.
+fn added_latency(servers: &[Server], results: &[Medians]) -> Vec<(&'static str, f64)> {
+    let Some(alone) = results.last() else {
+        return Vec::new();
+    };
+    let in_front = servers.iter().zip(results).take(servers.len() - 1);
+    in_front
+        .map(|(server, result)| (server.name, (result.p50 - alone.p50) * 1e3))
+        .collect()
 }
 
 /// What 10,000 idle clients cost with and without a service behind.

@@ -28,6 +28,8 @@ pub(crate) struct Measured {
     pub(crate) requests: f64,
     /// Requests per second.
     pub(crate) rate: f64,
+    /// The median latency, in milliseconds.
+    pub(crate) p50: f64,
     /// The 99th percentile of latency, in milliseconds.
     pub(crate) p99: f64,
     /// Requests without a reply, or with one that is not a success.
@@ -87,6 +89,7 @@ impl<'a> Load<'a> {
             requests,
             rate: requests / length.as_secs_f64(),
             failed: failed.count() as f64,
+            p50: common::percentile(times.clone(), 0.5),
             p99: common::percentile(times, 0.99),
         })
     }
@@ -141,6 +144,7 @@ fn parse(text: &str) -> Option<Measured> {
     Some(Measured {
         requests: requests.0.parse().ok()?,
         rate: after("Requests/sec:")?.parse().ok()?,
+        p50: milliseconds(after("50%")?)?,
         p99: milliseconds(after("99%")?)?,
         failed: failed.iter().sum(),
     })

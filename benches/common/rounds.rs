@@ -2,15 +2,16 @@
 
 use std::io;
 
-use super::closed::Load;
+use super::closed::{Load, Measured};
 use crate::common::{Child, median};
 
 /// What stands above [`rows_of`].
-pub(crate) const HEADS: [&str; 6] = [
+pub(crate) const HEADS: [&str; 7] = [
     "connections",
     "server",
     "requests/s",
     "plimsoll's ratio",
+    "median",
     "p99",
     "peak memory",
 ];
@@ -28,13 +29,15 @@ impl Server {
     }
 }
 
-/// What a server did in the median run: requests per second, and the 99th percentile of latency in milliseconds.
-pub(crate) struct Result {
+/// What a server did in the median run: requests per second, and the median and the 99th percentile of latency in
+/// milliseconds.
+pub(crate) struct Medians {
     pub(crate) rate: f64,
+    pub(crate) p50: f64,
     pub(crate) p99: f64,
 }
 
-impl Result {
+impl Medians {
     pub(crate) fn show(&self) -> String {
         format!("{:.0} requests/s, p99 {:.2} ms", self.rate, self.p99)
     }
@@ -46,21 +49,24 @@ pub(crate) fn measure(
     connections: usize,
     runs: usize,
     seconds: u32,
-) -> io::Result<Vec<Result>> {
-    let mut samples: Vec<Vec<(f64, f64)>> = servers.iter().map(|_| Vec::new()).collect();
+) -> io::Result<Vec<Medians>> {
+    let mut samples: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
     for run in 0..runs {
         for step in 0..servers.len() {
             // Nobody is always the first.
             let number = (run + step) % servers.len();
             let Server { child, path, .. } = &servers[number];
             let load = Load::get(child.address, path, connections, seconds);
-            let sample = load.run()?;
-            samples[number].push((sample.rate, sample.p99));
+            samples[number].push(load.run()?);
         }
     }
-    let medians = samples.into_iter().map(|samples| Result {
-        rate: median(samples.iter().map(|&(rate, _)| rate).collect()),
-        p99: median(samples.iter().map(|&(_, p99)| p99).collect()),
+    let medians = samples.into_iter().map(|samples| {
+        let of = |figure: fn(&Measured) -> f64| median(samples.iter().map(figure).collect());
+        Medians {
+            rate: of(|sample| sample.rate),
+            p50: of(|sample| sample.p50),
+            p99: of(|sample| sample.p99),
+        }
     });
     Ok(medians.collect())
 }
@@ -69,7 +75,7 @@ pub(crate) fn measure(
 pub(crate) fn rows_of(
     servers: &[Server],
     connections: usize,
-    results: &[Result],
+    results: &[Medians],
 ) -> Vec<Vec<String>> {
     let first = results[0].rate;
     let rows = servers.iter().zip(results).map(|(server, result)| {
@@ -79,6 +85,7 @@ pub(crate) fn rows_of(
             server.name.to_owned(),
             format!("{:.0}", result.rate),
             format!("{:.2}", first / result.rate),
+            format!("{:.3} ms", result.p50),
             format!("{:.2} ms", result.p99),
             memory.map_or("-".to_owned(), |kib| format!("{kib} KiB")),
         ]
