@@ -223,7 +223,8 @@ pub struct EndpointStatus<E> {
 /// Chooses an endpoint for each request, by [latency](Balance::Latency), in turn or by a key.
 ///
 /// [`pick`](Self::pick) returns a guard that counts as a pending request until it is dropped. It is told how the
-/// request went, and tells the endpoint's breaker. What is never chosen:
+/// request went, and tells the endpoint's breaker: once, or as the answer [begins](Pick::answered) and ends. What is never
+/// chosen:
 ///
 /// - an endpoint whose [breaker](Endpoint::breaker) refuses; one that is due for a trial gets the next request,
 /// - one that has as many requests as it [can do at once](Endpoint::max),
@@ -481,13 +482,14 @@ impl<E> Balancer<E> {
             id: chosen.id,
             name: chosen.name,
             data: chosen.data,
+            breaker: chosen.breaker,
             permit: None,
             trial: false,
             begun: now,
             longest: deadline.remaining_at(now).unwrap_or_default(),
-            reported: false,
+            stage: Stage::Pending,
         };
-        if let Some(breaker) = chosen.breaker {
+        if let Some(breaker) = &pick.breaker {
             let permit = breaker.permit_at(now).map_err(|_open| pick.id)?;
             pick.trial = permit.is_trial();
             pick.permit = Some(permit);
@@ -515,9 +517,20 @@ impl<E> Chosen<E> {
     }
 }
 
+/// How much of a request has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Pending,
+    /// The answer has begun.
+    Answered,
+    /// How it went.
+    Reported,
+}
+
 /// An endpoint that was chosen for a request, which is pending there until this is dropped.
 ///
-/// The first report counts. Without one the request counts as nothing, as one whose client has left.
+/// The first [`success`](Self::success) or [`failure`](Self::failure) counts. Without one the request counts as nothing,
+/// as one whose client has left, unless the answer had [begun](Self::answered).
 #[derive(Debug)]
 #[must_use = "the request counts as pending only as long as this lives"]
 pub struct Pick<E> {
@@ -525,12 +538,13 @@ pub struct Pick<E> {
     id: Id,
     name: Arc<str>,
     data: Arc<E>,
+    breaker: Option<CircuitBreaker>,
     permit: Option<Permit>,
     trial: bool,
     begun: Instant,
     /// The time it may take.
     longest: Duration,
-    reported: bool,
+    stage: Stage,
 }
 
 impl<E> Pick<E> {
@@ -552,53 +566,86 @@ impl<E> Pick<E> {
         self.trial
     }
 
-    /// The endpoint did its work, in the time since it was picked. The request stays pending until this is dropped.
+    /// The endpoint's answer has begun: the time since it was picked is its latency.
+    ///
+    /// Whether the answer comes whole is told by [`success`](Self::success) or [`failure`](Self::failure) when it has
+    /// ended. If this is dropped before, since nobody wants the rest, the request was a success. A trial of the breaker has
+    /// succeeded by now: an answer may take days, and nobody else gets a trial as long as one is under way.
+    pub fn answered(&mut self) {
+        self.answered_at(Instant::now());
+    }
+
+    /// [`answered`](Self::answered), with the time as an argument.
+    pub fn answered_at(&mut self, now: Instant) {
+        self.report(None, now);
+    }
+
+    /// The endpoint did its work. If the answer has not [begun](Self::answered) before, the time since it was picked is its
+    /// latency. The request stays pending until this is dropped.
     pub fn success(&mut self) {
         self.success_at(Instant::now());
     }
 
     /// [`success`](Self::success), with the time as an argument.
     pub fn success_at(&mut self, now: Instant) {
-        self.report(true, now);
+        self.report(Some(true), now);
     }
 
-    /// The endpoint failed: it could not be reached, took too long or could not do its work.
+    /// The endpoint failed: it could not be reached, took too long, could not do its work or did not end its answer.
     pub fn failure(&mut self) {
         self.failure_at(Instant::now());
     }
 
     /// [`failure`](Self::failure), with the time as an argument.
     pub fn failure_at(&mut self, now: Instant) {
-        self.report(false, now);
+        self.report(Some(false), now);
     }
 
-    fn report(&mut self, success: bool, now: Instant) {
-        if self.reported {
+    /// Tells how the request went; none: its answer has begun.
+    fn report(&mut self, success: Option<bool>, now: Instant) {
+        let before = self.stage;
+        let stage = match success {
+            None => Stage::Answered,
+            Some(_) => Stage::Reported,
+        };
+        if before >= stage {
             return;
         }
-        self.reported = true;
+        self.stage = stage;
         let elapsed = now.saturating_duration_since(self.begun);
-        let time = if success {
-            elapsed
-        } else {
-            elapsed.max(self.longest)
+        let time = match success {
+            Some(false) => Some(elapsed.max(self.longest)),
+            _ => (before == Stage::Pending).then_some(elapsed),
         };
         let report = Report {
             success,
-            seconds: time.as_secs_f64(),
+            seconds: time.map(|time| time.as_secs_f64()),
             trial: self.trial,
         };
         self.shared.members().report(self.id, report, now);
-        match self.permit.take() {
-            Some(permit) if success => permit.success_at(now),
-            Some(permit) => permit.failure_at(now),
-            None => {}
+        match success {
+            None if !self.trial => {}
+            None | Some(true) => {
+                if let Some(permit) = self.permit.take() {
+                    permit.success_at(now);
+                }
+            }
+            Some(false) => {
+                // That of a trial whose answer has begun is spent.
+                let another = || self.breaker.as_ref()?.permit_at(now).ok();
+                if let Some(permit) = self.permit.take().or_else(another) {
+                    permit.failure_at(now);
+                }
+            }
         }
     }
 }
 
 impl<E> Drop for Pick<E> {
     fn drop(&mut self) {
+        if self.stage == Stage::Answered {
+            self.success();
+        }
         self.shared.end(self.id);
     }
 }

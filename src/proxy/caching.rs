@@ -19,7 +19,7 @@ use super::config::{BalanceBy, ProxyConfig};
 use super::failure::Failure;
 use super::headers::{self, Forwarded};
 use super::tries::{Answer, AnswerBody};
-use super::{Core, deadline, relay};
+use super::{Core, deadline};
 use crate::net::client::{ClientError, ReplyBody};
 use crate::patterns::{
     Cache, CacheRequest, CacheTime, CachedBody, CachedReply, Deadline, Fetch, Fetched, Fields,
@@ -185,9 +185,9 @@ impl Core {
                         self.relay(answer, request, forwarded)
                     }
                     Err(error) => {
-                        if let Some(pick) = &answer.pick {
+                        if let Some(pick) = &mut answer.pick {
                             log::debug!("{}: {error}", pick.name());
-                            relay::blame(pick);
+                            pick.failure();
                         }
                         return self.fail(&Failure::Client(ClientError::Incomplete));
                     }

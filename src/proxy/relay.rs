@@ -100,17 +100,10 @@ impl Pending {
 
 impl Watcher for Pending {
     fn ended(&mut self, whole: bool) {
-        if !whole && let Some(pick) = &self.pick {
-            blame(pick);
+        match &mut self.pick {
+            Some(pick) if whole => pick.success(),
+            Some(pick) => pick.failure(),
+            None => {}
         }
-    }
-}
-
-/// Notes that an endpoint has not given all of an answer. Its head has counted as a success; the answer was none.
-pub(super) fn blame(pick: &Pick<Upstream>) {
-    if let Some(breaker) = &pick.data().breaker
-        && let Ok(permit) = breaker.permit()
-    {
-        permit.failure();
     }
 }

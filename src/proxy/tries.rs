@@ -169,14 +169,16 @@ impl Tries<'_> {
             Ok((head, body, interim)) => {
                 let is_refusal = matches!(head.status, 502..=504);
                 let on_5xx = matches!(self.config.breaker, BreakerMode::On { on_5xx: true, .. });
+                let is_whole = matches!(body, AnswerBody::Whole(_));
                 if is_refusal || (on_5xx && head.status >= 500) {
                     pick.failure();
-                } else {
+                } else if is_whole || matches!(body, AnswerBody::Tunnel(..)) {
                     pick.success();
+                } else {
+                    pick.answered();
                 }
                 let next = (is_refusal && self.outgoing.may_repeat)
                     .then(|| self.next(&pick, tried, retry_after(&head)));
-                let is_whole = matches!(body, AnswerBody::Whole(_));
                 let answer = Answer {
                     head,
                     body,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -197,65 +197,6 @@ fn at_total_failure_the_budget_bounds_the_load() {
     let asked = upstream.asked().len() as u64;
     assert!(asked <= most, "{asked} of at most {most}");
     assert!(asked > requests, "some are tried again");
-}
-
-#[test]
-fn one_endpoint_of_three_can_be_killed_and_no_client_notices() {
-    let (first, second, mut third) = (named("1"), named("2"), named("3"));
-    let server = serve(to(&[&first, &second, &third]));
-    let is_killed = AtomicBool::new(false);
-    let after = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let mut client = Client::connect(server.local_addr());
-                while after.load(Ordering::SeqCst) < 400 {
-                    let reply = client.get("/").reply();
-                    assert_eq!(reply.status, 200, "{reply:?}");
-                    if is_killed.load(Ordering::SeqCst) {
-                        after.fetch_add(1, Ordering::SeqCst);
-                    }
-                }
-            });
-        }
-        wait_until("each is asked", || {
-            [&first, &second, &third]
-                .iter()
-                .all(|one| !one.asked().is_empty())
-        });
-        third.stop();
-        is_killed.store(true, Ordering::SeqCst);
-    });
-    let before = third.asked().len();
-    assert_eq!(get(server.local_addr(), "/").status, 200);
-    assert_eq!(third.asked().len(), before);
-}
-
-#[test]
-fn when_all_are_dead_clients_are_refused_at_once_and_the_first_that_returns_is_used() {
-    let mut upstreams = [named("1"), named("2"), named("3")];
-    let addresses = upstreams.each_ref().map(|upstream| upstream.address);
-    let server = serve(to(&upstreams.each_ref()));
-    for upstream in &mut upstreams {
-        upstream.stop();
-    }
-    wait_until("every breaker is open", || {
-        let reply = get(server.local_addr(), "/");
-        assert!(matches!(reply.status, 502 | 503), "{reply:?}");
-        reply.status == 503
-    });
-    let mut client = Client::connect(server.local_addr());
-    let quickest = (0..20).map(|_| {
-        let began = Instant::now();
-        let reply = client.get("/").reply();
-        let is_refused = reply.status == 503 && reply.header("Retry-After").is_some();
-        assert!(is_refused || reply.status == 502, "{reply:?}");
-        began.elapsed()
-    });
-    let quickest = quickest.min().expect("some");
-    assert!(quickest < Duration::from_millis(5), "{quickest:?}");
-    let _back = Upstream::start_at(addresses[1], |_, stream| stream.write_all(OK.as_bytes()));
-    wait_until("it is used", || get(server.local_addr(), "/").status == 200);
 }
 
 #[test]

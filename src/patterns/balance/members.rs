@@ -106,13 +106,14 @@ impl<E> Member<E> {
     }
 }
 
-/// How a request to an endpoint went.
+/// How a request to an endpoint goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Report {
-    /// Whether the endpoint did its work.
-    pub success: bool,
-    /// The time it took; for a failure, the time that it could have taken if that is longer.
-    pub seconds: f64,
+    /// Whether the endpoint did its work; none while that is not known yet.
+    pub success: Option<bool>,
+    /// The time to its answer, if that was not told before; for a failure, the time that it could have taken if that is
+    /// longer.
+    pub seconds: Option<f64>,
     /// Whether it was a trial of the breaker: what was known before says nothing about one that comes back.
     pub trial: bool,
 }
@@ -345,16 +346,19 @@ impl<E> Members<E> {
         let Some(member) = self.list.iter_mut().find(|member| member.id == id) else {
             return;
         };
-        if report.success {
-            member.successes += 1;
-        } else {
-            member.failures += 1;
+        match report.success {
+            Some(true) => member.successes += 1,
+            Some(false) => member.failures += 1,
+            None => {}
         }
-        if report.success && report.trial {
-            member.peak.restart(report.seconds, now);
+        let Some(seconds) = report.seconds else {
+            return;
+        };
+        if report.trial && report.success != Some(false) {
+            member.peak.restart(seconds, now);
             member.since = now;
         } else {
-            member.peak.observe(report.seconds, now);
+            member.peak.observe(seconds, now);
         }
     }
 

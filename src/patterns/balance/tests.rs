@@ -603,3 +603,75 @@ fn what_is_full_or_open_is_not_another() {
     drop(last);
     assert!(balancer.has_another_at(&tried, now));
 }
+
+/// A balancer with one endpoint, and its breaker.
+fn with_breaker(now: Instant) -> (Balancer<()>, CircuitBreaker) {
+    let breaker = CircuitBreaker::new("a");
+    let balancer = balancer(Balance::Latency, 1);
+    let endpoint = Endpoint::new("a", ()).breaker(breaker.clone());
+    balancer.replace_at([endpoint], now).unwrap();
+    (balancer, breaker)
+}
+
+#[test]
+fn an_answer_that_is_cut_is_a_failure_and_its_beginning_no_success() {
+    let now = Instant::now();
+    let (balancer, breaker) = with_breaker(now);
+    for count in 1..=4 {
+        let mut pick = pick(&balancer, now);
+        pick.answered_at(now + MS);
+        assert_eq!(breaker.status_at(now).calls, count - 1);
+        pick.failure_at(now + 2 * MS);
+        drop(pick);
+        let status = breaker.status_at(now);
+        assert_eq!((status.calls, status.failures), (count, count));
+        assert_eq!(u64::from(status.in_a_row), count);
+    }
+    pick(&balancer, now).failure_at(now);
+    assert_eq!(breaker.status_at(now).state, BreakerState::Open);
+    let status = &balancer.endpoints_at(now)[0];
+    assert_eq!((status.successes, status.failures), (0, 5));
+}
+
+#[test]
+fn an_answer_that_ends_well_or_that_nobody_wants_any_more_is_a_success() {
+    let now = Instant::now();
+    let (balancer, breaker) = with_breaker(now);
+    let mut whole = pick(&balancer, now);
+    whole.answered_at(now + 10 * MS);
+    whole.success_at(now + SECOND);
+    let latency = balancer.endpoints_at(now)[0].latency;
+    assert_eq!(latency, Some(10 * MS), "to its beginning");
+    let mut unwanted = pick(&balancer, now);
+    unwanted.answered_at(now + 10 * MS);
+    drop(unwanted);
+    drop(pick(&balancer, now));
+    drop(whole);
+    let status = breaker.status();
+    assert_eq!((status.calls, status.failures), (2, 0));
+    let status = &balancer.endpoints_at(now)[0];
+    assert_eq!(
+        (status.successes, status.failures, status.pending),
+        (2, 0, 0)
+    );
+}
+
+#[test]
+fn a_trial_is_over_when_its_answer_begins_and_if_that_is_cut_the_breaker_opens_again() {
+    let now = Instant::now();
+    let (balancer, breaker) = with_breaker(now);
+    for _ in 0..5 {
+        pick(&balancer, now).failure_at(now);
+    }
+    let over = now + breaker.status_at(now).remaining;
+    let mut trial = pick(&balancer, over);
+    assert!(trial.is_trial() && !breaker.trial_due_at(over));
+    trial.answered_at(over);
+    assert!(
+        breaker.trial_due_at(over),
+        "an endless answer blocks nobody"
+    );
+    trial.failure_at(over);
+    let status = breaker.status_at(over);
+    assert_eq!((status.state, status.openings), (BreakerState::Open, 2));
+}

@@ -103,7 +103,9 @@ impl Deliverer {
 
 /// What an answer means: delivered, not now, or never.
 fn judge(answer: Answer, deadline: Deadline) -> Outcome {
-    let Answer { head, body, .. } = answer;
+    let Answer {
+        head, body, pick, ..
+    } = answer;
     let reason = format!("the service answered {}", head.status);
     match head.status {
         200..=299 => {
@@ -115,10 +117,15 @@ fn judge(answer: Answer, deadline: Deadline) -> Outcome {
             };
             match read {
                 Ok(()) => Outcome::Delivered,
-                Err(error) => Outcome::Failed {
-                    reason: format!("{reason}, and its answer was cut: {error}"),
-                    retry_after: None,
-                },
+                Err(error) => {
+                    if let Some(mut pick) = pick {
+                        pick.failure();
+                    }
+                    Outcome::Failed {
+                        reason: format!("{reason}, and its answer was cut: {error}"),
+                        retry_after: None,
+                    }
+                }
             }
         }
         300..=399 | 400 | 405 | 410 | 413 | 414 | 415 | 422 => Outcome::Rejected { reason },
