@@ -1,12 +1,15 @@
 //! The status page and its numbers: over sockets, and in a real browser.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::kit::browser::Browser;
-use crate::kit::{Client, NEVER, Reply, ask, get, quiet, wait_until};
+use crate::kit::process::TempDir;
+use crate::kit::{Client, NEVER, Reply, Upstream, ask, get, quiet, wait_until};
+use plimsoll::proxy::{BalanceBy, Proxy, ProxyConfig};
 use plimsoll::{Details, GateMode, Request, Response, Server};
 use serde_json::Value;
 
@@ -349,6 +352,130 @@ fn in_a_browser_values_can_be_read_by_keyboard_and_pointer_at_every_width() {
                 );
             }
         }
+    }
+}
+
+/// Two endpoints, and the server in front of them.
+fn forwarding() -> ([Upstream; 2], Server) {
+    let reply = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let upstreams = [reply; 2].map(Upstream::answering);
+    let proxy = Proxy::start(ProxyConfig {
+        balance: BalanceBy::RoundRobin,
+        ..ProxyConfig::to(upstreams.iter().map(Upstream::url))
+    });
+    let proxy = proxy.expect("it starts");
+    let server = quiet(2).upstreams(proxy.reporter()).handler(proxy);
+    (upstreams, server.start().expect("a server"))
+}
+
+#[test]
+fn the_history_tells_what_each_endpoint_did() {
+    let ([first, mut second], server) = forwarding();
+    let address = server.local_addr();
+    let column = |name: &str, of: &Upstream| {
+        let report = numbers(&get(address, "/status.json"));
+        report["history"][format!("endpoint_{name}.{}", of.address)].clone()
+    };
+    for _ in 0..10 {
+        assert_eq!(get(address, "/").status, 200);
+    }
+    wait_until("all are sampled", || {
+        // There is no column before the first sample.
+        [&first, &second].iter().all(|one| {
+            let column = column("requests", one);
+            column.is_array() && sum(&column) == 5
+        })
+    });
+    assert_eq!(sum(&column("failed", &first)), 0);
+    assert!(sum(&column("latency_us", &first)) > 0);
+    second.stop();
+    wait_until("its breaker is open", || {
+        assert_eq!(get(address, "/").status, 200);
+        column("breaker", &second)
+            .as_str()
+            .expect("letters")
+            .ends_with('o')
+    });
+    assert!(
+        column("state", &second)
+            .as_str()
+            .expect("letters")
+            .starts_with('u')
+    );
+    assert!(sum(&column("failed", &second)) >= 5);
+    assert!(
+        column("breaker", &first)
+            .as_str()
+            .expect("letters")
+            .ends_with('c')
+    );
+    let report = numbers(&get(address, "/status.json"));
+    assert!(sum(&report["history"]["retries"]) >= 5, "{report}");
+    for (name, column) in report["history"].as_object().expect("columns") {
+        let length = match column {
+            Value::Array(values) => values.len(),
+            Value::String(letters) => letters.len(),
+            _ => continue,
+        };
+        let samples = report["history"]["served"].as_array().expect("a column");
+        assert_eq!(length, samples.len(), "{name}");
+    }
+}
+
+#[test]
+fn in_a_browser_each_endpoint_has_its_last_ten_minutes() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let directory = TempDir::new("page");
+    let file = directory.path().join("endpoints");
+    let ([first, mut second], _) = forwarding();
+    fs::write(&file, first.url()).expect("a file");
+    let proxy = Proxy::start(ProxyConfig {
+        balance: BalanceBy::RoundRobin,
+        ..ProxyConfig::to([format!("file:{}", file.display())])
+    });
+    let proxy = proxy.expect("it starts");
+    let server = quiet(2).upstreams(proxy.reporter()).handler(proxy);
+    let server = server.start().expect("a server");
+    let address = server.local_addr();
+    browser.open(&format!("http://{address}/status"));
+    let rows = "document.querySelectorAll('#endpoints tbody tr')";
+    browser.wait_until(&format!("{rows}.length == 1"));
+    browser.wait_until(&format!("{rows}[0].querySelectorAll('svg').length == 6"));
+    browser.wait_until("!!past && past.served.length > 3");
+
+    // One that is new has its gap before it came.
+    fs::write(&file, format!("{}\n{}\n", first.url(), second.url())).expect("a file");
+    browser.wait_until(&format!("{rows}.length == 2"));
+    let requests = format!("past?.['endpoint_requests.{}']", second.address);
+    browser.wait_until(&format!(
+        "{requests}?.length == past?.served.length && {requests}[0] === null"
+    ));
+    wait_until("it is asked", || {
+        assert_eq!(get(address, "/").status, 200);
+        !second.asked().is_empty()
+    });
+    browser.wait_until(&format!("!!{requests}?.some(count => count > 0)"));
+
+    second.stop();
+    let red = "querySelectorAll('rect[fill=\"url(#unhealthy)\"]').length";
+    wait_until("its breaker is open", || {
+        assert_eq!(get(address, "/").status, 200);
+        let report = numbers(&get(address, "/status.json"));
+        report["upstreams"]["endpoints"][1]["breaker"] == "open"
+            || report["upstreams"]["endpoints"][0]["breaker"] == "open"
+    });
+    browser.wait_until(&format!("document.getElementById('endpoints').{red} > 0"));
+    let label = "Array.from(document.querySelectorAll('#endpoints svg'), x => x.getAttribute('aria-label')).join()";
+    browser.wait_until(&format!(
+        "/up for .* % of it,closed for .* %/.test({label})"
+    ));
+    assert_eq!(browser.console(), Vec::<String>::new());
+    for width in [360, 800, 1440] {
+        browser.set_media(width, false);
+        browser.wait_until(&format!("innerWidth == {width}"));
+        browser.wait_until("document.documentElement.scrollWidth <= innerWidth");
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) fn causes(now: &Snapshot) -> Vec<Cause<'_>> {
         causes.push(Cause::SomeStuck);
     }
     let upstreams = now.upstreams.iter();
-    let some_down = upstreams.filter(|it| it.ready && it.down().next().is_some());
+    let some_down = upstreams.filter(|it| it.ready && it.down() > 0);
     causes.extend(some_down.map(Cause::EndpointsDown));
     causes.extend(in_state(CheckState::Down, false).map(Cause::StoreDown));
     causes.extend(now.checks.iter().filter_map(|check| {
@@ -150,7 +150,7 @@ impl<'a> Cause<'a> {
             Self::HalfOpen => "recovering".into(),
             Self::NoEndpoint(_) => "no endpoint can be tried".into(),
             Self::EndpointsDown(upstreams) => {
-                let (down, all) = (upstreams.down().count(), upstreams.endpoints.len());
+                let (down, all) = (upstreams.down(), upstreams.count());
                 format!("{down} of {all} endpoints down")
             }
             Self::CriticalDown(check) | Self::StoreDown(check) => format!("{} is down", check.name),

@@ -3,7 +3,12 @@
 //! A ring of fixed size, allocated once. Samples stand on a grid of whole seconds since the start: sample `n` tells of
 //! the second that ended `n + 1` seconds after it. A second that could not be sampled in time is a gap.
 
+mod endpoints;
+
 use std::time::{Duration, Instant};
+
+use endpoints::Endpoints;
+pub(crate) use endpoints::{EndpointHistory, EndpointSample};
 
 use super::histogram::{Cells, whole};
 use super::standing::{Recent, Standing};
@@ -129,6 +134,7 @@ pub(crate) struct History {
     totals: Totals,
     /// See [`Snapshot::counted`].
     counted: Box<[Counted]>,
+    endpoints: Endpoints,
     cells: Box<Cells>,
     trips: u64,
     standing: Standing,
@@ -144,6 +150,7 @@ impl History {
             next: 0,
             totals: Totals::default(),
             counted: Box::default(),
+            endpoints: Endpoints::default(),
             cells: Box::new(Cells::EMPTY),
             trips: 0,
             standing: Standing::Healthy,
@@ -157,7 +164,8 @@ impl History {
         self.started + INTERVAL.saturating_mul(seconds)
     }
 
-    /// Takes a sample, if one is due, of what the server knows and of its response times until now. Allocates the first time only.
+    /// Takes a sample, if one is due, of what the server knows and of its response times until now. Allocates the first
+    /// time only, and for an endpoint that is new.
     ///
     /// After a delay the seconds missed are gaps, and what was counted in them is spread over them and the sample: it
     /// is their average.
@@ -183,6 +191,9 @@ impl History {
         for (counted, total) in self.counted.iter_mut().zip(state.counted()) {
             counted.ring[place(newest)] = each(total, counted.total, span);
             counted.total = total;
+        }
+        if let Some(upstreams) = &state.upstreams {
+            self.endpoints.record(&upstreams.endpoints, newest, span);
         }
         self.next = due;
         self.totals = state.totals;
@@ -258,6 +269,11 @@ impl History {
         self.counted
             .get(at)
             .map_or(0, |counted| counted.ring[place(number)])
+    }
+
+    /// The samples of each endpoint that reports tell of.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &EndpointHistory> {
+        self.endpoints.iter()
     }
 
     /// The number of the next sample.

@@ -323,8 +323,8 @@ impl Snapshot {
         !matches!(self.gate, GateState::Open { .. })
     }
 
-    /// What the history has a column of for this server: requests refused by each limit, then those that the cache
-    /// answered, and all that it could have answered.
+    /// What the history has a column of for this server: requests refused by each limit, then retries and those that the
+    /// budget refused, then requests that the cache answered, and all that it could have answered.
     #[cfg(feature = "status-page")]
     pub(crate) fn counted(&self) -> impl Iterator<Item = u64> {
         let throttled = self.throttles.iter().map(|throttle| throttle.throttled);
@@ -335,7 +335,9 @@ impl Snapshot {
         });
         #[cfg(not(feature = "cache"))]
         let cache: Option<[u64; 2]> = None;
-        throttled.chain(cache.into_iter().flatten())
+        let upstreams = self.upstreams.as_ref();
+        let retries = upstreams.map(|it| [it.retries, it.retries_refused]);
+        throttled.chain([retries, cache].into_iter().flatten().flatten())
     }
 
     /// Whether the server wants traffic: healthy, live, not stopping, every critical data store up, and an

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Most endpoints that reports tell of one by one, and of which there is a history.
+pub(crate) const MOST_REPORTED: usize = 32;
+
 /// How an endpoint can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -58,14 +61,48 @@ pub struct EndpointReport {
     pub error: Option<Arc<str>>,
 }
 
+/// Endpoints that are not told of one by one, summed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OtherEndpoints {
+    /// How many there are.
+    pub count: usize,
+    /// Those of them that get no requests.
+    pub down: usize,
+    /// Requests on their way to them.
+    pub pending: u64,
+    /// Connections to them that are kept for the next request.
+    pub idle: usize,
+    /// Requests to them that succeeded.
+    pub successes: u64,
+    /// Requests to them that failed.
+    pub failures: u64,
+}
+
+impl<'a> FromIterator<&'a EndpointReport> for OtherEndpoints {
+    fn from_iter<I: IntoIterator<Item = &'a EndpointReport>>(endpoints: I) -> Self {
+        let mut sum = Self::default();
+        for endpoint in endpoints {
+            sum.count += 1;
+            sum.down += usize::from(endpoint.state == EndpointState::Down);
+            sum.pending += u64::from(endpoint.pending);
+            sum.idle += endpoint.idle;
+            sum.successes += endpoint.successes;
+            sum.failures += endpoint.failures;
+        }
+        sum
+    }
+}
+
 /// What is known of the endpoints at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct UpstreamsReport {
-    /// The busiest endpoints first, at most 32.
+    /// The busiest endpoints first, at most 32. Of two that have had about as many requests, one less than twice those of
+    /// the other, the order is that of their sources.
     pub endpoints: Vec<EndpointReport>,
-    /// How many others there are.
-    pub others: usize,
+    /// The others.
+    pub others: OtherEndpoints,
     /// Whether an endpoint can be tried.
     pub ready: bool,
     /// Sources of endpoints that cannot be read, and why.
@@ -79,10 +116,16 @@ pub struct UpstreamsReport {
 }
 
 impl UpstreamsReport {
-    /// Endpoints that get no requests.
-    pub(crate) fn down(&self) -> impl Iterator<Item = &EndpointReport> {
+    /// How many endpoints get no requests.
+    pub(crate) fn down(&self) -> usize {
         let endpoints = self.endpoints.iter();
-        endpoints.filter(|endpoint| endpoint.state == EndpointState::Down)
+        let down = endpoints.filter(|endpoint| endpoint.state == EndpointState::Down);
+        down.count() + self.others.down
+    }
+
+    /// How many endpoints there are.
+    pub(crate) fn count(&self) -> usize {
+        self.endpoints.len() + self.others.count
     }
 }
 

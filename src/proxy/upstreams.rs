@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::check::{self, Checked, UpstreamCheck, Verdict};
 use super::config::{BalanceBy, BreakerMode, ProxyConfig};
 use super::slots::Slots;
-use crate::health::upstreams::{EndpointReport, EndpointState, UpstreamsReport};
+use crate::health::upstreams::{EndpointReport, EndpointState, MOST_REPORTED, UpstreamsReport};
 use crate::net::pool::Pool;
 use crate::patterns::{
     Balance, Balancer, BreakerState, CircuitBreaker, Deadline, Discovered, Discovery, Endpoint,
@@ -32,9 +32,6 @@ const QUIET: Duration = Duration::from_millis(500);
 /// How long a start waits for the first answers of the sources: a name server that does not answer must not keep the
 /// server from starting.
 const FIRST_ANSWERS: Duration = Duration::from_millis(500);
-
-/// Most endpoints that a report tells of one by one.
-const MOST_REPORTED: usize = 32;
 
 /// What is needed to reach an endpoint.
 #[derive(Debug)]
@@ -233,18 +230,20 @@ impl Upstreams {
     pub(super) fn report(&self) -> UpstreamsReport {
         let now = Instant::now();
         let mut endpoints = self.balancer.endpoints_at(now);
-        endpoints.sort_by_key(|endpoint| Reverse(endpoint.successes + endpoint.failures));
-        let all: Vec<_> = endpoints
+        // By the logarithm, so that those which are equally busy do not change places with each request.
+        endpoints.sort_by_key(|it| Reverse((it.successes + it.failures).checked_ilog2()));
+        let mut all: Vec<_> = endpoints
             .iter()
             .map(|endpoint| report(endpoint, now))
             .collect();
         let is_tried = |endpoint: &EndpointReport| endpoint.state != EndpointState::Down;
         let ready = all.iter().any(is_tried);
+        let others = all.split_off(all.len().min(MOST_REPORTED));
         let faults = self.discovery.sources().into_iter();
         let faults = faults.filter_map(|source| Some((source.source, source.error?)));
         UpstreamsReport {
-            others: all.len().saturating_sub(MOST_REPORTED),
-            endpoints: all.into_iter().take(MOST_REPORTED).collect(),
+            others: others.iter().collect(),
+            endpoints: all,
             ready,
             faults: faults.collect(),
             ..UpstreamsReport::default()

@@ -4,6 +4,9 @@ use super::{Page, labels};
 use crate::health::Snapshot;
 use crate::health::upstreams::{EndpointReport, EndpointState};
 
+/// What the label says of those that are not told of one by one.
+const OTHERS: &str = "others";
+
 /// A number of an endpoint.
 type Reading = fn(&EndpointReport) -> f64;
 
@@ -54,12 +57,14 @@ pub(super) fn upstreams(page: &mut Page, now: &Snapshot) {
         "counter",
         "Tries of requests that the endpoint was asked, by how they went.",
     );
-    for endpoint in endpoints {
-        for (outcome, count) in [
-            ("success", endpoint.successes),
-            ("failure", endpoint.failures),
-        ] {
-            let labels = labels(&[("endpoint", &endpoint.name), ("outcome", outcome)]);
+    let others = (upstreams.others.count > 0).then_some(upstreams.others);
+    let counts = endpoints
+        .iter()
+        .map(|it| (&*it.name, it.successes, it.failures));
+    let summed = others.map(|it| (OTHERS, it.successes, it.failures));
+    for (endpoint, successes, failures) in counts.chain(summed) {
+        for (outcome, count) in [("success", successes), ("failure", failures)] {
+            let labels = labels(&[("endpoint", endpoint), ("outcome", outcome)]);
             page.sample(name, &labels, count);
         }
     }
@@ -67,12 +72,29 @@ pub(super) fn upstreams(page: &mut Page, now: &Snapshot) {
     let help =
         "Connections to the endpoint: used ones have a request, idle ones are kept for the next.";
     page.family(name, "gauge", help);
-    for endpoint in endpoints {
-        let idle = u64::try_from(endpoint.idle).unwrap_or(u64::MAX);
-        for (state, count) in [("used", u64::from(endpoint.pending)), ("idle", idle)] {
-            let labels = labels(&[("endpoint", &endpoint.name), ("state", state)]);
+    let counts = endpoints
+        .iter()
+        .map(|it| (&*it.name, u64::from(it.pending), it.idle));
+    let summed = others.map(|it| (OTHERS, it.pending, it.idle));
+    for (endpoint, used, idle) in counts.chain(summed) {
+        let idle = u64::try_from(idle).unwrap_or(u64::MAX);
+        for (state, count) in [("used", used), ("idle", idle)] {
+            let labels = labels(&[("endpoint", endpoint), ("state", state)]);
             page.sample(name, &labels, count);
         }
+    }
+    page.family(
+        "plimsoll_upstream_endpoints",
+        "gauge",
+        "Endpoints, those included that the other families sum as others.",
+    );
+    let down = upstreams.down();
+    for (state, count) in [("usable", upstreams.count() - down), ("down", down)] {
+        page.sample(
+            "plimsoll_upstream_endpoints",
+            &labels(&[("state", state)]),
+            count,
+        );
     }
     page.counters(
         "plimsoll_upstream_errors_total",

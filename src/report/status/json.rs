@@ -5,7 +5,9 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::checks::CheckReport;
-use crate::health::history::{GateLetter, INTERVAL, SAMPLES, Sample};
+use crate::health::history::{
+    EndpointHistory, EndpointSample, GateLetter, History, INTERVAL, SAMPLES, Sample,
+};
 use crate::health::standing::{self, Standing};
 use crate::health::upstreams::UpstreamsReport;
 use crate::health::{GateState, Health, Snapshot};
@@ -100,15 +102,9 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
     report.object("history", |fields| {
         let samples: Vec<_> = history.since_sample(after).collect();
         self::history(fields, &samples, history.next());
-        let throttled = now
-            .throttles
-            .iter()
-            .map(|it| format!("throttled.{}", it.name));
-        let names = throttled.chain(["cache_given", "cache_asked"].map(str::to_owned));
-        for (at, (name, _)) in names.zip(now.counted()).enumerate() {
-            column(fields, &name, &samples, |&(number, _)| {
-                Some(history.counted(at, number))
-            });
+        counted(fields, now, &history, &samples);
+        for endpoint in history.endpoints() {
+            endpoint_history(fields, endpoint, &samples);
         }
     });
     report.close();
@@ -167,7 +163,7 @@ fn endpoints(fields: &mut Object, upstreams: &UpstreamsReport) {
     fields.field("ready", upstreams.ready);
     fields.field("retries", upstreams.retries);
     fields.field("retries_refused", upstreams.retries_refused);
-    fields.field("others", upstreams.others);
+    fields.field("others", upstreams.others.count);
     fields.array("endpoints", upstreams.endpoints.iter(), |out, endpoint| {
         let mut fields = Object::open(out);
         fields.text("name", &endpoint.name);
@@ -312,6 +308,57 @@ fn history(fields: &mut Object, samples: &[(u64, &Sample)], next: u64) {
     column("queue", |sample| Some(sample.queue));
     column("busy", |sample| Some(u32::from(sample.busy)));
     column("load_percent", |sample| Some(sample.load));
+}
+
+/// The columns of [`Snapshot::counted`].
+fn counted(fields: &mut Object, now: &Snapshot, history: &History, samples: &[(u64, &Sample)]) {
+    let throttled = now
+        .throttles
+        .iter()
+        .map(|it| format!("throttled.{}", it.name));
+    let retries = now.upstreams.iter();
+    let retries = retries.flat_map(|_| ["retries", "retries_refused"]);
+    let fixed = retries.chain(["cache_given", "cache_asked"]);
+    let names = throttled.chain(fixed.map(str::to_owned));
+    for (at, (name, _)) in names.zip(now.counted()).enumerate() {
+        column(fields, &name, samples, |&(number, _)| {
+            Some(history.counted(at, number))
+        });
+    }
+}
+
+/// The columns of one endpoint, each with its name behind a dot.
+fn endpoint_history(fields: &mut Object, endpoint: &EndpointHistory, samples: &[(u64, &Sample)]) {
+    let name = &endpoint.name;
+    let letters = |letter: fn(&EndpointSample) -> char| -> String {
+        let letters = samples.iter();
+        letters
+            .map(|(number, _)| letter(&endpoint.sample(*number)))
+            .collect()
+    };
+    fields.text(
+        &format!("endpoint_state.{name}"),
+        &letters(EndpointSample::state),
+    );
+    fields.text(
+        &format!("endpoint_breaker.{name}"),
+        &letters(EndpointSample::breaker),
+    );
+    let mut column = |word, value: fn(&EndpointSample) -> Option<u32>| {
+        column(
+            fields,
+            &format!("endpoint_{word}.{name}"),
+            samples,
+            |(number, _)| {
+                let sample = endpoint.sample(*number);
+                value(&sample).filter(|_| !sample.is_gap())
+            },
+        );
+    };
+    column("latency_us", EndpointSample::latency);
+    column("pending", |sample| Some(sample.pending.into()));
+    column("requests", |sample| Some(sample.requests));
+    column("failed", |sample| Some(sample.failed));
 }
 
 /// One value of each sample; null where it is not known.

@@ -18,8 +18,8 @@ const PAGE: &str = include_str!("page.html");
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; ",
-    "style-src 'sha256-P3UqWRaq4zsEDcrNQnBHkP6DexMPpjCaslouigagT7c='; ",
-    "script-src 'sha256-haKkhcxre5fKWD5w4eAhPSzr3AETxrjIuQtoHBEEn6s='"
+    "style-src 'sha256-zE55xPUznWQgMuGm2P7ngZGwvy6FP67rwCAZhpW4IwE='; ",
+    "script-src 'sha256-F03zDJntGj1yOa+xUvk8MwK1Ai0mKzBYSWy64EN3ZSo='"
 );
 
 const HEADERS: &[(&str, &str)] = &[
