@@ -130,6 +130,14 @@ fn bad_options_exit_2_with_one_line_that_names_them() {
             "plimsoll: --log-level: expected off, error, warn, info, debug or trace, found \"loud\"",
         ),
         (
+            ["--breaker", "5,on=4xx"],
+            "plimsoll: --breaker: expected off, or a number from 1 to 1000, perhaps with ,on=5xx behind it, found \"5,on=4xx\"",
+        ),
+        (
+            ["--upstream", "srv://127.0.0.1"],
+            "plimsoll: --upstream srv://127.0.0.1: expected srv://NAME or srv://NAME?server=IP:PORT, found an address",
+        ),
+        (
             ["--listen", ":8080"],
             "plimsoll: --listen: expected HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080, found \":8080\"",
         ),

@@ -9,6 +9,7 @@ mod caching;
 mod checks;
 mod cli;
 mod corpus;
+mod discovery;
 mod endpoints;
 #[cfg(feature = "events")]
 mod events;

@@ -5,9 +5,9 @@
 
 use std::cmp::Reverse;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use crate::patterns::{
     Balance, Balancer, BreakerState, CircuitBreaker, Deadline, Discovered, Discovery, Endpoint,
     EndpointStatus, SourceError,
 };
+use crate::server::exchange::lock;
 
 /// How often the endpoints are looked after.
 const ROUND: Duration = Duration::from_millis(250);
@@ -45,6 +46,14 @@ pub(super) struct Upstream {
     pub(super) breaker: Option<CircuitBreaker>,
     /// What it is asked in the background.
     checked: Option<Checked>,
+}
+
+/// The set of endpoints that is in use.
+#[derive(Default)]
+struct Known {
+    endpoints: Arc<[Discovered]>,
+    /// Its end ends their checks.
+    checks: Option<Sender<()>>,
 }
 
 /// All endpoints.
@@ -116,22 +125,25 @@ impl Upstreams {
 
     /// Asks the sources again and again.
     fn discover(&self, first: &Sender<()>, stopped: &Receiver<()>) {
-        let mut known: Arc<[Discovered]> = Arc::new([]);
-        // Its end ends the checks of the set before.
-        let mut _checks = None;
+        let known = Mutex::new(Known::default());
+        let changed = || self.take(&mut lock(&known));
         loop {
-            let next = self.discovery.refresh(Instant::now());
-            let found = self.discovery.endpoints();
-            if !Arc::ptr_eq(&found, &known) {
-                self.replace(&found);
-                known = found;
-                _checks = self.check();
-            }
+            let next = self.discovery.refresh_with(Instant::now(), changed);
             // Nobody waits for the second answer.
             let _ = first.try_send(());
             if stopped.recv_deadline(next) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
+        }
+    }
+
+    /// Takes the endpoints that are known by now.
+    fn take(&self, known: &mut Known) {
+        let found = self.discovery.endpoints();
+        if found != known.endpoints {
+            self.replace(&found);
+            known.endpoints = found;
+            known.checks = self.check();
         }
     }
 

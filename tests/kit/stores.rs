@@ -126,7 +126,7 @@ fn signal(process: &Process, name: &str) {
 }
 
 /// Whether the tests run as root, as whom some stores do not start.
-fn as_root() -> bool {
+pub(crate) fn as_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 

@@ -3,8 +3,17 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::source::MOST_FILE;
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) text: Vec<u8>,
+    /// When it was written to last. It may have been another text since it was this one the last time.
+    pub(super) modified: Option<SystemTime>,
+}
 
 /// What became of a file's text.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,7 +22,7 @@ pub(super) enum Seen {
     Same,
     /// It is another one, which may still be written: it has to be looked at again.
     Changing,
-    /// It is another one that was found twice; or the first.
+    /// It is another one that was found twice, and not written to in between; or the first.
     Settled,
 }
 
@@ -23,13 +32,13 @@ pub(super) struct Watch {
     /// What counts.
     text: Option<Vec<u8>>,
     /// What was found last, if that is another text.
-    changed: Option<Vec<u8>>,
+    changed: Option<Found>,
 }
 
 impl Watch {
     /// Takes what the file holds now.
-    pub(super) fn see(&mut self, found: Vec<u8>) -> Seen {
-        if self.text.as_ref() == Some(&found) {
+    pub(super) fn see(&mut self, found: Found) -> Seen {
+        if self.text.as_ref() == Some(&found.text) {
             self.changed = None;
             return Seen::Same;
         }
@@ -39,7 +48,7 @@ impl Watch {
             return Seen::Changing;
         }
         self.changed = None;
-        self.text = Some(found);
+        self.text = Some(found.text);
         Seen::Settled
     }
 
@@ -55,42 +64,63 @@ impl Watch {
 }
 
 /// Reads a file, at most a byte more than may be.
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Found> {
     // Opening a pipe would wait for whoever writes to it.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
+    let file = fs::File::open(path)?;
     let mut text = Vec::new();
-    fs::File::open(path)?
-        .take(MOST_FILE + 1)
-        .read_to_end(&mut text)?;
-    Ok(text)
+    (&file).take(MOST_FILE + 1).read_to_end(&mut text)?;
+    // Not every file system knows.
+    let modified = file.metadata()?.modified().ok();
+    Ok(Found { text, modified })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    /// A text that was written so many seconds after the first.
+    fn found(text: &str, seconds: u64) -> Found {
+        Found {
+            text: text.into(),
+            modified: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+        }
+    }
 
     #[test]
     fn a_text_counts_once_it_was_found_twice_but_the_first_at_once() {
         let mut watch = Watch::default();
-        assert_eq!(watch.see(b"http://a\n".to_vec()), Seen::Settled);
-        assert_eq!(watch.see(b"http://a\n".to_vec()), Seen::Same);
+        assert_eq!(watch.see(found("http://a\n", 0)), Seen::Settled);
+        assert_eq!(watch.see(found("http://a\n", 0)), Seen::Same);
         for half in ["http://b", "http://b:8", "http://b:80"] {
-            assert_eq!(watch.see(half.into()), Seen::Changing);
+            assert_eq!(watch.see(found(half, 1)), Seen::Changing);
             assert_eq!(watch.text(), b"http://a\n");
         }
-        assert_eq!(watch.see(b"http://b:80".to_vec()), Seen::Settled);
+        assert_eq!(watch.see(found("http://b:80", 1)), Seen::Settled);
         assert_eq!(watch.text(), b"http://b:80");
     }
 
     #[test]
     fn a_change_that_is_taken_back_is_none() {
         let mut watch = Watch::default();
-        watch.see(b"a".to_vec());
-        assert_eq!(watch.see(b"".to_vec()), Seen::Changing);
-        assert_eq!(watch.see(b"a".to_vec()), Seen::Same);
-        assert_eq!(watch.see(b"".to_vec()), Seen::Changing);
+        watch.see(found("a", 0));
+        assert_eq!(watch.see(found("", 1)), Seen::Changing);
+        assert_eq!(watch.see(found("a", 1)), Seen::Same);
+        assert_eq!(watch.see(found("", 1)), Seen::Changing);
+    }
+
+    /// A file that was written all the time was looked at when it was half-written twice.
+    #[test]
+    fn a_text_that_was_written_anew_in_between_has_not_been_found_twice() {
+        let mut watch = Watch::default();
+        watch.see(found("http://a\n", 0));
+        for second in 1..9 {
+            assert_eq!(watch.see(found("http://b:8", second)), Seen::Changing);
+        }
+        assert_eq!(watch.see(found("http://b:8", 8)), Seen::Settled);
     }
 
     #[test]

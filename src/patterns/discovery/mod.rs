@@ -6,6 +6,9 @@ mod lookup;
 mod source;
 
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -121,8 +124,8 @@ struct State {
     /// The last good set.
     endpoints: Vec<Discovered>,
     error: Option<String>,
-    /// The first endpoint that is one too many.
-    surplus: Option<Address>,
+    /// The name of the first endpoint that is one too many.
+    surplus: Option<String>,
     /// When it is to be asked again; none: at once.
     due: Option<Instant>,
     /// For a file.
@@ -196,9 +199,9 @@ impl Discovery {
                 source: watched.shown.clone(),
                 endpoints: state.endpoints.len(),
                 error: state.error.clone().or_else(|| {
-                    let address = state.surplus.as_ref()?;
+                    let name = state.surplus.as_ref()?;
                     Some(format!(
-                        "expected at most {MOST_ENDPOINTS} endpoints, found {address} too"
+                        "expected at most {MOST_ENDPOINTS} endpoints, found {name} too"
                     ))
                 }),
             }
@@ -211,44 +214,58 @@ impl Discovery {
     ///
     /// It blocks, so it belongs into a thread in the background. Changes and failures are logged when they begin.
     pub fn refresh(&self, now: Instant) -> Instant {
-        self.refresh_by(now, &|watched| watched.ask(now))
+        self.refresh_with(now, || {})
+    }
+
+    /// [`refresh`](Self::refresh) that calls `changed` whenever the endpoints have changed: what one source tells is
+    /// not to wait for another one that does not answer. Several threads call it.
+    pub fn refresh_with(&self, now: Instant, changed: impl Fn() + Sync) -> Instant {
+        self.refresh_by(now, &changed, &|watched| watched.ask(now))
     }
 
     fn refresh_by(
         &self,
         now: Instant,
+        changed: &(dyn Fn() + Sync),
         ask: &(dyn Fn(&Watched) -> Option<Result<Told, String>> + Sync),
     ) -> Instant {
         let is_due = |watched: &&Watched| lock(&watched.state).due.is_none_or(|due| due <= now);
-        let due: Vec<_> = self.sources.iter().filter(is_due).collect();
-        for some in due.chunks(AT_ONCE) {
-            let told: Vec<_> = match some {
-                [one] => vec![ask(one)],
-                some => thread::scope(|scope| {
-                    let asking: Vec<_> = some
-                        .iter()
-                        .map(|one| {
-                            let name = "plimsoll-discover".to_owned();
-                            thread::Builder::new()
-                                .name(name)
-                                .spawn_scoped(scope, || ask(one))
-                        })
-                        .collect();
-                    let told = asking.into_iter().map(|asking| match asking {
-                        Ok(thread) => thread
-                            .join()
-                            .unwrap_or_else(|_| Some(Err("asking it panicked".to_owned()))),
-                        Err(error) => Some(Err(error.to_string())),
-                    });
-                    told.collect()
-                }),
-            };
-            for (watched, told) in some.iter().zip(told) {
-                let interval = watched.interval();
-                lock(&watched.state).learn(&watched.shown, told, interval, now);
+        let due = self.sources.iter().filter(is_due);
+        let (at_hand, asked): (Vec<_>, Vec<_>) = due.partition(|one| one.source.is_at_hand());
+        let known = self.endpoints();
+        let learn = |watched: &Watched| {
+            let told = panic::catch_unwind(AssertUnwindSafe(|| ask(watched)));
+            let told = told.unwrap_or_else(|_| Some(Err("asking it panicked".to_owned())));
+            let interval = watched.interval();
+            lock(&watched.state).learn(&watched.shown, told, interval, now);
+        };
+        let publish = || {
+            if self.publish() {
+                changed();
             }
+        };
+        at_hand.into_iter().for_each(learn);
+        publish();
+        let next = AtomicUsize::new(0);
+        let ask_in_turn = || {
+            while let Some(watched) = asked.get(next.fetch_add(1, Relaxed)) {
+                learn(watched);
+                publish();
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..asked.len().min(AT_ONCE) {
+                let name = "plimsoll-discover".to_owned();
+                let helper = thread::Builder::new().name(name);
+                // Without a helper it takes longer.
+                let _ = helper.spawn_scoped(scope, ask_in_turn);
+            }
+            ask_in_turn();
+        });
+        let found = self.endpoints();
+        if found != known {
+            log::info!("known endpoints: {}", found.len());
         }
-        self.publish();
         let next = self
             .sources
             .iter()
@@ -256,8 +273,10 @@ impl Discovery {
         next.min().unwrap_or(now + INTERVAL)
     }
 
-    /// Puts together what all sources have told.
-    fn publish(&self) {
+    /// Puts together what all sources have told; whether that is something else than before.
+    fn publish(&self) -> bool {
+        // Held from the beginning on, so that of two threads the one that comes last has seen all.
+        let mut current = lock(&self.current);
         let mut all: Vec<Discovered> = Vec::new();
         for watched in &self.sources {
             let mut state = lock(&watched.state);
@@ -270,26 +289,26 @@ impl Discovery {
                     continue;
                 }
                 if all.len() == MOST_ENDPOINTS {
-                    surplus.get_or_insert_with(|| endpoint.address.clone());
+                    surplus.get_or_insert_with(|| endpoint.name());
                     continue;
                 }
                 all.push(endpoint.clone());
             }
             if state.surplus != surplus {
-                if let Some(address) = &surplus {
+                if let Some(name) = &surplus {
                     let source = &watched.shown;
                     log::warn!(
-                        "{source}: expected at most {MOST_ENDPOINTS} endpoints, found {address} too"
+                        "{source}: expected at most {MOST_ENDPOINTS} endpoints, found {name} too"
                     );
                 }
                 state.surplus = surplus;
             }
         }
-        let mut current = lock(&self.current);
-        if **current != *all {
-            log::info!("{} endpoints are known", all.len());
+        let is_changed = **current != *all;
+        if is_changed {
             *current = all.into();
         }
+        is_changed
     }
 }
 
@@ -339,7 +358,7 @@ impl State {
     fn fail(&mut self, source: &str, error: String) {
         if self.error.as_ref() != Some(&error) {
             let kept = self.endpoints.len();
-            log::warn!("{source}: {error}; {kept} endpoints are kept");
+            log::warn!("{source}: {error}; endpoints kept: {kept}");
             self.error = Some(error);
         }
     }
@@ -383,8 +402,12 @@ impl Watched {
         let before = std::mem::take(&mut lock(&self.state).lines);
         let mut all = Told::new(Vec::new(), FILE_INTERVAL);
         let mut lines = Vec::new();
-        for source in sources {
-            let endpoints = match tell(&source, deadline) {
+        let count = sources.len();
+        for (index, source) in sources.into_iter().enumerate() {
+            // A name that nobody answers for leaves the others their part of the time.
+            let left = deadline.remaining().unwrap_or_default();
+            let still = u32::try_from(count - index).unwrap_or(u32::MAX);
+            let endpoints = match tell(&source, deadline.within(left / still)) {
                 Ok(told) => told.endpoints,
                 Err(error) => {
                     all.complaint = Some(error);
@@ -412,8 +435,10 @@ fn tell(source: &Source, deadline: Deadline) -> Result<Told, String> {
             prefix,
             options,
         } => {
-            let addresses = resolve(place, MOST_ENDPOINTS + 1, deadline.instant())
+            let mut addresses = resolve(place, MOST_ENDPOINTS + 1, deadline.instant())
                 .map_err(|error| error.to_string())?;
+            // Name servers change the order with each answer, which says nothing.
+            addresses.sort_unstable();
             let endpoints = addresses.into_iter().map(|address| Discovered {
                 address: address.into(),
                 authority: authority(place),
@@ -451,7 +476,8 @@ fn tell(source: &Source, deadline: Deadline) -> Result<Told, String> {
                     priority: service.priority,
                 })
             });
-            let endpoints = endpoints.take(MOST_ENDPOINTS + 1).collect();
+            let mut endpoints: Vec<_> = endpoints.take(MOST_ENDPOINTS + 1).collect();
+            endpoints.sort_by_cached_key(|it| (it.priority, it.name(), it.authority.clone()));
             Ok(Told::new(endpoints, ttl))
         }
         Source::File(_) => Err("a file in a file is not read".to_owned()),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::net::url::{Endpoint as Place, Scheme, Url};
+use crate::net::url::{Endpoint as Place, Host, Scheme, Url};
 
 /// The schemes, as an error lists them.
 const SCHEMES: &str = "http://, unix:, srv:// and file:";
@@ -113,6 +113,15 @@ impl Source {
         };
         parsed.map_err(|(expected, found)| refuse(expected, found))
     }
+
+    /// Whether nobody has to be asked for the endpoint.
+    pub(super) fn is_at_hand(&self) -> bool {
+        match self {
+            Self::Http { place, .. } => matches!(place.host, Host::Address(_)),
+            Self::Unix { .. } => true,
+            Self::Srv { .. } | Self::File(_) => false,
+        }
+    }
 }
 
 /// What was expected and what was found.
@@ -209,8 +218,8 @@ fn parse_srv(text: &str) -> Result<Source, Wrong> {
         .endpoint(Some(DNS_PORT))
         .map_err(|error| (error.expected, error.found))?;
     match place.host {
-        crate::net::url::Host::Name(name) => Ok(Source::Srv { name, server }),
-        crate::net::url::Host::Address(_) => Err(wrong(EXPECTED, "an address")),
+        Host::Name(name) => Ok(Source::Srv { name, server }),
+        Host::Address(_) => Err(wrong(EXPECTED, "an address")),
     }
 }
 
@@ -288,7 +297,6 @@ pub(super) fn parse_file(text: &[u8]) -> Result<Vec<Source>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::url::Host;
 
     #[track_caller]
     fn http(text: &str) -> (Place, String, Options) {

@@ -27,6 +27,10 @@ fn told(addresses: &[&str], good_for: Duration) -> Option<Result<Told, String>> 
     Some(Ok(Told::new(endpoints, good_for)))
 }
 
+fn told_one(address: &str) -> Option<Result<Told, String>> {
+    told(&[address], INTERVAL)
+}
+
 fn addresses(discovery: &Discovery) -> Vec<String> {
     let endpoints = discovery.endpoints();
     endpoints
@@ -40,7 +44,7 @@ fn a_source_that_fails_or_is_empty_keeps_its_last_good_set() {
     let discovery = Discovery::new(["http://api"]).expect("a good source");
     let mut now = Instant::now();
     let mut refresh = |answer: fn() -> Option<Result<Told, String>>| {
-        let next = discovery.refresh_by(now, &|_| answer());
+        let next = discovery.refresh_by(now, &|| {}, &|_| answer());
         assert_eq!(next, now + INTERVAL);
         now = next;
         (addresses(&discovery), discovery.sources()[0].error.clone())
@@ -73,7 +77,7 @@ fn only_what_is_due_is_asked_and_an_answer_is_believed_as_long_as_it_says() {
     };
     let start = Instant::now();
     for (at, total, next) in [(0, 2, 2), (1, 2, 2), (2, 3, 4), (4, 4, 5), (5, 5, 6)] {
-        let found = discovery.refresh_by(start + at * SECOND, &ask);
+        let found = discovery.refresh_by(start + at * SECOND, &|| {}, &ask);
         assert_eq!(asked.load(Ordering::Relaxed), total, "at {at} s");
         assert_eq!(found, start + next * SECOND, "at {at} s");
     }
@@ -83,7 +87,7 @@ fn only_what_is_due_is_asked_and_an_answer_is_believed_as_long_as_it_says() {
 fn many_sources_are_asked_side_by_side_and_one_that_panics_fails() {
     let names: Vec<_> = (0..20).map(|number| format!("http://h{number}")).collect();
     let discovery = Discovery::new(&names).expect("good sources");
-    discovery.refresh_by(Instant::now(), &|watched| {
+    discovery.refresh_by(Instant::now(), &|| {}, &|watched| {
         assert_ne!(watched.shown, "http://h7", "on purpose");
         let number = &watched.shown["http://h".len()..];
         told(&[&format!("10.0.0.{number}:80")], INTERVAL)
@@ -113,7 +117,7 @@ fn each_endpoint_is_taken_once_and_the_257th_is_refused_by_name() {
         told(&all, INTERVAL)
     };
     for _ in 0..2 {
-        discovery.refresh_by(Instant::now(), &ask);
+        discovery.refresh_by(Instant::now(), &|| {}, &ask);
         assert_eq!(discovery.endpoints().len(), 256);
         let sources = discovery.sources();
         assert_eq!(
@@ -126,6 +130,25 @@ fn each_endpoint_is_taken_once_and_the_257th_is_refused_by_name() {
             (257, Some(error))
         );
     }
+}
+
+/// One source that did not answer kept the endpoints of all others from being used for 5 s.
+#[test]
+fn what_a_source_tells_does_not_wait_for_another_that_does_not_answer() {
+    let names: Vec<_> = (0..20).map(|number| format!("http://h{number}")).collect();
+    let discovery = Discovery::new(&names).expect("good sources");
+    let (tell, told) = crossbeam_channel::unbounded();
+    let changed = || tell.send(discovery.endpoints().len()).expect("it listens");
+    let all_others = || told.iter().find(|count| *count == 19);
+    discovery.refresh_by(Instant::now(), &changed, &|watched| {
+        if watched.shown == "http://h3" {
+            assert_eq!(all_others(), Some(19));
+            return Some(Err("no answer in time".to_owned()));
+        }
+        let number = &watched.shown["http://h".len()..];
+        told_one(&format!("10.0.0.{number}:80"))
+    });
+    assert_eq!(discovery.endpoints().len(), 19);
 }
 
 #[test]
