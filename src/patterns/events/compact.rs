@@ -154,7 +154,7 @@ impl<O: Owner> Writer<O> {
             events,
             notes,
         } = compaction;
-        let mut reader = Reader::new(&**file, header.salt, header.size);
+        let mut reader = Reader::new(&**file, header, header.size);
         reader.skip_to(*position);
         let mut part = Part::default();
         let mut bytes = 0;

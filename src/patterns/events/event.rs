@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
-use super::record::{u32_at, u64_at};
+use super::record::{sequence_at, u32_at, u64_at};
 use crate::text::beginning;
 
 /// What is to be delivered.
@@ -259,7 +259,7 @@ impl Stored {
         if flags & DEATH != 0 {
             death = Some(Death {
                 at: u64_at(take(&mut rest, 8)?, 0),
-                sequence: u64_at(take(&mut rest, 8)?, 0),
+                sequence: sequence_at(take(&mut rest, 8)?, 0)?,
                 attempts: u32_at(take(&mut rest, 4)?, 0),
                 reason: text(&mut rest)?,
             });

@@ -215,7 +215,7 @@ impl KeyFile {
             let missing = header.size.saturating_sub(length);
             damage.add(&name, length, missing, EventDamageKind::Truncated);
         }
-        let mut reader = Reader::new(&*source, header.salt, length.min(header.size));
+        let mut reader = Reader::new(&*source, &header, length.min(header.size));
         while let Some(item) = reader.next()? {
             match item {
                 Item::Damage(hole) => damage.add_hole(&name, &hole),

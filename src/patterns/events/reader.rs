@@ -2,11 +2,12 @@
 //!
 //! What is not a record is skipped: the next head that validates is looked for at every multiple of 8. Zeros up to a
 //! block's end after a record, and zeros to the end of the segment, are no damage: there a commit ended, and there
-//! nothing has been written. A commit that a crash cut short looks like damage; its events were never acknowledged.
+//! nothing has been written. In a file that was used before, a block of zeros behind the last record says that nothing
+//! has been written from there on. A commit that a crash cut short looks like damage; its events were never acknowledged.
 
 use std::io;
 
-use super::record::{BLOCK, FIRST, HEAD, Head, to_usize};
+use super::record::{BLOCK, FIRST, HEAD, Head, Header, to_usize};
 
 /// What is read at once, unless a record is longer.
 const WINDOW: usize = 64 * 1024;
@@ -56,6 +57,10 @@ pub(crate) struct Hole {
 pub(crate) struct Reader<'a, S: Source + ?Sized> {
     source: &'a S,
     salt: u64,
+    /// Whether bytes of an earlier segment may stand behind the records.
+    used_before: bool,
+    /// Whether a block of zeros has said so, since the last record.
+    over: bool,
     /// Where to go on.
     position: u64,
     /// Where the last record, or the last damage before one, ended.
@@ -64,18 +69,20 @@ pub(crate) struct Reader<'a, S: Source + ?Sized> {
     length: u64,
     /// Where bytes began that are no record.
     lost: Option<u64>,
-    /// The end of the last byte that is not zero.
+    /// The end of the last byte that is not zero, and not known to be of an earlier segment.
     written: u64,
     window: Vec<u8>,
     window_at: u64,
 }
 
 impl<'a, S: Source + ?Sized> Reader<'a, S> {
-    /// Reads a segment of `length` bytes from its first record on.
-    pub(crate) fn new(source: &'a S, salt: u64, length: u64) -> Self {
+    /// Reads a segment, of which `length` bytes are there, from its first record on.
+    pub(crate) fn new(source: &'a S, header: &Header, length: u64) -> Self {
         Self {
             source,
-            salt,
+            salt: header.salt,
+            used_before: header.uses > 0,
+            over: false,
             position: FIRST,
             end: FIRST,
             length,
@@ -104,14 +111,19 @@ impl<'a, S: Source + ?Sized> Reader<'a, S> {
         self.position
     }
 
-    /// The first block after the last record: where the next commit may go, once [`dirty`](Self::dirty) is zeros.
+    /// The first block after the last record: where the next commit may go, once what is [`dirty`](Self::dirty) is zeros.
     pub(crate) fn free(&self) -> u64 {
         self.end.next_multiple_of(BLOCK)
     }
 
-    /// The end of what is not zero behind the last record.
+    /// The end of what is to become zeros behind the last record: all that is not or, in a file that was used before, one
+    /// block.
     pub(crate) fn dirty(&self) -> u64 {
-        self.written
+        if self.used_before {
+            self.written.min(self.free() + BLOCK)
+        } else {
+            self.written
+        }
     }
 
     /// The next record, or the next bytes that are none.
@@ -129,6 +141,7 @@ impl<'a, S: Source + ?Sized> Reader<'a, S> {
                 self.step()?;
                 continue;
             };
+            self.over = false;
             if let Some(lost) = self.lost.take() {
                 // The record is read again at the next call.
                 return Ok(Some(Item::Damage(Hole {
@@ -178,7 +191,8 @@ impl<'a, S: Source + ?Sized> Reader<'a, S> {
         if self.position < self.length {
             let rest = to_usize(self.length - self.position);
             let (start, end) = self.window(self.position, rest)?;
-            if let Some(last) = self.window[start..end].iter().rposition(|byte| *byte != 0) {
+            let last = self.window[start..end].iter().rposition(|byte| *byte != 0);
+            if let Some(last) = last.filter(|_| !self.over) {
                 self.lost.get_or_insert(self.position);
                 self.written = self.position + last as u64 + 1;
             }
@@ -218,12 +232,13 @@ impl<'a, S: Source + ?Sized> Reader<'a, S> {
         let Some(first) = bytes.iter().position(|byte| *byte != 0) else {
             if offset.is_multiple_of(BLOCK) {
                 self.lost.get_or_insert(offset);
+                self.over |= self.used_before && next_block - offset == BLOCK;
             }
             self.position = next_block;
             return Ok(());
         };
         self.lost.get_or_insert(offset);
-        if first < 8 {
+        if first < 8 && !self.over {
             self.written = offset + 8;
         }
         // The kind of a record is not zero, so its head begins less than 16 bytes before the first byte that is not.

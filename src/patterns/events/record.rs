@@ -1,9 +1,10 @@
 //! How segments and records look on disk. No I/O, and nothing here trusts the bytes it reads.
 //!
 //! ```text
-//!     segment   0     header   "PLIMSEVT", version u32, kind u32, salt u64, number u32, zero u32, size u64, CRC u32
+//!     segment   0     header   "PLIMSEVT", version u32, kind u32, salt u64, number u32, uses u32, size u64, CRC u32
 //!               2048  the header again, so that one damaged byte does not cost the segment
-//!               4096  records; each commit begins at a multiple of 4096, and zeros fill what is left of its last block
+//!               4096  records; each commit begins at a multiple of 4096, and zeros fill what is left of its last block;
+//!                     then zeros to the end or, if the file was used before, one block of zeros and bytes of then
 //!
 //!     record    0     CRC u32 over salt, offset and the rest of the head
 //!               4     length of the body u32
@@ -14,7 +15,8 @@
 //! ```
 //!
 //! All numbers are little-endian. The checks are [CRC-32C](https://www.rfc-editor.org/rfc/rfc3720#appendix-B.4). The
-//! salt is random and nowhere but in the header, so bytes that a producer chose can never read as a record.
+//! salt is random and nowhere but in the header, so bytes that a producer chose can never read as a record. A file that
+//! is used again gets another salt, so what it held before can never read as a record either.
 
 use std::ops::Range;
 
@@ -34,6 +36,12 @@ const MAGIC: [u8; 8] = *b"PLIMSEVT";
 
 /// The format that this code writes, and the only one that it reads.
 pub(crate) const VERSION: u32 = 1;
+
+/// Most bytes of a segment: an eighth of the largest queue.
+const MOST_SIZE: u64 = 512 << 20;
+
+/// The highest number that an event can have, so that there is always a next one.
+const LAST_SEQUENCE: u64 = i64::MAX as u64;
 
 /// Bytes of a header under its check.
 const CHECKED: usize = 40;
@@ -66,6 +74,8 @@ pub(crate) struct Header {
     pub(crate) purpose: Purpose,
     pub(crate) number: u32,
     pub(crate) salt: u64,
+    /// How many segments the file was before. If it was any, their bytes stand behind the records.
+    pub(crate) uses: u32,
     /// Bytes of the whole file.
     pub(crate) size: u64,
 }
@@ -80,6 +90,20 @@ pub(crate) enum BadHeader {
 }
 
 impl Header {
+    /// The header of the next segment in the same file. `None` once all salts of the file were used.
+    ///
+    /// Of the salt only the lower half counts on. A CRC of 32 bits differs for any two inputs that differ in 32 adjacent
+    /// bits only, so no head that an earlier segment wrote passes the check of this one, at whatever offset it stands.
+    pub(crate) fn again(&self, number: u32) -> Option<Self> {
+        const LOWER: u64 = u32::MAX as u64;
+        Some(Self {
+            number,
+            salt: self.salt & !LOWER | self.salt.wrapping_add(1) & LOWER,
+            uses: self.uses.checked_add(1)?,
+            ..*self
+        })
+    }
+
     /// The block that a segment begins with.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut copy = Vec::with_capacity(CHECKED + 4);
@@ -88,7 +112,7 @@ impl Header {
         copy.extend_from_slice(&(self.purpose as u32).to_le_bytes());
         copy.extend_from_slice(&self.salt.to_le_bytes());
         copy.extend_from_slice(&self.number.to_le_bytes());
-        copy.extend_from_slice(&0_u32.to_le_bytes());
+        copy.extend_from_slice(&self.uses.to_le_bytes());
         copy.extend_from_slice(&self.size.to_le_bytes());
         copy.extend_from_slice(&crc32c::crc32c(&copy).to_le_bytes());
         let mut block = vec![0; to_usize(BLOCK)];
@@ -118,11 +142,16 @@ impl Header {
                 3 => Purpose::Keys,
                 _ => continue,
             };
+            let size = u64_at(copy, 32);
+            if !(FIRST..=MOST_SIZE).contains(&size) || !size.is_multiple_of(BLOCK) {
+                continue;
+            }
             found = Ok(Self {
                 purpose,
                 salt: u64_at(copy, 16),
                 number: u32_at(copy, 24),
-                size: u64_at(copy, 32),
+                uses: u32_at(copy, 28),
+                size,
             });
             break;
         }
@@ -171,7 +200,7 @@ impl Head {
         Some(Self {
             kind,
             length: u32_at(head, 4),
-            sequence: u64_at(head, 16),
+            sequence: sequence_at(head, 16)?,
             body_crc: u32_at(head, 8),
         })
     }
@@ -289,9 +318,11 @@ impl Done {
     }
 
     pub(crate) fn decode(body: &[u8]) -> impl Iterator<Item = Self> {
-        body.chunks_exact(Self::SIZE).map(|bytes| Self {
-            sequence: u64_at(bytes, 0),
-            segment: u32_at(bytes, 8),
+        body.chunks_exact(Self::SIZE).filter_map(|bytes| {
+            Some(Self {
+                sequence: sequence_at(bytes, 0)?,
+                segment: u32_at(bytes, 8),
+            })
         })
     }
 }
@@ -304,6 +335,11 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// The number at this place of a slice that is long enough.
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+/// The number of an event at this place of a slice that is long enough. `None` if no event has it.
+pub(crate) fn sequence_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64_at(bytes, at)).filter(|number| *number <= LAST_SEQUENCE)
 }
 
 /// A length or an offset within one segment as an index.

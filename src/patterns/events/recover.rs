@@ -139,7 +139,7 @@ impl<O: Owner> Recovery<'_, O> {
         }
         let info = Info::new(Arc::clone(&file), header);
         self.index.segments.insert(header.number, info);
-        let mut reader = Reader::new(&*file, header.salt, length.min(header.size));
+        let mut reader = Reader::new(&*file, &header, length.min(header.size));
         while let Some(item) = reader.next()? {
             match item {
                 Item::Damage(hole) => self.damage.add_hole(&name, &hole),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::compact::Compaction;
@@ -9,7 +10,7 @@ use super::error::EventError;
 use super::files::Directory;
 use super::log::{Batch, Info, Log, NOWHERE, Owner, Place};
 use super::record::{self, BLOCK, Done, Kind, Note, Purpose, span};
-use super::segment::{self, Segment};
+use super::segment::{self, Segment, Spare};
 use super::space::Space;
 
 /// How long the disk is left alone: by events after it failed twice in a row, by the rest after it failed once.
@@ -29,8 +30,10 @@ pub(crate) struct Writer<O: Owner> {
     pub(crate) store: Store,
     /// Where commits go.
     pub(crate) active: Option<Segment>,
-    /// What comes next, made before it is needed.
-    pub(crate) ahead: Option<Segment>,
+    /// What comes next, made before it is needed by a thread of its own: no commit waits for that.
+    ahead: Option<JoinHandle<io::Result<Segment>>>,
+    /// Files of segments that are not needed any more.
+    spares: Vec<Spare>,
     pub(crate) next_number: u32,
     pub(crate) next_sequence: u64,
     pub(crate) compaction: Option<Compaction>,
@@ -94,6 +97,7 @@ impl<O: Owner> Writer<O> {
             store,
             active,
             ahead: None,
+            spares: Vec::new(),
             next_number,
             next_sequence,
             compaction: None,
@@ -116,9 +120,8 @@ impl<O: Owner> Writer<O> {
                         break Some(batch);
                     }
                     if state.stopping {
-                        state.ended = true;
-                        self.log.end.notify_all();
-                        return;
+                        drop(state);
+                        return self.end();
                     }
                     let now = Instant::now();
                     state = match (self.wants_copying(&state.index), self.rest_until) {
@@ -145,6 +148,16 @@ impl<O: Owner> Writer<O> {
             self.copy_some();
             self.look_ahead();
         }
+    }
+
+    /// Ends, with nothing that goes on in the directory.
+    fn end(self) {
+        if let Some(ahead) = self.ahead {
+            // What was made is there at the next start.
+            let _ = ahead.join();
+        }
+        self.log.lock().ended = true;
+        self.log.end.notify_all();
     }
 
     /// Writes a batch, or refuses it.
@@ -240,13 +253,17 @@ impl<O: Owner> Writer<O> {
             return Err(EventError::Full);
         }
         if let Some(ahead) = self.ahead.take() {
-            if admitted {
-                self.active = Some(ahead);
+            if !admitted {
+                self.ahead = Some(ahead);
+                self.press();
+                return Err(EventError::Full);
+            }
+            let made = ahead.join();
+            let made = made.unwrap_or_else(|_| Err(io::Error::other("a panic")));
+            if let Ok(segment) = self.take_in(made, now) {
+                self.active = Some(segment);
                 return Ok(());
             }
-            self.ahead = Some(ahead);
-            self.press();
-            return Err(EventError::Full);
         }
         match self.create(for_events, now) {
             Ok(segment) => {
@@ -267,6 +284,12 @@ impl<O: Owner> Writer<O> {
 
     /// A new segment, in the index already.
     fn create(&mut self, for_events: bool, now: Instant) -> Result<Segment, EventError> {
+        let made = self.prepare(for_events, now)?.make();
+        self.take_in(made, now)
+    }
+
+    /// What a new segment is made of, once there is space for it.
+    fn prepare(&mut self, for_events: bool, now: Instant) -> Result<Plan, EventError> {
         if let Some((struck, error)) = &self.struck
             && self.strikes > 1
             && now.saturating_duration_since(*struck) < REST
@@ -276,22 +299,31 @@ impl<O: Owner> Writer<O> {
         if !self.store.space.take(for_events) {
             return Err(EventError::Full);
         }
-        let (purpose, number) = (self.store.purpose, self.next_number);
-        let directory = &*self.store.directory;
-        match Segment::create(directory, purpose, number, self.store.space.segment) {
-            Ok(segment) => {
-                self.next_number += 1;
-                let info = Info::new(Arc::clone(&segment.file), segment.header);
-                self.log.lock().index.segments.insert(number, info);
-                Ok(segment)
-            }
+        let spare = self.spares.pop();
+        self.store.space.has_spares(self.spares.len());
+        let number = self.next_number;
+        // After an error too: its name may be there although that is not known to be durable.
+        self.next_number = number.saturating_add(1);
+        Ok(Plan {
+            store: self.store.clone(),
+            spare,
+            number,
+        })
+    }
+
+    /// Puts a new segment into the index.
+    fn take_in(&mut self, made: io::Result<Segment>, now: Instant) -> Result<Segment, EventError> {
+        let segment = match made {
+            Ok(segment) => segment,
             Err(error) => {
                 self.store.space.give_back(self.store.space.segment);
-                // Its name may be there although that is not known to be durable.
-                self.next_number += 1;
-                Err(self.strike(error, now))
+                return Err(self.strike(error, now));
             }
-        }
+        };
+        let info = Info::new(Arc::clone(&segment.file), segment.header);
+        let number = segment.header.number;
+        self.log.lock().index.segments.insert(number, info);
+        Ok(segment)
     }
 
     /// Writes a commit to the active segment, or to a new one if that is full.
@@ -366,12 +398,10 @@ impl<O: Owner> Writer<O> {
         EventError::Io(error)
     }
 
-    /// Whether this is a segment that commits go to, now or next.
+    /// Whether this is the segment that commits go to.
     pub(crate) fn is_open(&self, number: u32) -> bool {
-        let open = [&self.active, &self.ahead];
-        open.into_iter()
-            .flatten()
-            .any(|segment| segment.header.number == number)
+        let active = self.active.as_ref();
+        active.is_some_and(|segment| segment.header.number == number)
     }
 
     /// Removes the segments that nobody needs.
@@ -396,27 +426,89 @@ impl<O: Owner> Writer<O> {
     }
 
     fn remove(&mut self, number: u32) -> io::Result<()> {
-        let directory = &self.store.directory;
         self.log.owner.before_removal()?;
-        let name = segment::name(self.store.purpose, number);
-        match directory.remove(&name) {
-            // Removed at an earlier try, whose end was an error.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        let Store {
+            directory,
+            space,
+            purpose,
+        } = &self.store;
+        let file = {
+            let state = self.log.lock();
+            let info = &state.index.segments[&number];
+            // A write to a suspect one failed, so no sync of its file can be believed.
+            let usable = !info.suspect && info.header.size == space.segment;
+            let wanted = usable && self.spares.len() < space.most_spares();
+            wanted.then(|| (Arc::clone(&info.file), info.header))
+        };
+        let spare = match file {
+            Some((file, header)) => Spare::set_aside(&**directory, file, header),
+            None => Ok(None),
+        };
+        let spare = match spare {
+            // It was at an earlier try, whose end was an error.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             other => other?,
+        };
+        if spare.is_none() {
+            let name = segment::name(*purpose, number);
+            for name in [segment::unfinished(&name), name] {
+                match directory.remove(&name) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    other => other?,
+                }
+            }
         }
         // What says which of its events are over may go once the segment is gone for good.
         directory.sync()?;
         let bytes = self.log.lock().index.remove_segment(number);
-        self.store.space.give_back(bytes);
+        space.give_back(bytes);
+        self.spares.extend(spare);
+        space.has_spares(self.spares.len());
         Ok(())
     }
 
-    /// Makes the next segment once the active one is half full, so that no event waits for that.
+    /// Has the next segment made once the active one is half full, so that no event waits for that.
     fn look_ahead(&mut self) {
         let half_full = |segment: &Segment| segment.room() < segment.header.size / 2;
-        if self.ahead.is_none() && self.active.as_ref().is_some_and(half_full) {
-            // Without it an event waits longer, or is refused, and the reason is told then.
-            self.ahead = self.create(true, Instant::now()).ok();
+        if self.ahead.is_some() || !self.active.as_ref().is_some_and(half_full) {
+            return;
         }
+        // Without it an event waits longer, or is refused, and the reason is told then.
+        let Ok(plan) = self.prepare(true, Instant::now()) else {
+            return;
+        };
+        let name = format!("events {} ahead", self.store.purpose.extension());
+        let making = thread::Builder::new().name(name).spawn(|| plan.make());
+        match making {
+            Ok(making) => self.ahead = Some(making),
+            Err(_) => self.store.space.give_back(self.store.space.segment),
+        }
+    }
+}
+
+/// What a new segment is made of.
+struct Plan {
+    store: Store,
+    spare: Option<Spare>,
+    number: u32,
+}
+
+impl Plan {
+    /// Makes it, of a file that is there if there is one.
+    fn make(self) -> io::Result<Segment> {
+        let Store {
+            directory,
+            space,
+            purpose,
+        } = self.store;
+        if self.number == u32::MAX {
+            return Err(io::Error::other("no number is left for a new segment"));
+        }
+        if let Some(spare) = self.spare
+            && let Some(segment) = Segment::reuse(&*directory, spare, self.number)?
+        {
+            return Ok(segment);
+        }
+        Segment::create(&*directory, purpose, self.number, space.segment)
     }
 }

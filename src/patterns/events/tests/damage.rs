@@ -6,23 +6,21 @@ use super::super::EventDamageKind;
 use super::super::event::Stored;
 use super::super::log::Owner;
 use super::super::reader::{Item, Reader};
-use super::super::record::{self, FIRST, Kind, Purpose};
+use super::super::record::{self, FIRST, Head, Header, Kind, Purpose};
 use super::super::recover::{Damage, recover};
-use super::super::segment::Segment;
+use super::super::segment::{Segment, Spare};
 use super::super::space::Space;
 use super::super::writer::Store;
 use super::*;
 
-/// A segment with six events in three commits, written as the writer does, and what follows them.
-fn small_log() -> Vec<u8> {
-    let memory = Memory::default();
-    let mut segment = Segment::create(&memory, Purpose::Live, 1, 5 * 4096).unwrap();
+/// Writes commits with so many events each as the writer does.
+fn write(segment: &mut Segment, commits: &[usize], name: &str, filler: usize) {
     let mut number = 0;
-    for events in [3, 1, 2] {
+    for events in commits {
         let mut commit = Vec::new();
-        for _ in 0..events {
+        for _ in 0..*events {
             number += 1;
-            let event = event(&format!("event {number}"));
+            let event = event(&format!("{name} {number}{}", "x".repeat(filler)));
             let body = Stored::encode(EventId::random().unwrap(), 0, None, None, &event);
             let offset = segment.position + commit.len() as u64;
             let salt = segment.header.salt;
@@ -30,7 +28,32 @@ fn small_log() -> Vec<u8> {
         }
         segment.commit(&mut commit).unwrap();
     }
-    memory.files().swap_remove(0).1
+}
+
+/// A segment with six events in three commits, and what follows them: zeros, or what the file held as another segment.
+fn small_log(used_before: bool) -> Vec<u8> {
+    let memory = Memory::default();
+    let size = 7 * 4096;
+    let mut segment = if used_before {
+        let mut old = Segment::create(&memory, Purpose::Live, 9, size).unwrap();
+        // Records that go over the ends of blocks, and a block of zeros.
+        write(&mut old, &[7, 7, 2], "old", 1000);
+        let spare = Spare::set_aside(&memory, Arc::clone(&old.file), old.header);
+        drop(old);
+        let spare = spare.unwrap().unwrap();
+        Segment::reuse(&memory, spare, 1).unwrap().unwrap()
+    } else {
+        Segment::create(&memory, Purpose::Live, 1, size).unwrap()
+    };
+    write(&mut segment, &[3, 1, 2], "event", 0);
+    let (name, bytes) = memory.files().swap_remove(0);
+    assert_eq!(name, "0000000001.log");
+    bytes
+}
+
+/// The same in a new file, and in one that was used before.
+fn small_logs() -> [Vec<u8>; 2] {
+    [false, true].map(small_log)
 }
 
 /// Keeps what a log has.
@@ -86,8 +109,8 @@ fn texts_in(bytes: &[u8]) -> (Vec<String>, Vec<EventDamageKind>, u64) {
 
 /// Where each event's record stands.
 fn records(bytes: &[u8]) -> Vec<(std::ops::Range<usize>, String)> {
-    let salt = record::Header::decode(&bytes[..4096]).unwrap().salt;
-    let mut reader = Reader::new(bytes, salt, bytes.len() as u64);
+    let header = record::Header::decode(&bytes[..4096]).unwrap();
+    let mut reader = Reader::new(bytes, &header, bytes.len() as u64);
     let mut found = Vec::new();
     while let Some(item) = reader.next().unwrap() {
         let Item::Record { offset, head, body } = item else {
@@ -104,11 +127,16 @@ fn records(bytes: &[u8]) -> Vec<(std::ops::Range<usize>, String)> {
 
 #[test]
 fn one_flipped_bit_anywhere_costs_at_most_the_event_that_it_hits_and_is_named() {
-    let bytes = small_log();
-    let records = records(&bytes);
+    for bytes in small_logs() {
+        flip_each(&bytes);
+    }
+}
+
+fn flip_each(bytes: &[u8]) {
+    let records = records(bytes);
     let end = records.last().unwrap().0.end.next_multiple_of(4096) + 64;
     for at in 0..end {
-        let mut flipped = bytes.clone();
+        let mut flipped = bytes.to_vec();
         flipped[at] ^= 1 << (at % 8);
         let (texts, damage, _) = texts_in(&flipped);
         let mut expected: Vec<String> = records
@@ -136,8 +164,13 @@ fn one_flipped_bit_anywhere_costs_at_most_the_event_that_it_hits_and_is_named() 
 
 #[test]
 fn truncation_at_any_byte_costs_no_event_before_it_and_is_named() {
-    let bytes = small_log();
-    let records = records(&bytes);
+    for bytes in small_logs() {
+        truncate_at_each(&bytes);
+    }
+}
+
+fn truncate_at_each(bytes: &[u8]) {
+    let records = records(bytes);
     let end = records.last().unwrap().0.end + 64;
     for length in 0..end {
         let (texts, damage, offset) = texts_in(&bytes[..length]);
@@ -185,7 +218,12 @@ fn a_body_that_holds_a_record_is_no_record() {
 
 #[test]
 fn a_torn_last_commit_is_cut_and_the_segment_goes_on() {
-    let mut bytes = small_log();
+    for bytes in small_logs() {
+        tear(bytes);
+    }
+}
+
+fn tear(mut bytes: Vec<u8>) {
     let end = records(&bytes).last().unwrap().0.end;
     let end = end.next_multiple_of(4096);
     bytes[end..end + 4000].fill(0xA5);
@@ -206,7 +244,7 @@ fn a_torn_last_commit_is_cut_and_the_segment_goes_on() {
 
 #[test]
 fn a_segment_whose_header_is_gone_is_set_aside() {
-    let mut bytes = small_log();
+    let mut bytes = small_log(false);
     bytes[..4096].fill(0);
     let memory: Arc<Memory> = Arc::default();
     memory.put("0000000001.log", &bytes);
@@ -220,7 +258,7 @@ fn a_segment_whose_header_is_gone_is_set_aside() {
 
 #[test]
 fn another_version_is_refused() {
-    let mut bytes = small_log();
+    let mut bytes = small_log(false);
     for at in [0, 2048] {
         bytes[at + 8] = 9;
         let crc = crc32c::crc32c(&bytes[at..at + 40]);
@@ -239,7 +277,7 @@ fn another_version_is_refused() {
 
 #[test]
 fn a_queue_whose_files_cannot_be_read_does_not_open() {
-    let bytes = small_log();
+    let bytes = small_log(false);
     let memory: Arc<Memory> = Arc::default();
     memory.put("0000000001.log", &bytes);
     memory.fail(|op, _| (op == memory::Op::Read).then_some(ErrorKind::Other));
@@ -263,8 +301,43 @@ fn an_event_that_is_damaged_while_it_waits_is_counted_and_the_others_delivered()
 
 proptest! {
     #[test]
-    fn a_reader_of_any_bytes_ends_and_holds_no_more_than_they_have(bytes: Vec<u8>, salt: u64) {
-        super::super::invariants::segment(&bytes, salt);
+    fn a_start_with_any_bytes_as_a_segment_ends_and_holds_no_more_than_they_have(bytes: Vec<u8>) {
+        super::super::invariants::segment(&bytes);
+    }
+
+    #[test]
+    fn a_start_with_any_records_in_a_segment_counts_each_of_them_once(
+        choice: u8,
+        parts in prop::collection::vec(
+            (0_u8..9, 0_u8..40, prop::sample::select(vec![0, 1, 2, 3, 127, 128, 255])), 0..40,
+        ),
+        bytes in prop::collection::vec(any::<u8>(), 1600),
+    ) {
+        let mut script = vec![choice];
+        let mut bytes = &bytes[..];
+        for (what, length, number) in parts {
+            let (body, rest) = bytes.split_at(length.into());
+            bytes = rest;
+            script.extend([what, length, number]);
+            script.extend(body);
+        }
+        super::super::invariants::segment(&script);
+    }
+
+    #[test]
+    fn no_record_of_an_earlier_use_of_a_file_passes_for_one_of_the_present(
+        body: Vec<u8>, salt: u64, offset in 0_u64..1 << 32, apart in 1_u32..100,
+    ) {
+        let mut header = Header { purpose: Purpose::Live, number: 1, salt, uses: 0, size: 8192 };
+        let mut bytes = Vec::new();
+        record::append(&mut bytes, salt, offset, Kind::Event, 1, &body);
+        prop_assert!(Head::decode(&bytes, header.salt, offset).is_some());
+        for number in 0..apart {
+            header = header.again(number).unwrap();
+            prop_assert!(Head::decode(&bytes, header.salt, offset).is_none());
+        }
+        header.uses = u32::MAX;
+        prop_assert!(header.again(1).is_none());
     }
 
     #[test]
@@ -272,6 +345,7 @@ proptest! {
         bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20),
         wild in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         salt: u64,
+        uses in 0_u32..2,
     ) {
         let mut bytes = vec![0; 4096];
         let mut ranges = Vec::new();
@@ -290,7 +364,9 @@ proptest! {
             bytes[at] = byte;
             hit.push(at);
         }
-        let mut reader = Reader::new(&bytes[..], salt, bytes.len() as u64);
+        let length = bytes.len() as u64;
+        let header = Header { purpose: Purpose::Live, number: 1, salt, uses, size: length };
+        let mut reader = Reader::new(&bytes[..], &header, length);
         let mut found = Vec::new();
         while let Some(item) = reader.next().unwrap() {
             if let Item::Record { offset, head, body } = item {

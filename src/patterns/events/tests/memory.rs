@@ -156,13 +156,13 @@ impl Directory for Memory {
         lock(&self.names)
             .now
             .insert(name.to_owned(), Arc::clone(&file));
-        Ok(file)
+        Ok(Arc::new(Handle(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let names = lock(&self.names);
         let file = names.now.get(name).ok_or(ErrorKind::NotFound)?;
-        Ok(Arc::clone(file) as _)
+        Ok(Arc::new(Handle(Arc::clone(file))))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -188,7 +188,28 @@ impl Directory for Memory {
     }
 }
 
-impl File for MemoryFile {
+/// An open file: who has it open counts as on a disk, where the directory does not.
+struct Handle(Arc<MemoryFile>);
+
+impl File for Handle {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(lock(&self.0.content).now.len() as u64)
+    }
+}
+
+impl MemoryFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.shared.pass(Op::Read, &lock(&self.name))?;
         let content = lock(&self.content);
@@ -226,9 +247,5 @@ impl File for MemoryFile {
             }
         }
         result
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        Ok(lock(&self.content).now.len() as u64)
     }
 }

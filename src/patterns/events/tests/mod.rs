@@ -6,6 +6,7 @@ mod keys;
 mod memory;
 mod order;
 mod power;
+mod reuse;
 mod schedule;
 mod space;
 

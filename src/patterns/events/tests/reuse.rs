@@ -1,0 +1,141 @@
+//! Files of segments that are not needed any more, used again.
+
+use std::collections::HashSet;
+
+use super::super::event::Stored;
+use super::super::record::Purpose;
+use super::super::segment::{Segment, Spare};
+use super::memory::Op;
+use super::*;
+use crate::patterns::EventError;
+use crate::random::Random;
+
+/// Publishes one event after another, each once the last is delivered.
+fn publish_and_deliver(queue: &EventQueue, count: usize) -> Vec<EventId> {
+    let text = "x".repeat(9000);
+    let ids = (0..count).map(|_| {
+        let id = queue.publish(&event(&text)).unwrap();
+        eventually("it is delivered", || queue.stats().backlog == 0);
+        id
+    });
+    ids.collect()
+}
+
+#[test]
+fn a_queue_that_is_delivered_as_it_comes_makes_no_more_files() {
+    let memory: Arc<Memory> = Arc::default();
+    let queue = open(&memory, small());
+    queue.deliver(|_| Outcome::Delivered).unwrap();
+    // Five go into a segment.
+    publish_and_deliver(&queue, 20);
+    let made = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&made);
+    memory.fail(move |op, _| {
+        *lock(&count) += usize::from(op == Op::Create);
+        None
+    });
+    publish_and_deliver(&queue, 200);
+    assert_eq!(*lock(&made), 0);
+    assert!(memory.bytes() <= 6 * 64 * 1024, "{}", memory.bytes());
+    assert_eq!(queue.stats().bytes, memory.bytes());
+    drop(queue);
+    let queue = open(&memory, small());
+    assert_eq!((queue.damage(), queue.stats().backlog), (&[][..], 0));
+}
+
+#[test]
+fn a_file_that_is_still_read_or_has_another_length_is_not_used_again() {
+    let memory = Memory::default();
+    let segment = |number| Segment::create(&memory, Purpose::Live, number, 8192).unwrap();
+    let read = segment(1);
+    let spare = Spare::set_aside(&memory, Arc::clone(&read.file), read.header);
+    let reused = Segment::reuse(&memory, spare.unwrap().unwrap(), 2).unwrap();
+    assert!(reused.is_none());
+    assert!(memory.files().is_empty(), "it is removed");
+
+    let short = segment(3);
+    memory.put("0000000003.log", &[0; 100]);
+    let file = memory.open("0000000003.log").unwrap();
+    let spare = Spare::set_aside(&memory, file, short.header);
+    assert!(spare.unwrap().is_none());
+}
+
+/// The events that wait, read from the disk.
+fn waiting(queue: &EventQueue) -> HashSet<EventId> {
+    let live = &queue.shared().live;
+    let slots = u32::try_from(live.lock().index.places.len()).unwrap();
+    let bodies = (0..slots).filter_map(|slot| live.read(slot).unwrap());
+    bodies
+        .map(|body| Stored::decode(&body).unwrap().id)
+        .collect()
+}
+
+/// While segments are copied, removed and used again, the power is cut before each single operation on the disk.
+#[test]
+fn a_cut_at_any_step_of_using_a_file_again_loses_nothing_and_brings_nothing_back() {
+    let memory: Arc<Memory> = Arc::default();
+    let settings = EventSettings {
+        delays: vec![Duration::from_secs(60 * 60)],
+        ..small()
+    };
+    let queue = open(&memory, settings.clone());
+    queue
+        .deliver(|delivery| {
+            if body(delivery).starts_with("kept") {
+                return failed("later");
+            }
+            Outcome::Delivered
+        })
+        .unwrap();
+    let over: HashSet<EventId> = publish_and_deliver(&queue, 40).into_iter().collect();
+    // Once this one is durable, so is that all before it are over.
+    queue.publish(&event("after them")).unwrap();
+
+    let accepted: Arc<Mutex<Vec<EventId>>> = Arc::default();
+    let again = Arc::new(Mutex::new(0));
+    // What the disk holds at a moment, and what has to be on it. Few are in memory at once.
+    let (sender, moments) = mpsc::sync_channel(4);
+    let (disk, known, count) = (memory.clone(), accepted.clone(), again.clone());
+    let mut random = Random::new(11);
+    memory.fail(move |op, name| {
+        *lock(&count) += usize::from(op == Op::Write && name.starts_with("new."));
+        let moment = (disk.cut_power(&mut random), lock(&known).clone());
+        // The other end is gone only if the test fails.
+        let _ = sender.send(moment);
+        None
+    });
+    let checked = thread::spawn(move || {
+        let mut number = 0;
+        for (disk, accepted) in moments {
+            let found = waiting(&open(&Arc::new(disk), settings.clone()));
+            number += 1;
+            for id in accepted {
+                assert!(found.contains(&id), "lost at operation {number}");
+            }
+            assert!(found.is_disjoint(&over), "back at operation {number}");
+        }
+        number
+    });
+    let publish = |text: &str| {
+        let deadline = Instant::now() + LONG;
+        loop {
+            match queue.publish(&event(text)) {
+                Ok(id) => return id,
+                Err(EventError::Full) => assert!(Instant::now() < deadline),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    for number in 0..12 {
+        let id = publish(&format!("kept {number}"));
+        lock(&accepted).push(id);
+        for _ in 0..4 {
+            publish(&"x".repeat(9000));
+        }
+    }
+    memory.heal();
+    drop(queue);
+    let moments = checked.join().unwrap();
+    let again = *lock(&again);
+    assert!(moments > 100 && again > 5, "{moments}, {again}");
+}
