@@ -4,7 +4,7 @@ TARGET ?= $(shell uname -m)-unknown-linux-musl
 PREFIX ?= /usr/local
 STATIC := target/static/plimsoll
 # What lints, tests and documentation are built with: all that the crate has, but for the allocator of the static binary.
-FEATURES := internals,r2d2
+FEATURES := internals,r2d2,redis
 # Most tests wait more than they compute.
 export RUST_TEST_THREADS ?= $(shell expr 4 \* $$(getconf _NPROCESSORS_ONLN))
 

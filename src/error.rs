@@ -37,8 +37,8 @@ pub enum Error {
     /// The queue of events could not be opened.
     #[cfg(feature = "events")]
     Events {
-        /// Its directory.
-        directory: std::path::PathBuf,
+        /// Its directory, or its stream.
+        place: String,
         /// Why.
         source: crate::patterns::EventOpenError,
     },
@@ -64,8 +64,8 @@ impl fmt::Display for Error {
             }
             Self::System { what, source } => write!(f, "cannot set up {what}: {source}"),
             #[cfg(feature = "events")]
-            Self::Events { directory, source } => {
-                write!(f, "cannot keep events in {}: {source}", directory.display())
+            Self::Events { place, source } => {
+                write!(f, "cannot keep events in {place}: {source}")
             }
             Self::Signals(source) => write!(f, "cannot watch for signals: {source}"),
             Self::EventLoop(why) => write!(f, "the event loop failed: {why}"),

@@ -52,7 +52,7 @@
 //!
 //! # Features
 //!
-//! All are on by default but `r2d2` and `mimalloc`. A server alone, with its gate, its health and the patterns that need
+//! All are on by default but `r2d2`, `redis` and `mimalloc`. A server alone, with its gate, its health and the patterns that need
 //! nothing, takes `default-features = false` and at most 30 crates.
 //!
 //! | feature | what |
@@ -64,6 +64,7 @@
 //! | `proxy` | [`proxy`], the handler that forwards |
 //! | `status-page` | the page at `/status` and its history |
 //! | `r2d2` | [`PoolCheck`], the check of an r2d2 pool |
+//! | `redis` | what replicas share by a redis: `patterns::EventStream` |
 //! | `mimalloc` | an allocator for the static binary; needs a C compiler |
 //!
 //! What there is to say is said through the facade of the crate [`log`]: a program that installs no logger hears nothing.

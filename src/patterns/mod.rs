@@ -12,7 +12,7 @@
 //! | service discovery | [`Discovery`] | endpoints that change while the program runs: names, SRV records, a file | a list that never changes |
 //! | throttling | [`Throttle`] | a limit for each client, so that one does not take all | overload by many: that is what admission is for |
 //! | caching | `Cache` (feature `cache`) | replies that many ask for and that may be a little old | replies that differ for each client without saying so in `Vary` |
-//! | event processing | `EventQueue` (feature `events`) | what must arrive although its consumer is down: it is kept on disk, and delivered at least once | questions that wait for an answer; more hosts than one |
+//! | event processing | `EventQueue` (feature `events`) | what must arrive although its consumer is down: it is kept on disk, and delivered at least once | questions that wait for an answer; more hosts than one, for which there is `EventStream` (feature `redis`) |
 //!
 //! # Which setting
 //!
@@ -140,5 +140,7 @@ pub use events::{
     DeadLetter, DeadLetters, Delivery, Event, EventDamage, EventDamageKind, EventError, EventId,
     EventIdError, EventOpenError, EventQueue, EventSettings, EventStats, Outcome,
 };
+#[cfg(all(feature = "events", feature = "redis"))]
+pub use events::{EventStream, EventStreamUrl};
 pub use retry::{Backoff, Clock, Failed, Retry, RetryBudget};
 pub use throttle::{Quota, Rate, RateError, Throttle, ThrottleKey, Throttled};

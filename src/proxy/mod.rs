@@ -50,7 +50,7 @@ pub use config::{BalanceBy, BreakerMode, ProxyConfig, table};
 #[cfg(feature = "events")]
 use events::Events;
 #[cfg(feature = "events")]
-pub use events::{EventsAt, EventsConfig, table as events_table};
+pub use events::{EventsAt, EventsConfig, EventsPlace, table as events_table};
 use failure::{Failure, Failures};
 use headers::{Forwarded, Outcome, Received};
 use tries::{Answer, Outgoing, Tries};

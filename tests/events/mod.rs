@@ -4,6 +4,8 @@ mod disk;
 mod kill;
 mod letters;
 mod sidecar;
+#[cfg(feature = "redis")]
+mod stream;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -11,7 +11,7 @@ use crate::kit::process::{TempDir, free_port};
 use crate::kit::upstream::Asked;
 use crate::kit::{Client, Plimsoll, Reply, Serving, Upstream, get, wait_until};
 
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+pub(super) const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /// A sidecar that keeps what is sent to /events.
 #[track_caller]
@@ -24,7 +24,7 @@ fn sidecar(upstream: SocketAddr, directory: &Path, options: &[&str]) -> Serving 
 
 /// Sends an event, with these lines in its head.
 #[track_caller]
-fn post(address: SocketAddr, target: &str, lines: &str, body: &str) -> Reply {
+pub(super) fn post(address: SocketAddr, target: &str, lines: &str, body: &str) -> Reply {
     let mut client = Client::connect(address);
     let length = body.len();
     client.send(format!(
@@ -35,13 +35,21 @@ fn post(address: SocketAddr, target: &str, lines: &str, body: &str) -> Reply {
 
 /// The id in an answer of 202.
 #[track_caller]
-fn id(reply: &Reply) -> String {
+pub(super) fn id(reply: &Reply) -> String {
     assert_eq!(reply.status, 202, "{reply:?}");
     let text = reply.text().trim_end();
     let id = text
         .strip_prefix("{\"id\":\"")
         .and_then(|rest| rest.strip_suffix("\"}"));
     id.expect("an id").to_owned()
+}
+
+/// The number of the attempt that each request tells.
+pub(super) fn attempts(asked: &[Asked]) -> Vec<String> {
+    let attempts = asked
+        .iter()
+        .map(|asked| asked.fields("event-attempt").join("|"));
+    attempts.collect()
 }
 
 /// Waits for that many requests to a service.
@@ -154,12 +162,6 @@ fn a_failed_delivery_is_repeated_and_one_that_is_refused_for_good_is_a_dead_lett
     let options = ["--events-retry", "10ms,1h"];
     let server = sidecar(upstream.address, directory.path(), &options);
     post(server.address, "/events", "", "good");
-    let attempts = |asked: &[Asked]| -> Vec<String> {
-        let attempts = asked
-            .iter()
-            .map(|asked| asked.fields("event-attempt").join("|"));
-        attempts.collect()
-    };
     assert_eq!(attempts(&await_asked(&upstream, 2)), ["1", "2"]);
     let bad = id(&post(server.address, "/events", "", "bad"));
     await_asked(&upstream, 3);

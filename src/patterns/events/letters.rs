@@ -1,6 +1,8 @@
 //! What can be done with dead letters, by the process that has the queue open and by others.
 
 use std::fs;
+#[cfg(feature = "redis")]
+use std::io;
 use std::path::Path;
 
 use super::control::Client;
@@ -10,6 +12,8 @@ use super::event::{DeadLetter, EventId};
 use super::files;
 use super::queue::{EventQueue, Shared};
 use super::settings::{self, EventSettings};
+#[cfg(feature = "redis")]
+use super::stream::Store;
 
 impl Shared {
     /// The ids of all dead letters, the oldest first.
@@ -88,16 +92,28 @@ enum Way {
     Queue(Box<EventQueue>),
     /// Another process has.
     Control(Client),
+    /// A stream of redis.
+    #[cfg(feature = "redis")]
+    Stream(Box<Store>),
 }
 
 impl DeadLetters {
-    /// Those of the queue in this directory.
+    /// Those of the queue in this directory or, with the feature `redis`, of the stream that a URL in its place names.
     ///
     /// # Errors
     ///
-    /// When there is no queue, it is of another version, or its files cannot be read.
+    /// When there is no queue, it is of another version, or it cannot be read.
     pub fn of(path: impl AsRef<Path>) -> Result<Self, EventOpenError> {
         let path = path.as_ref();
+        #[cfg(feature = "redis")]
+        if let Some(url) = path.to_str().filter(|url| url.starts_with("redis://")) {
+            let store = Store::new(&url.parse()?, EventSettings::default().patience)?;
+            let exists = store.exists().map_err(io::Error::other)?;
+            let missing = || EventOpenError::Missing(path.to_owned());
+            return exists
+                .then(|| Self(Way::Stream(Box::new(store))))
+                .ok_or_else(missing);
+        }
         if !path.join(files::LOCK).try_exists()? {
             return Err(EventOpenError::Missing(path.to_owned()));
         }
@@ -117,6 +133,8 @@ impl DeadLetters {
         match &self.0 {
             Way::Queue(queue) => Ok(queue.shared().ids()),
             Way::Control(client) => client.ids(),
+            #[cfg(feature = "redis")]
+            Way::Stream(store) => store.letters(),
         }
     }
 
@@ -129,6 +147,8 @@ impl DeadLetters {
         match &self.0 {
             Way::Queue(queue) => queue.dead_letter(id),
             Way::Control(client) => client.letter(id),
+            #[cfg(feature = "redis")]
+            Way::Stream(store) => store.letter(id),
         }
     }
 
@@ -142,6 +162,8 @@ impl DeadLetters {
         match &self.0 {
             Way::Queue(queue) => queue.replay(id),
             Way::Control(client) => client.replay(id),
+            #[cfg(feature = "redis")]
+            Way::Stream(store) => store.replay(id),
         }
     }
 
@@ -154,6 +176,8 @@ impl DeadLetters {
         match &self.0 {
             Way::Queue(queue) => queue.purge(id),
             Way::Control(client) => client.purge(id),
+            #[cfg(feature = "redis")]
+            Way::Stream(store) => store.purge(id),
         }
     }
 }

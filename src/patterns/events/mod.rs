@@ -1,4 +1,5 @@
-//! Event processing: what is accepted is kept, and delivered when the consumer is there. See [`EventQueue`].
+//! Event processing: what is accepted is kept, and delivered when the consumer is there. See [`EventQueue`] and, with
+//! the feature `redis`, `EventStream`.
 
 mod compact;
 mod control;
@@ -21,6 +22,8 @@ mod schedule;
 mod segment;
 mod settings;
 mod space;
+#[cfg(feature = "redis")]
+mod stream;
 mod writer;
 
 pub use error::{EventDamage, EventDamageKind, EventError, EventOpenError};
@@ -28,6 +31,8 @@ pub use event::{DeadLetter, Delivery, Event, EventId, EventIdError, Outcome};
 pub use letters::DeadLetters;
 pub use queue::{EventQueue, EventStats};
 pub use settings::EventSettings;
+#[cfg(feature = "redis")]
+pub use stream::{EventStream, EventStreamUrl};
 
 #[cfg(test)]
 mod tests;

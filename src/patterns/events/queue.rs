@@ -303,12 +303,7 @@ impl EventQueue {
     /// When there is no room, the event is too large, its idempotency key was given to another body, the disk fails, or
     /// the queue is stopping. The event is then not delivered before the next start, and only perhaps after it.
     pub fn publish(&self, event: &Event) -> Result<EventId, EventError> {
-        let key = event.key.as_ref().map_or(0, String::len);
-        let length = event.topic.len() + key + event.attributes.len() + event.body.len();
-        let limit = self.settings.max_event;
-        if length > limit {
-            return Err(EventError::TooLarge { limit });
-        }
+        self.settings.check_size(event)?;
         let Some(fingerprint) = Fingerprint::of(event) else {
             return self.shared.append(EventId::random()?, event, None);
         };
@@ -479,7 +474,7 @@ impl std::fmt::Debug for EventQueue {
 }
 
 /// Joins threads that end by the deadline. The one that calls is left out: a delivery may be what drops the queue.
-fn join(threads: &Mutex<Vec<JoinHandle<()>>>, deadline: Instant) -> bool {
+pub(super) fn join(threads: &Mutex<Vec<JoinHandle<()>>>, deadline: Instant) -> bool {
     let mut threads = lock(threads);
     threads.retain(|thread| thread.thread().id() != thread::current().id());
     loop {

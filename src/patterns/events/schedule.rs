@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use super::record::Note;
 
 /// The first wait while the consumer cannot be reached; it doubles ...
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// ... up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// How far a wait may be off what the schedule says, as a part of it: events that failed at the same moment do not all
 /// come back at the same moment.
-const JITTER: f64 = 0.2;
+pub(super) const JITTER: f64 = 0.2;
 
 /// No slot.
 const NONE: u32 = u32::MAX;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::error::EventOpenError;
-use super::event::OVERHEAD;
+use super::error::{EventError, EventOpenError};
+use super::event::{Event, OVERHEAD};
 use super::log::COMMIT;
 use super::record::{BLOCK, FIRST, span};
 
@@ -42,8 +42,11 @@ pub struct EventSettings {
     /// How long to wait after the first, second, ... failed attempt: by default 1 s, 5 s, 30 s, 2 min, 10 min, 1 h, 3 h,
     /// 6 h, 12 h. An event has one attempt more than there are waits. A wait is up to a fifth longer or shorter.
     pub delays: Vec<Duration>,
-    /// How long a caller waits for the disk: 30 s by default.
+    /// How long a caller waits for the disk, or for redis: 30 s by default.
     pub patience: Duration,
+    /// How long an `EventStream` leaves an event to the replica that was given it before another takes it over: 1 min by
+    /// default. Longer than an attempt to deliver may take, or it is delivered twice.
+    pub takeover: Duration,
 }
 
 impl Default for EventSettings {
@@ -65,6 +68,7 @@ impl Default for EventSettings {
             parallel: 8,
             delays: seconds.map(Duration::from_secs).to_vec(),
             patience: Duration::from_secs(30),
+            takeover: Duration::from_secs(60),
         }
     }
 }
@@ -92,12 +96,7 @@ impl EventSettings {
                 "max_bytes: expected {LEAST_BYTES} to {MOST_BYTES}, found {max}"
             )));
         }
-        if !(1..=1024).contains(&self.parallel) {
-            return Err(EventOpenError::Setting(format!(
-                "parallel: expected 1 to 1024, found {}",
-                self.parallel
-            )));
-        }
+        self.check_parallel()?;
         let longest = (self.max_event as u64).saturating_add(OVERHEAD as u64);
         // With one block more for a list that shares the commit.
         let needed = FIRST + span(longest.min(max)).next_multiple_of(BLOCK) + BLOCK;
@@ -119,5 +118,26 @@ impl EventSettings {
             dead: max / 4,
             commit: COMMIT.min((segment - FIRST) / 4),
         })
+    }
+
+    pub(crate) fn check_parallel(&self) -> Result<(), EventOpenError> {
+        if (1..=1024).contains(&self.parallel) {
+            return Ok(());
+        }
+        Err(EventOpenError::Setting(format!(
+            "parallel: expected 1 to 1024, found {}",
+            self.parallel
+        )))
+    }
+
+    /// Whether an event is small enough.
+    pub(crate) fn check_size(&self, event: &Event) -> Result<(), EventError> {
+        let key = event.key.as_ref().map_or(0, String::len);
+        let length = event.topic.len() + key + event.attributes.len() + event.body.len();
+        let limit = self.max_event;
+        if length > limit {
+            return Err(EventError::TooLarge { limit });
+        }
+        Ok(())
     }
 }

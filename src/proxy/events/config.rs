@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::settings::{Complaint, ConfigError, Count, Kind, LONGEST, Maybe, Size, Span, Word};
 
 use crate::patterns::EventSettings;
+#[cfg(feature = "redis")]
+use crate::patterns::EventStreamUrl;
 use crate::settings::define_settings;
 
 define_settings! {
@@ -52,32 +54,79 @@ const MOST: usize = if usize::BITS > 32 { 4 << 30 } else { 1 << 30 };
 
 const AT: &str = "PREFIX=DIR, a path and a directory, such as /events=/var/lib/plimsoll";
 
-/// Which requests are events, and where they are kept: `PREFIX=DIR`.
+/// Which requests are events, and where they are kept: `PREFIX=DIR` or, with the feature `redis`,
+/// `PREFIX=redis://HOST/STREAM`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventsAt {
     /// The path at and below which each POST is an event, without a slash at its end.
     pub prefix: String,
-    /// The queue's directory.
-    pub directory: PathBuf,
+    /// Where they are kept.
+    pub place: EventsPlace,
+}
+
+/// Where events are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventsPlace {
+    /// A directory of this machine, for one process.
+    Directory(PathBuf),
+    /// A stream of redis, for several replicas, with a smaller promise.
+    #[cfg(feature = "redis")]
+    Stream(EventStreamUrl),
+}
+
+impl FromStr for EventsPlace {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with("redis://") || text.starts_with("rediss://") {
+            #[cfg(feature = "redis")]
+            if let Ok(url) = text.parse() {
+                return Ok(Self::Stream(url));
+            }
+            let expected = if cfg!(feature = "redis") {
+                "PREFIX=redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]/STREAM"
+            } else {
+                "a directory, as this program was built without the feature redis"
+            };
+            return Err(ConfigError {
+                option: "events",
+                expected: expected.to_owned(),
+                // It may hold a password.
+                found: "another URL".to_owned(),
+            });
+        }
+        Ok(Self::Directory(text.into()))
+    }
+}
+
+impl fmt::Display for EventsPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            #[cfg(feature = "redis")]
+            Self::Stream(url) => url.fmt(f),
+        }
+    }
 }
 
 impl FromStr for EventsAt {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let at = text.split_once('=').filter(|(prefix, directory)| {
+        let at = text.split_once('=').filter(|(prefix, place)| {
             let visible = prefix.bytes().all(|byte| byte.is_ascii_graphic());
             let plain = !prefix.contains(['?', '#']);
-            prefix.starts_with('/') && visible && plain && !directory.is_empty()
+            prefix.starts_with('/') && visible && plain && !place.is_empty()
         });
-        let (prefix, directory) = at.ok_or_else(|| ConfigError {
+        let (prefix, place) = at.ok_or_else(|| ConfigError {
             option: "events",
             expected: AT.to_owned(),
             found: format!("{text:?}"),
         })?;
         Ok(Self {
             prefix: prefix.trim_end_matches('/').to_owned(),
-            directory: directory.into(),
+            place: place.parse()?,
         })
     }
 }
@@ -89,7 +138,7 @@ impl fmt::Display for EventsAt {
         } else {
             &self.prefix
         };
-        write!(f, "{prefix}={}", self.directory.display())
+        write!(f, "{prefix}={}", self.place)
     }
 }
 
@@ -138,10 +187,8 @@ mod tests {
             ("/=e", "", "e"),
         ] {
             let at: EventsAt = text.parse().expect(text);
-            assert_eq!(
-                (at.prefix.as_str(), at.directory.as_path()),
-                (prefix, directory.as_ref())
-            );
+            let place = EventsPlace::Directory(directory.into());
+            assert_eq!((at.prefix.as_str(), &at.place), (prefix, &place));
             assert_eq!(at.to_string(), text);
         }
         for bad in [
@@ -155,6 +202,25 @@ mod tests {
         ] {
             let error = bad.parse::<EventsAt>().expect_err(bad);
             assert_eq!((error.option, error.found), ("events", format!("{bad:?}")));
+        }
+    }
+
+    #[test]
+    fn a_url_of_redis_is_never_taken_for_a_directory() {
+        let read = "/e=redis://:secret@127.0.0.1/orders".parse::<EventsAt>();
+        if cfg!(feature = "redis") {
+            let at = read.expect("a good URL");
+            assert_eq!(at.to_string(), "/e=redis://127.0.0.1/orders");
+        } else {
+            let error = read.expect_err("there is no redis").to_string();
+            assert!(error.contains("without the feature redis"), "{error}");
+        }
+        for bad in ["/e=redis://:secret@host", "/e=rediss://:secret@host/s"] {
+            let error = bad.parse::<EventsAt>().expect_err(bad).to_string();
+            assert!(
+                error.contains("redis") && !error.contains("secret"),
+                "{error}"
+            );
         }
     }
 

@@ -6,17 +6,19 @@
 
 mod config;
 mod delivery;
+mod kept;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use config::{EventsAt, EventsConfig, table};
+pub use config::{EventsAt, EventsConfig, EventsPlace, table};
 use delivery::Deliverer;
+use kept::Kept;
 
 use super::headers::{self, Outcome, Received};
 use super::{ProxyConfig, Upstreams};
 use crate::http::trust::Trust;
-use crate::patterns::{Event, EventError, EventId, EventQueue, EventSettings};
+use crate::patterns::{Event, EventError, EventId, EventSettings};
 use crate::server::aside::Aside;
 use crate::{Builder, Config, Error, Handler, Request, Response};
 
@@ -28,7 +30,7 @@ const OVERHEAD: usize = 16 * 1024;
 
 /// The queue, and what answers producers.
 pub(super) struct Events {
-    queue: EventQueue,
+    queue: Kept,
     prefix: String,
     trust: Trust,
 }
@@ -50,10 +52,11 @@ impl Events {
             parallel: config.events_parallel,
             delays: config.events_retry.clone(),
             patience: server.request_timeout,
+            // An attempt takes as long as a request at most.
+            takeover: 2 * server.request_timeout,
         };
-        let queue = EventQueue::open(&at.directory, settings);
-        let queue = queue.map_err(|source| Error::Events {
-            directory: at.directory.clone(),
+        let queue = Kept::open(&at.place, settings).map_err(|source| Error::Events {
+            place: at.place.to_string(),
             source,
         })?;
         let deliverer = Deliverer::new(proxy.clone(), upstreams.clone(), server.request_timeout);

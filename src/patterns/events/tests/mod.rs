@@ -31,6 +31,7 @@ fn small() -> EventSettings {
         parallel: 2,
         delays: vec![Duration::from_millis(1); 3],
         patience: LONG,
+        ..EventSettings::default()
     }
 }
 

@@ -1,0 +1,241 @@
+//! Events in a stream of redis: several replicas, of which one may be killed, and a redis that comes and goes.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use plimsoll::patterns::{EventSettings, EventStream, Outcome};
+
+use super::event;
+use super::sidecar::{OK, attempts, id, post};
+use crate::kit::process::free_port;
+use crate::kit::stores::{Service, redis};
+use crate::kit::{Client, Plimsoll, Serving, Upstream, wait_until};
+
+/// As durable as redis can be.
+const DURABLE: &str = "appendonly yes\nappendfsync always";
+
+/// A redis that runs, or nothing where there is none.
+fn start(lines: &str) -> Option<Service> {
+    let mut service = redis(lines)?;
+    service.start();
+    let store = service.store("redis://HOST");
+    service.wait_until_up(&store);
+    Some(service)
+}
+
+fn url(service: &Service) -> String {
+    format!("redis://127.0.0.1:{}/orders", service.port)
+}
+
+/// A replica that keeps what is sent to /events.
+#[track_caller]
+fn replica(service: &Service, upstream: SocketAddr, options: &[&str]) -> Serving {
+    let upstream = format!("http://{upstream}");
+    let events = format!("/events={}", url(service));
+    let own = ["--upstream", &upstream, "--events", &events];
+    Serving::start(&[&own, options].concat())
+}
+
+/// How often each event came to a service.
+fn delivered(upstream: &Upstream) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for asked in upstream.asked() {
+        let id = asked.fields("idempotency-key").concat();
+        *counts.entry(id.trim_matches('"').to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn of_three_replicas_one_is_killed_and_every_accepted_event_is_delivered() {
+    const PARALLEL: usize = 8;
+    let Some(service) = start(DURABLE) else {
+        return;
+    };
+    let upstream = Upstream::start(|_, stream| {
+        // So that the one that is killed has some on their way.
+        thread::sleep(Duration::from_millis(5));
+        stream.write_all(OK)
+    });
+    // Another takes over after twice that.
+    let options = ["--request-timeout", "1s"];
+    let mut replicas: Vec<Serving> = (0..3)
+        .map(|_| replica(&service, upstream.address, &options))
+        .collect();
+    let accepted = Mutex::new(Vec::new());
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for replica in &replicas {
+            for _ in 0..3 {
+                let (address, accepted, stop) = (replica.address, &accepted, &stop);
+                scope.spawn(move || {
+                    let mut client = Client::connect(address);
+                    while !stop.load(Ordering::Relaxed) {
+                        let request =
+                            "POST /events HTTP/1.1\r\nHost: app\r\nContent-Length: 3\r\n\r\ntwo";
+                        // One of them is killed.
+                        let reply = client.try_send(request).and_then(|()| client.try_reply());
+                        let Some(reply) = reply.ok().filter(|reply| reply.whole) else {
+                            return;
+                        };
+                        accepted.lock().expect("no thread panics").push(id(&reply));
+                    }
+                });
+            }
+        }
+        let reached = |count| accepted.lock().expect("no thread panics").len() >= count;
+        wait_until("events come", || reached(300));
+        replicas[0].process.signal("-KILL");
+        wait_until("events come still", || reached(900));
+        stop.store(true, Ordering::Relaxed);
+    });
+    drop(replicas.remove(0));
+    let accepted = accepted.into_inner().expect("no thread panics");
+    wait_until("all are delivered", || {
+        let delivered = delivered(&upstream);
+        accepted.iter().all(|id| delivered.contains_key(id))
+    });
+    let again: usize = delivered(&upstream).values().map(|count| count - 1).sum();
+    println!("{} accepted, {again} delivered again", accepted.len());
+    // Those that it was delivering, and none of the others.
+    assert!(again <= PARALLEL, "{again}");
+}
+
+#[test]
+fn while_redis_is_down_events_are_refused_and_afterwards_it_has_those_that_were_accepted() {
+    let Some(mut service) = start(DURABLE) else {
+        return;
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let server = replica(&service, address, &[]);
+    let kept = id(&post(server.address, "/events", "", "kept"));
+    service.kill();
+    let refused = post(server.address, "/events", "", "x");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.header("retry-after").is_some());
+    service.start();
+    let store = service.store("redis://HOST");
+    service.wait_until_up(&store);
+    let later = id(&post(server.address, "/events", "", "later"));
+    let upstream = Upstream::start_at(address, |_, stream| stream.write_all(OK));
+    wait_until("both are delivered", || {
+        let delivered = delivered(&upstream);
+        [&kept, &later].iter().all(|id| delivered.contains_key(*id))
+    });
+    // That nobody was there was no attempt.
+    assert!(
+        attempts(&upstream.asked())
+            .iter()
+            .all(|attempt| attempt == "1")
+    );
+}
+
+#[test]
+fn a_failed_delivery_is_repeated_and_one_that_is_refused_for_good_is_a_dead_letter_to_replay() {
+    let Some(service) = start(DURABLE) else {
+        return;
+    };
+    let count = AtomicUsize::new(0);
+    let upstream = Upstream::start(move |asked, stream| {
+        let status = match (&*asked.body, count.fetch_add(1, Ordering::SeqCst)) {
+            (b"good", 0) => "500 Broken",
+            (b"bad", 2..4) => "422 Bad",
+            _ => "204 Done",
+        };
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
+    });
+    let server = replica(&service, upstream.address, &["--events-retry", "10ms,1h"]);
+    post(server.address, "/events", "Event-Key: k\r\n", "good");
+    wait_until("it is delivered", || upstream.asked().len() == 2);
+    let bad = id(&post(server.address, "/events", "", "bad"));
+
+    let url = url(&service);
+    let events = |arguments: &[&str]| {
+        let (status, output, errors) = Plimsoll::start(arguments, &[]).exit();
+        assert!(status.success(), "{errors:?}");
+        output
+    };
+    wait_until("it is a dead letter", || {
+        events(&["events", "list", &url]).ends_with("  1  /events  the service answered 422\n")
+    });
+    assert!(events(&["events", "show", &url, &bad]).ends_with("\nbad\n"));
+    events(&["events", "replay", &url, &bad]);
+    wait_until("it is a dead letter again", || {
+        upstream.asked().len() == 4 && !events(&["events", "list", &url]).is_empty()
+    });
+    events(&["events", "purge", &url, "--all"]);
+    assert_eq!(events(&["events", "list", &url]), "");
+    assert_eq!(attempts(&upstream.asked()), ["1", "2", "1", "1"]);
+    let (status, _, errors) = Plimsoll::start(&["events", "list", &format!("{url}x")], &[]).exit();
+    assert_eq!(status.code(), Some(1), "{errors:?}");
+}
+
+#[test]
+fn a_redis_without_memory_answers_507_and_loses_nothing() {
+    let Some(service) = start("maxmemory 3mb\nmaxmemory-policy noeviction") else {
+        return;
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let server = replica(&service, address, &[]);
+    let body = "x".repeat(50_000);
+    let mut taken = Vec::new();
+    let full = loop {
+        let reply = post(server.address, "/events", "", &body);
+        if reply.status != 202 {
+            break reply;
+        }
+        taken.push(id(&reply));
+    };
+    assert_eq!(full.status, 507, "{full:?}");
+    assert!(taken.len() > 5, "{}", taken.len());
+    let upstream = Upstream::start_at(address, |_, stream| stream.write_all(OK));
+    wait_until("all are delivered", || {
+        let delivered = delivered(&upstream);
+        taken.iter().all(|id| delivered.contains_key(id))
+    });
+    wait_until("events are taken again", || {
+        post(server.address, "/events", "", &body).status == 202
+    });
+}
+
+#[test]
+fn an_event_that_its_replica_does_not_finish_is_taken_over_by_another() {
+    let Some(service) = start("") else {
+        return;
+    };
+    let url = url(&service).parse().expect("a URL");
+    let mut settings = EventSettings::default();
+    settings.parallel = 1;
+    settings.takeover = Duration::from_millis(300);
+    let open = || EventStream::open(&url, settings.clone()).expect("threads start");
+    let (first, second) = (open(), open());
+    let (sender, given) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    first
+        .deliver(move |delivery| {
+            let _ = sender.send(delivery.id);
+            let _ = released.lock().expect("no thread panics").recv();
+            Outcome::Unreachable
+        })
+        .expect("threads start");
+    let id = first.publish(&event("one")).expect("it is taken");
+    assert_eq!(given.recv().expect("it is given"), id);
+    let (sender, taken) = std::sync::mpsc::channel();
+    second
+        .deliver(move |delivery| {
+            let _ = sender.send((delivery.id, delivery.attempt));
+            Outcome::Delivered
+        })
+        .expect("threads start");
+    assert_eq!(taken.recv().expect("it is taken over"), (id, 2));
+    wait_until("none is left", || {
+        second.stats().delivered == 1 && second.stats().backlog == 0
+    });
+    drop(release);
+}
