@@ -64,7 +64,7 @@
 //! | `proxy` | [`proxy`], the handler that forwards |
 //! | `status-page` | the page at `/status` and its history |
 //! | `r2d2` | [`PoolCheck`], the check of an r2d2 pool |
-//! | `redis` | what replicas share by a redis: `patterns::EventStream` |
+//! | `redis` | what replicas share by a redis: `patterns::EventStream`, and `patterns::ThrottleStore`, a count of requests |
 //! | `mimalloc` | an allocator for the static binary; needs a C compiler |
 //!
 //! What there is to say is said through the facade of the crate [`log`]: a program that installs no logger hears nothing.

@@ -12,11 +12,13 @@ use std::time::Instant;
 use std::{env, thread};
 
 use listenfd::ListenFd;
+#[cfg(feature = "redis")]
+use plimsoll::patterns::ThrottleStore;
 #[cfg(feature = "proxy")]
 use plimsoll::proxy::Proxy;
 #[cfg(feature = "proxy")]
 use plimsoll::settings::own_public_paths;
-use plimsoll::{Builder, Config, Request, Server, Status, StderrLog};
+use plimsoll::{Builder, Request, Server, Status, StderrLog};
 
 use crate::options::{Command, Options, ProbeOptions};
 
@@ -76,14 +78,14 @@ fn run(options: Options, listeners: Vec<TcpListener>) -> Result<(), Box<dyn Erro
         if !own.is_empty() {
             log::info!("answered here and not forwarded: {}", own.join(", "));
         }
+        let builder = builder(&options, listeners)?;
         let proxy = Proxy::start(options.proxy)?.under(&options.config);
         #[cfg(feature = "events")]
         let proxy = proxy.keeping(&options.events, &options.config)?;
-        let builder = builder(options.config, listeners);
         return Ok(proxy.on(builder).start()?.run_until_signal()?);
     }
     let work = options.work;
-    let server = builder(options.config, listeners)
+    let server = builder(&options, listeners)?
         .handler(move |request: &mut Request| {
             if request.path() != "/" {
                 return (404_u16, "not found\n".to_owned());
@@ -99,9 +101,18 @@ fn run(options: Options, listeners: Vec<TcpListener>) -> Result<(), Box<dyn Erro
     Ok(())
 }
 
-fn builder(config: Config, listeners: Vec<TcpListener>) -> Builder {
-    let builder = Server::builder().config(config);
-    listeners.into_iter().fold(builder, Builder::listener)
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(clippy::unnecessary_wraps, reason = "as with the feature")
+)]
+fn builder(options: &Options, listeners: Vec<TcpListener>) -> Result<Builder, Box<dyn Error>> {
+    let builder = Server::builder().config(options.config.clone());
+    #[cfg(feature = "redis")]
+    let builder = match &options.throttle_store {
+        Some(url) => builder.throttle_store(ThrottleStore::start(url)?),
+        None => builder,
+    };
+    Ok(listeners.into_iter().fold(builder, Builder::listener))
 }
 
 /// Asks a health endpoint, and tells the answer in a line and by the exit code.

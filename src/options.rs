@@ -10,6 +10,8 @@ mod events;
 mod file;
 mod help;
 mod probe;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,6 +20,8 @@ use std::time::Duration;
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use plimsoll::Config;
+#[cfg(feature = "redis")]
+use plimsoll::patterns::RedisUrl;
 #[cfg(all(feature = "events", feature = "proxy"))]
 use plimsoll::proxy::EventsConfig;
 #[cfg(feature = "proxy")]
@@ -65,6 +69,9 @@ pub(crate) struct Options {
     /// Which requests are kept as events before they are forwarded.
     #[cfg(all(feature = "events", feature = "proxy"))]
     pub events: EventsConfig,
+    /// Where replicas count throttled requests together. Default none.
+    #[cfg(feature = "redis")]
+    pub throttle_store: Option<RedisUrl>,
     /// How long each request on `/` takes, for demonstrations. Default 0; any duration.
     pub work: Duration,
     /// The most talkative level that is logged. Default `info`.
@@ -81,6 +88,8 @@ impl Default for Options {
             proxy: ProxyConfig::default(),
             #[cfg(all(feature = "events", feature = "proxy"))]
             events: EventsConfig::default(),
+            #[cfg(feature = "redis")]
+            throttle_store: None,
             work: Duration::ZERO,
             log_level: LevelFilter::Info,
             config_file: None,
@@ -181,6 +190,18 @@ fn table() -> Vec<Setting> {
     table.extend(proxy::table());
     #[cfg(all(feature = "events", feature = "proxy"))]
     table.extend(proxy::events_table());
+    #[cfg(feature = "redis")]
+    table.push(Setting {
+        flag: "throttle-store",
+        variable: "PLIMSOLL_THROTTLE_STORE",
+        default: None,
+        help: "a Redis where replicas count requests together (feature redis)",
+        field: Box::new(At {
+            kind: Maybe(redis::Redis),
+            get: |options: &Options| &options.throttle_store,
+            get_mut: |options: &mut Options| &mut options.throttle_store,
+        }),
+    });
     table.push(Setting {
         flag: "work",
         variable: "PLIMSOLL_WORK",

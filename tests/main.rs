@@ -28,6 +28,8 @@ mod refusals;
 mod reports;
 mod restarts;
 mod service;
+#[cfg(feature = "redis")]
+mod shared_limits;
 mod shutdown;
 mod signals;
 mod status;

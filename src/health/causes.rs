@@ -36,6 +36,9 @@ pub(crate) enum Cause<'a> {
     StoreDown(&'a CheckReport),
     /// Every connection of a pool is lent out.
     PoolExhausted(&'a CheckReport, PoolStatus),
+    /// Each replica counts by itself what they should count together.
+    #[cfg(feature = "redis")]
+    LimitsNotShared,
     /// Events cannot be written to the disk.
     #[cfg(feature = "events")]
     EventsNotStored,
@@ -81,6 +84,10 @@ pub(crate) fn causes(now: &Snapshot) -> Vec<Cause<'_>> {
         let pool = check.pool.filter(PoolStatus::is_exhausted)?;
         Some(Cause::PoolExhausted(check, pool))
     }));
+    #[cfg(feature = "redis")]
+    if now.throttle_store.is_some_and(|store| !store.is_up) {
+        causes.push(Cause::LimitsNotShared);
+    }
     #[cfg(feature = "events")]
     if let Some(events) = &now.events {
         if events.failing {
@@ -106,6 +113,8 @@ impl<'a> Cause<'a> {
             | Self::NotChecked(_) => Status::Fail,
             Self::EndpointsDown(_) | Self::StoreDown(_) | Self::PoolExhausted(..) => Status::Warn,
             Self::HalfOpen | Self::SomeStuck => Status::Pass,
+            #[cfg(feature = "redis")]
+            Self::LimitsNotShared => Status::Warn,
             #[cfg(feature = "events")]
             Self::EventsNotStored | Self::DeadLetters(_) => Status::Warn,
         }
@@ -126,6 +135,8 @@ impl<'a> Cause<'a> {
             Self::HalfOpen | Self::SomeStuck | Self::EndpointsDown(_) | Self::PoolExhausted(..) => {
                 None
             }
+            #[cfg(feature = "redis")]
+            Self::LimitsNotShared => None,
             #[cfg(feature = "events")]
             Self::EventsNotStored | Self::DeadLetters(_) => None,
         }
@@ -157,6 +168,8 @@ impl<'a> Cause<'a> {
             Self::NotChecked(check) => format!("{} is not checked yet", check.name),
             Self::SomeStuck => format!("{} of {} workers stuck", now.workers_stuck, now.workers),
             Self::PoolExhausted(check, _) => format!("the pool of {} is exhausted", check.name),
+            #[cfg(feature = "redis")]
+            Self::LimitsNotShared => "limits are not shared".into(),
             #[cfg(feature = "events")]
             Self::EventsNotStored => "events cannot be stored".into(),
             #[cfg(feature = "events")]
@@ -238,6 +251,10 @@ impl<'a> Cause<'a> {
                 "All {} connections that the pool of {} may open are lent out.",
                 pool.max, check.name
             ),
+            #[cfg(feature = "redis")]
+            Self::LimitsNotShared => {
+                "The store in which limits are shared does not answer: each replica counts by itself.".into()
+            }
             #[cfg(feature = "events")]
             Self::EventsNotStored => {
                 "Events cannot be written to the disk: none is accepted before that works again.".into()
@@ -269,6 +286,8 @@ fn fault(check: &CheckReport) -> &str {
 mod tests {
     use super::*;
     use crate::health::Health;
+    #[cfg(feature = "redis")]
+    use crate::patterns::ThrottleStoreStatus;
     use std::time::Instant;
 
     fn snapshot() -> Snapshot {
@@ -307,6 +326,21 @@ mod tests {
         });
         assert_eq!(now.status(), Status::Warn);
         assert_eq!(causes(&now)[0].words(&now), "events cannot be stored");
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn limits_that_are_not_shared_are_a_warning() {
+        let mut now = snapshot();
+        let store = |is_up| ThrottleStoreStatus {
+            is_up,
+            unanswered: 3,
+        };
+        now.throttle_store = Some(store(true));
+        assert_eq!(now.status(), Status::Pass);
+        now.throttle_store = Some(store(false));
+        assert_eq!(now.status(), Status::Warn);
+        assert_eq!(causes(&now)[0].words(&now), "limits are not shared");
     }
 
     #[test]

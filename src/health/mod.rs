@@ -28,6 +28,8 @@ use crate::lines::Lines;
 use crate::patterns::EventStats;
 #[cfg(feature = "cache")]
 use crate::patterns::{Cache, CacheStats};
+#[cfg(feature = "redis")]
+use crate::patterns::{ThrottleStore, ThrottleStoreStatus};
 use crate::server::exchange::lock;
 use crate::settings::{Config, GateMode};
 pub use ewma::Ewma;
@@ -83,6 +85,8 @@ pub struct Health {
     /// Requests that each limit has refused, with its name.
     throttles: Box<[(Arc<str>, AtomicU64)]>,
     /// What is kept of replies, if anything is.
+    #[cfg(feature = "redis")]
+    throttle_store: Option<ThrottleStore>,
     #[cfg(feature = "cache")]
     pub(crate) cache: Option<Cache>,
     #[cfg(feature = "status-page")]
@@ -301,6 +305,9 @@ pub struct Snapshot {
     pub events: Option<EventStats>,
     /// The limits on how often clients may ask, in the order in which they were named.
     pub throttles: Vec<ThrottleReport>,
+    /// How the store fares in which [limits are shared](crate::Builder::throttle_store), if there is one.
+    #[cfg(feature = "redis")]
+    pub throttle_store: Option<ThrottleStoreStatus>,
     /// The endpoints that the handler forwards to; `None` if it does not.
     pub upstreams: Option<UpstreamsReport>,
     /// How the cache is used, if the server [has one](crate::Builder::cache).
@@ -421,6 +428,9 @@ pub(crate) enum Outcome {
     Served,
     Bad,
     Failed,
+    /// The limit at that place has refused it.
+    #[cfg(feature = "redis")]
+    Throttled(usize),
 }
 
 impl Outcome {
@@ -473,6 +483,8 @@ impl Health {
             #[cfg(feature = "events")]
             events: None,
             throttles: throttles.collect(),
+            #[cfg(feature = "redis")]
+            throttle_store: None,
             #[cfg(feature = "cache")]
             cache: None,
             #[cfg(feature = "status-page")]
@@ -485,6 +497,13 @@ impl Health {
     /// Takes the data stores to watch, in the order of the report.
     pub(crate) fn watching(mut self, checks: impl Iterator<Item = Watched>) -> Self {
         self.checks = checks.map(Arc::new).collect();
+        self
+    }
+
+    /// Takes where limits are shared, to tell whether it answers.
+    #[cfg(feature = "redis")]
+    pub(crate) fn sharing(mut self, store: Option<ThrottleStore>) -> Self {
+        self.throttle_store = store;
         self
     }
 
@@ -580,6 +599,8 @@ impl Health {
             #[cfg(feature = "events")]
             events: self.events.as_ref().map(|stats| stats()),
             throttles: self.throttles.iter().map(throttle_report).collect(),
+            #[cfg(feature = "redis")]
+            throttle_store: self.throttle_store.as_ref().map(ThrottleStore::status),
             #[cfg(feature = "cache")]
             cache: self.cache.as_ref().map(Cache::stats),
             draining: self.gauges.draining.load(Relaxed),
@@ -707,15 +728,17 @@ impl Health {
 
     /// Notes that a request ended: its reply is whole, or never will be.
     pub(crate) fn ended(&self, outcome: Outcome) {
-        let as_sample = |it: bool| if it { 1.0 } else { 0.0 };
-        self.bad.add(as_sample(outcome == Outcome::Bad));
-        self.failed.add(as_sample(outcome == Outcome::Failed));
         let count = match outcome {
             Outcome::Served => &self.counts.served,
             Outcome::Bad => &self.counts.bad,
             Outcome::Failed => &self.counts.failed,
+            #[cfg(feature = "redis")]
+            Outcome::Throttled(place) => return self.throttled(place),
         };
         bump(count);
+        let as_sample = |it: bool| if it { 1.0 } else { 0.0 };
+        self.bad.add(as_sample(outcome == Outcome::Bad));
+        self.failed.add(as_sample(outcome == Outcome::Failed));
     }
 
     /// Notes that a request was refused by the limit at that place. It is in no average: it says nothing of the service.

@@ -56,6 +56,8 @@ impl Standing {
                 | Cause::PoolExhausted(..) => Self::Warning,
                 #[cfg(feature = "events")]
                 Cause::EventsNotStored | Cause::DeadLetters(_) => Self::Warning,
+                #[cfg(feature = "redis")]
+                Cause::LimitsNotShared => Self::Warning,
                 Cause::NotChecked(_) => Self::Starting,
                 Cause::AllStuck
                 | Cause::CutOff

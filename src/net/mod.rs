@@ -3,6 +3,8 @@
 pub(crate) mod client;
 pub(crate) mod peer;
 pub(crate) mod pool;
+#[cfg(any(feature = "checks", feature = "redis"))]
+pub(crate) mod redis;
 pub(crate) mod resolve;
 pub(crate) mod stream;
 pub(crate) mod url;

@@ -42,6 +42,7 @@ fn samples(setting: &Setting) -> (&'static str, &'static str) {
         ("config", _) => ("/dev/null", ""),
         ("access-log-format", _) => ("json", "apache"),
         ("log-level", _) => ("trace", "loud"),
+        ("throttle-store", _) => ("redis://redis.example/1", "redis://:secret@host/one"),
         ("upstream", _) => ("http://app:9000/v1#weight=2", "https://app"),
         ("upstream-check", _) => ("/up,fall=1", "up"),
         ("upstream-host", _) => ("app.example:81", "app/"),
@@ -125,7 +126,8 @@ fn every_option_sets_a_field_of_its_own() {
 #[test]
 fn every_bad_value_names_its_flag_or_its_variable() {
     // Of a bad URL less is shown.
-    let is_shown = |setting: &&Setting| !matches!(setting.flag, "check" | "upstream");
+    let is_shown =
+        |setting: &&Setting| !matches!(setting.flag, "check" | "upstream" | "throttle-store");
     for setting in table().iter().filter(is_shown) {
         let (_, bad) = samples(setting);
         let rest = format!(": expected {}, found {bad:?}", setting.field.expected());
@@ -138,6 +140,25 @@ fn every_bad_value_names_its_flag_or_its_variable() {
             format!("{}{rest}", setting.variable),
         );
     }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_bad_url_of_a_store_is_told_without_its_password() {
+    let line = complaint(on_the_command_line(
+        "--throttle-store redis://:secret@host/one",
+    ));
+    assert_eq!(
+        line,
+        "--throttle-store path: expected the number of a database, or none, found something else"
+    );
+    let line = complaint(on_the_command_line(
+        "--throttle-store rediss://:secret@host",
+    ));
+    assert_eq!(
+        line,
+        "--throttle-store scheme: expected one of redis://, found rediss://"
+    );
 }
 
 #[test]
@@ -627,6 +648,8 @@ fn flags_and_variables_are_distinct_and_follow_one_pattern() {
     }
 }
 
+// With all that there is.
+#[cfg(feature = "redis")]
 #[test]
 fn the_readme_has_the_table_of_options() {
     let defaults = Options::default();

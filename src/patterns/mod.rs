@@ -121,6 +121,8 @@ mod retry;
 mod throttle;
 mod window;
 
+#[cfg(feature = "redis")]
+pub use crate::net::redis::RedisUrl;
 pub use crate::net::stream::{Address, DeadlineStream};
 pub use balance::{
     Ask, Balance, Balancer, Endpoint, EndpointStatus, Pick, TooManyEndpoints, Unavailable,
@@ -144,3 +146,5 @@ pub use events::{
 pub use events::{EventStream, EventStreamUrl};
 pub use retry::{Backoff, Clock, Failed, Retry, RetryBudget};
 pub use throttle::{Quota, Rate, RateError, Throttle, ThrottleKey, Throttled};
+#[cfg(feature = "redis")]
+pub use throttle::{SharedCheck, SharedLimit, ThrottleStore, ThrottleStoreStatus};

@@ -1,6 +1,8 @@
 //! Throttling: how often one key may ask.
 
 mod rate;
+#[cfg(feature = "redis")]
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -13,6 +15,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use rate::{Rate, RateError};
+#[cfg(feature = "redis")]
+pub use store::{SharedCheck, SharedLimit, ThrottleStore, ThrottleStoreStatus};
 use table::Table;
 
 use crate::net::peer::Peer;

@@ -243,6 +243,19 @@ fn requests(page: &mut Page, now: &Snapshot) {
         let labels = labels(&[("rule", &throttle.name)]);
         page.sample("plimsoll_throttled_total", &labels, throttle.throttled);
     }
+    #[cfg(feature = "redis")]
+    if let Some(store) = now.throttle_store {
+        page.gauge(
+            "plimsoll_throttle_store_up",
+            "Whether the store in which limits are shared answers.",
+            u8::from(store.is_up),
+        );
+        page.counter(
+            "plimsoll_throttle_store_unanswered_total",
+            "Requests that the store did not answer for in time, and that only this replica has counted.",
+            store.unanswered,
+        );
+    }
     #[cfg(feature = "cache")]
     if let Some(cache) = &now.cache {
         self::cache(page, cache);

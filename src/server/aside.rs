@@ -116,15 +116,29 @@ fn run(worker: &mut Worker, aside: &Aside, jobs: &Receiver<Job>) {
             if shared.access_log.is_some() {
                 exchange.set_began(Instant::now());
             }
-            let mut request = Request::new(request, exchange.clone(), shared.health.clone());
-            let response = worker.call(|request| aside.handler.handle(request), &mut request);
-            worker.reply(response, &exchange)
+            answer(worker, aside, &exchange, request)
         } else {
             bump(&shared.health.counts.skipped);
             Ended::Dropped
         };
         worker.tell(Some(exchange), result, true);
     }
+}
+
+fn answer(
+    worker: &mut Worker,
+    aside: &Aside,
+    exchange: &Arc<Exchange>,
+    request: Incoming,
+) -> Ended {
+    #[cfg(feature = "redis")]
+    if let Some(ended) = worker.throttle(exchange, &request.head) {
+        return ended;
+    }
+    let health = worker.shared().health.clone();
+    let mut request = Request::new(request, exchange.clone(), health);
+    let response = worker.call(|request| aside.handler.handle(request), &mut request);
+    worker.reply(response, exchange)
 }
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ use crate::http::trust::Cidr;
 use crate::panics;
 #[cfg(feature = "cache")]
 use crate::patterns::Cache;
+#[cfg(feature = "redis")]
+use crate::patterns::ThrottleStore;
 use crate::random::{self, Random};
 use crate::report::Paths;
 use crate::server::access_log::AccessLog;
@@ -61,6 +63,7 @@ use crate::server::response::IntoResponse;
 use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 use crate::server::systemd::Manager;
+use crate::server::throttling::Throttling;
 use crate::server::workers::Shared;
 use crate::settings::{
     self, AccessLogFormat, Config, ConfigError, Details, GateMode, OwnPaths, ThrottleRule,
@@ -100,6 +103,8 @@ pub struct Builder {
     checks: Vec<NamedCheck>,
     upstreams: Option<Reporter>,
     handler: Option<Box<dyn Handler>>,
+    #[cfg(feature = "redis")]
+    throttle_store: Option<ThrottleStore>,
     #[cfg(feature = "cache")]
     cache: Option<Cache>,
     aside: Option<Aside>,
@@ -146,6 +151,8 @@ impl Builder {
             checks: Vec::new(),
             upstreams: None,
             handler: None,
+            #[cfg(feature = "redis")]
+            throttle_store: None,
             #[cfg(feature = "cache")]
             cache: None,
             aside: None,
@@ -282,6 +289,15 @@ impl Builder {
         self
     }
 
+    /// Has all limits count together with those of other servers, which use the same store and name their rules alike.
+    /// A request that this server lets through by itself is asked about there, by a worker; while the store does not
+    /// answer, this server counts alone, which its reports say.
+    #[cfg(feature = "redis")]
+    pub fn throttle_store(mut self, store: ThrottleStore) -> Self {
+        self.throttle_store = Some(store);
+        self
+    }
+
     /// A cache that the handler uses: its numbers are in the reports, and `PURGE` on the [admin](Self::admin) listener
     /// has it forget what it keeps for the request's Host and target.
     #[cfg(feature = "cache")]
@@ -364,16 +380,22 @@ impl Builder {
             .unwrap_or_else(|| Box::new(|_: &mut Request| (404, "not found\n")));
         let completed = |health: Health| {
             let health = health.with_upstreams(self.upstreams);
+            #[cfg(feature = "redis")]
+            let health = health.sharing(self.throttle_store.clone());
             #[cfg(feature = "cache")]
             let health = health.caching(self.cache);
             #[cfg(feature = "events")]
             let health = health.with_events(self.events);
             health
         };
+        let throttling = Throttling::new(&self.config.throttle);
+        #[cfg(feature = "redis")]
+        let throttling = throttling.shared_in(self.throttle_store.clone());
         let given = Given {
             checks,
             handler,
             listeners,
+            throttling,
             aside: self.aside,
         };
         Server::start(&self.config, given, completed)
@@ -385,6 +407,7 @@ struct Given {
     checks: Vec<NamedCheck>,
     handler: Box<dyn Handler>,
     listeners: Vec<(Door, TcpListener)>,
+    throttling: Throttling,
     aside: Option<Aside>,
 }
 
@@ -530,6 +553,7 @@ impl Server {
             checks,
             handler,
             listeners,
+            throttling,
             aside,
         } = given;
         let addresses = addresses_of(&listeners).map_err(system("the listeners"))?;
@@ -550,6 +574,7 @@ impl Server {
             jobs: Arc::new(Jobs::default()),
             roster: Roster::new(config.workers),
             spin: Spin::new(),
+            throttling: Arc::new(throttling),
             event_loop: sender,
             closing: AtomicBool::new(false),
         });

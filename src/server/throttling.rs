@@ -5,12 +5,23 @@ use std::time::{Duration, Instant};
 
 use crate::http::head::Head;
 use crate::http::path;
-use crate::patterns::{Throttle, ThrottleKey};
+#[cfg(feature = "redis")]
+use crate::http::refusal::Refusal;
+use crate::patterns::{self, Throttle, ThrottleKey};
+#[cfg(feature = "redis")]
+use crate::patterns::{SharedCheck, SharedLimit, ThrottleStore};
+#[cfg(feature = "redis")]
+use crate::server::response::Response;
 use crate::settings::{ThrottleBy, ThrottleRule};
 
 /// All rules, in the order in which they were given.
 #[derive(Debug, Default)]
-pub(crate) struct Throttling(Box<[Rule]>);
+pub(crate) struct Throttling {
+    rules: Box<[Rule]>,
+    /// Where replicas count together what each has let through.
+    #[cfg(feature = "redis")]
+    store: Option<ThrottleStore>,
+}
 
 /// A rule in force.
 #[derive(Debug)]
@@ -40,7 +51,17 @@ impl Throttling {
             prefix: path::resolved(&setting.path).into_owned(),
             name: setting.name_at(place),
         });
-        Self(rules.collect())
+        Self {
+            rules: rules.collect(),
+            #[cfg(feature = "redis")]
+            store: None,
+        }
+    }
+
+    /// The same, with a store where replicas count together.
+    #[cfg(feature = "redis")]
+    pub(crate) fn shared_in(self, store: Option<ThrottleStore>) -> Self {
+        Self { store, ..self }
     }
 
     /// Counts a request under every rule that is about it, unless one refuses it: then it counts under none.
@@ -50,28 +71,61 @@ impl Throttling {
         client: IpAddr,
         now: Instant,
     ) -> Result<(), Throttled<'_>> {
-        if self.0.is_empty() {
+        if self.rules.is_empty() {
             return Ok(());
         }
         let path = path::resolved(head.path());
-        let about_it = |rule: &&Rule| path::is_under(&path, &rule.prefix);
-        for (place, rule) in self.0.iter().enumerate() {
-            if !about_it(&rule) {
-                continue;
-            }
+        for (place, rule) in self.about(&path) {
             let Err(throttled) = rule.throttle.check(rule.key(head, client), now) else {
                 continue;
             };
-            for earlier in self.0[..place].iter().filter(about_it) {
+            let earlier = self
+                .about(&path)
+                .take_while(|(earlier, _)| *earlier < place);
+            for (_, earlier) in earlier {
                 earlier.throttle.give_back(earlier.key(head, client));
             }
-            return Err(Throttled {
-                rule,
-                place,
-                retry_after: whole_seconds(throttled.retry_after),
-            });
+            return Err(Throttled::new(rule, place, throttled));
         }
         Ok(())
+    }
+
+    /// Counts a request that was let through here under what all replicas count together. One that is refused then does
+    /// not count here either. May wait for the store.
+    #[cfg(feature = "redis")]
+    pub(crate) fn check_shared(&self, head: &Head, client: IpAddr) -> Result<(), Throttled<'_>> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        let path = path::resolved(head.path());
+        let (places, limits): (Vec<_>, Vec<_>) = self
+            .about(&path)
+            .map(|(place, rule)| {
+                let limit = SharedLimit {
+                    name: &rule.name,
+                    throttle: &rule.throttle,
+                    key: rule.key(head, client),
+                };
+                (place, limit)
+            })
+            .unzip();
+        if limits.is_empty() {
+            return Ok(());
+        }
+        let SharedCheck::Throttled { place, throttled } = store.check(&limits) else {
+            return Ok(());
+        };
+        for limit in limits {
+            limit.throttle.give_back(limit.key);
+        }
+        let place = places[place];
+        Err(Throttled::new(&self.rules[place], place, throttled))
+    }
+
+    /// The rules about this path, resolved, each with its place.
+    fn about(&self, path: &[u8]) -> impl Iterator<Item = (usize, &Rule)> {
+        let rules = self.rules.iter().enumerate();
+        rules.filter(|(_, rule)| path::is_under(path, &rule.prefix))
     }
 }
 
@@ -94,7 +148,27 @@ impl Rule {
     }
 }
 
-impl Throttled<'_> {
+impl<'a> Throttled<'a> {
+    fn new(rule: &'a Rule, place: usize, throttled: patterns::Throttled) -> Self {
+        Self {
+            rule,
+            place,
+            retry_after: whole_seconds(throttled.retry_after),
+        }
+    }
+
+    /// The answer to a request that a worker has already.
+    #[cfg(feature = "redis")]
+    pub(crate) fn response(&self) -> Response {
+        let refusal = Refusal::Throttled;
+        let response = Response::text(refusal.status(), refusal.text())
+            .with_header("Retry-After", self.retry_after.to_string());
+        let fields = self.fields().into_iter();
+        fields.fold(response, |response, (name, value)| {
+            response.with_header(name, value)
+        })
+    }
+
     /// The fields that tell the client what it may do, as of draft-ietf-httpapi-ratelimit-headers-08 and later:
     /// structured fields, with times in seconds.
     pub(crate) fn fields(&self) -> [(&'static str, String); 2] {

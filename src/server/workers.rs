@@ -10,6 +10,10 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::health::{Health, Outcome, Permit, bump};
+#[cfg(feature = "redis")]
+use crate::http::head::Head;
+#[cfg(feature = "redis")]
+use crate::http::refusal::Refusal;
 use crate::panics::catch;
 use crate::server::access_log::{AccessLog, End};
 use crate::server::event_loop::connection::{CloseReason, Incoming, Piece};
@@ -23,6 +27,7 @@ use crate::server::response::{Continuation, DateCache, Later, Payload, Response}
 use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 use crate::server::stream::{Progress, Source, Stream};
+use crate::server::throttling::Throttling;
 
 /// What the workers and the event loop share.
 pub(crate) struct Shared {
@@ -34,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) roster: Roster,
     pub(crate) spin: Spin,
+    pub(crate) throttling: Arc<Throttling>,
     pub(crate) event_loop: Sender,
     pub(crate) closing: AtomicBool,
 }
@@ -312,6 +318,11 @@ impl Worker {
             bump(&health.counts.skipped);
             return Ended::Dropped;
         }
+        // It is no part of the service time, and the gate learns nothing by it.
+        #[cfg(feature = "redis")]
+        if let Some(ended) = self.throttle(exchange, &request.head) {
+            return ended;
+        }
         let began = Instant::now();
         health.job_begins(self.index, exchange.admitted, began);
         if shared.access_log.is_some() {
@@ -419,8 +430,25 @@ impl Worker {
         })
     }
 
+    /// Refuses a request that replicas have let through too often together.
+    #[cfg(feature = "redis")]
+    pub(crate) fn throttle(&mut self, exchange: &Exchange, head: &Head) -> Option<Ended> {
+        let throttling = self.shared.throttling.clone();
+        let checked = throttling.check_shared(head, exchange.origin.client_ip);
+        let throttled = checked.err()?;
+        let reason = Refusal::Throttled.name();
+        exchange.origin.socket.note(|record| record.refused(reason));
+        let outcome = Outcome::Throttled(throttled.place);
+        Some(self.reply_as(throttled.response(), exchange, outcome))
+    }
+
     /// Sends the reply as far as the socket takes it, and counts it once its end is at hand.
     pub(crate) fn reply(&mut self, response: Response, exchange: &Exchange) -> Ended {
+        let outcome = Outcome::of(response.status());
+        self.reply_as(response, exchange, outcome)
+    }
+
+    fn reply_as(&mut self, response: Response, exchange: &Exchange, outcome: Outcome) -> Ended {
         self.buffer.clear();
         let status = response.status();
         let draining = self.shared.health.gauges.draining.load(Ordering::Relaxed);
@@ -445,7 +473,7 @@ impl Worker {
         if !exchange.advance(Stage::Running, Stage::Replying) {
             return Ended::Dropped;
         }
-        self.shared.health.ended(Outcome::of(status));
+        self.shared.health.ended(outcome);
         self.note_reply(exchange, status, self.buffer.len());
         let then = if close { Then::Close } else { Then::Keep };
         if payload.len() <= COPY_UP_TO {

@@ -8,65 +8,38 @@ use std::time::Instant;
 use super::wire::Wire;
 use super::words::clean;
 use crate::checks::CheckError;
-use crate::net::url::{Endpoint, Secret, StoreUrlError, Url, UrlPart};
+use crate::net::redis::RedisUrl;
+use crate::net::url::{StoreUrlError, Url};
 
 /// Longest line that a server answers with; its errors are shorter.
 const MOST_LINE: usize = 1024;
 
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Redis {
-    endpoint: Endpoint,
-    user: Option<String>,
-    password: Option<Secret>,
-    database: Option<u32>,
-}
+pub(super) struct Redis(RedisUrl);
 
 impl Redis {
     pub(super) fn new(url: &Url) -> Result<Self, StoreUrlError> {
-        url.refuse_options()?;
-        if url.user.is_some() && url.password.is_none() {
-            let expected = "one after the user and a colon; without a user, after a colon";
-            return Err(StoreUrlError::new(UrlPart::Password, expected, "none"));
-        }
-        let database = match url.path.strip_prefix('/').unwrap_or_default() {
-            "" => None,
-            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
-            _ => None,
-        };
-        if database.is_none() && url.path.len() > 1 {
-            let expected = "the number of a database, or none";
-            return Err(StoreUrlError::new(
-                UrlPart::Path,
-                expected,
-                "something else",
-            ));
-        }
-        Ok(Self {
-            endpoint: url.endpoint(Some(6379))?,
-            user: url.user.clone(),
-            password: url.password.clone(),
-            database,
-        })
+        RedisUrl::of(url).map(Self)
     }
 
     pub(super) fn check(&self, deadline: Instant) -> Result<(), CheckError> {
-        let mut wire = Wire::connect(&self.endpoint, deadline)?;
+        let mut wire = Wire::connect(&self.0.endpoint, deadline)?;
         let mut commands = Vec::new();
-        if let Some(password) = &self.password {
-            match &self.user {
+        if let Some(password) = &self.0.password {
+            match &self.0.user {
                 Some(user) => push(&mut commands, &["AUTH", user, password.reveal()]),
                 None => push(&mut commands, &["AUTH", password.reveal()]),
             }
         }
-        if let Some(database) = self.database {
+        if let Some(database) = self.0.database {
             push(&mut commands, &["SELECT", &database.to_string()]);
         }
         push(&mut commands, &["PING"]);
         wire.send(&commands)?;
-        if self.password.is_some() {
+        if self.0.password.is_some() {
             self.expect(&mut wire, "AUTH", "+OK")?;
         }
-        if self.database.is_some() {
+        if self.0.database.is_some() {
             self.expect(&mut wire, "SELECT", "+OK")?;
         }
         self.expect(&mut wire, "PING", "+PONG")
@@ -83,7 +56,7 @@ impl Redis {
             Some(error) => error,
             None => &line,
         };
-        let found = clean(found, self.password.as_ref());
+        let found = clean(found, self.0.password.as_ref());
         Err(CheckError::new(match error {
             Some(_) => format!("{command}: {found}"),
             None => format!("{command}: expected {good}, found {found:?}"),

@@ -107,7 +107,7 @@ impl Frontend {
             return self.answer(slot, &answer, now);
         }
         self.draining.note_request(now);
-        if let Err(throttled) = self.throttling.check(head, client_ip, now) {
+        if let Err(throttled) = self.shared.throttling.check(head, client_ip, now) {
             self.shared.health.throttled(throttled.place);
             let answer = reply::throttled(&throttled);
             return self.throttle(slot, &answer, now);

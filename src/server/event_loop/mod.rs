@@ -47,7 +47,6 @@ use crate::server::aside::Lane;
 use crate::server::exchange::Stage;
 use crate::server::jobs::Job;
 use crate::server::stream::Source;
-use crate::server::throttling::Throttling;
 use crate::server::workers::Shared;
 use crate::settings::Config;
 use admission::RetryAfter;
@@ -100,7 +99,6 @@ pub(crate) struct Frontend {
     limits: Arc<Limits>,
     /// The proxies whose word is taken for whom they ask.
     trust: Trust,
-    throttling: Throttling,
     /// The room for request bodies.
     bodies: Arc<Bodies>,
     workers: WorkerPool,
@@ -147,7 +145,6 @@ impl Frontend {
                 request_timeout: config.request_timeout,
             }),
             trust: Trust::new(config.trust.clone()),
-            throttling: Throttling::new(&config.throttle),
             bodies: Bodies::new(config.max_bodies),
             workers,
             retry_after: RetryAfter::new(random::seed(), now),

@@ -1,0 +1,93 @@
+//! The URL of a Redis.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::url::{Endpoint, Scheme, Secret, StoreUrlError, Url, UrlPart};
+
+/// The port of a URL that names none.
+const PORT: u16 = 6379;
+
+/// The one scheme.
+const SCHEME: &str = "redis://";
+
+/// Where a Redis is, and how to log in: `redis://[[user]:password@]host[:port][/database]`.
+///
+/// An IPv6 address is in brackets. What is not a letter, a digit or one of `-._~` is percent-encoded in a user's name and a
+/// password. What is shown of it (by `Display` and `Debug`) has `***` in the password's place. TLS is not spoken.
+///
+/// ```
+/// use plimsoll::patterns::RedisUrl;
+///
+/// let url: RedisUrl = "redis://:hunter2@10.0.0.7/3".parse()?;
+/// assert_eq!(url.to_string(), "redis://:***@10.0.0.7/3");
+/// # Ok::<(), plimsoll::StoreUrlError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl {
+    /// The URL without secrets.
+    shown: String,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Secret>,
+    pub(crate) database: Option<u32>,
+}
+
+impl RedisUrl {
+    pub(crate) fn of(url: &Url) -> Result<Self, StoreUrlError> {
+        url.refuse_options()?;
+        if url.user.is_some() && url.password.is_none() {
+            let expected = "one after the user and a colon; without a user, after a colon";
+            return Err(StoreUrlError::new(UrlPart::Password, expected, "none"));
+        }
+        let database = match url.path.strip_prefix('/').unwrap_or_default() {
+            "" => None,
+            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
+            _ => None,
+        };
+        if database.is_none() && url.path.len() > 1 {
+            let expected = "the number of a database, or none";
+            return Err(StoreUrlError::new(
+                UrlPart::Path,
+                expected,
+                "something else",
+            ));
+        }
+        Ok(Self {
+            shown: url.shown(),
+            endpoint: url.endpoint(Some(PORT))?,
+            user: url.user.clone(),
+            password: url.password.clone(),
+            database,
+        })
+    }
+}
+
+impl FromStr for RedisUrl {
+    type Err = StoreUrlError;
+
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// The first part that is not as it should be. The error holds neither the password nor any text that might be a
+    /// piece of it.
+    fn from_str(text: &str) -> Result<Self, StoreUrlError> {
+        let scheme = Scheme::split(text, SCHEME)?;
+        if scheme.name != "redis" {
+            return Err(scheme.refuse(SCHEME));
+        }
+        Self::of(&Url::parse(&scheme)?)
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RedisUrl").field(&self.shown).finish()
+    }
+}
