@@ -41,7 +41,7 @@
 //!
 //! The health paths (`/health`, `/livez`, `/readyz`, `/metrics`, `/status`) and every refusal are answered by the
 //! frontend itself, from memory: they work when all workers are stuck. `/status` is a page for people, with the last ten
-//! minutes; `/status.json` has its numbers, which the README describes.
+//! minutes; `/status.json` has its numbers, see [`guide::monitors`].
 //!
 //! # The gate
 //!
@@ -49,6 +49,10 @@
 //! a fuse: every request but those for health gets 503 with `Retry-After`. One thread sleeps the cooldown, then starts
 //! the averages afresh; single requests then show whether the service is well again. [`GateMode`] chooses between this,
 //! the plainer pattern it descends from, and none.
+//!
+//! # The nine patterns
+//!
+//! [`patterns`] are blocking types, each usable by itself; [`guide`] has a page for each, and for all else.
 //!
 //! # Features
 //!
@@ -80,6 +84,7 @@
 mod calendar;
 mod checks;
 mod error;
+pub mod guide;
 mod health;
 mod http;
 #[cfg(any(test, feature = "internals"))]
@@ -107,7 +112,9 @@ pub use checks::store::{Probe, Probed};
 pub use checks::store::{Store, StoreUrlError, UrlPart};
 pub use checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
 pub use error::Error;
-pub use health::upstreams::{EndpointReport, EndpointState, OtherEndpoints, UpstreamsReport};
+pub use health::upstreams::{
+    EndpointReport, EndpointState, OtherEndpoints, UpstreamsReport,
+};
 pub use health::{Ewma, GateState, Health, Snapshot, Status, ThrottleReport, Totals};
 pub use http::trust::Cidr;
 #[cfg(feature = "binary")]

@@ -15,6 +15,7 @@ mod endpoints;
 mod events;
 mod faults;
 mod full;
+mod guide;
 mod health;
 mod hostile;
 mod http;

@@ -300,14 +300,14 @@ fn promtool_has_nothing_to_say_about_the_metrics() {
     );
 }
 
-// What the README shows.
+// What the guide shows.
 
-/// The README's example in that language that begins with `start`.
+/// The guide's example in that language that begins with `start`.
 #[track_caller]
 fn example(language: &str, start: &str) -> String {
-    let readme = include_str!("../README.md");
+    let guide = include_str!("../src/guide/deployment.md");
     let fence = format!("```{language}\n");
-    let mut examples = readme.split(&fence).skip(1);
+    let mut examples = guide.split(&fence).skip(1);
     let found = examples.find(|example| example.starts_with(start));
     let (text, _) = found.and_then(|text| text.split_once("```")).expect(start);
     text.to_owned()

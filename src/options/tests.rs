@@ -860,9 +860,9 @@ fn check_config_checks_everything_and_serves_nothing() {
 }
 
 #[test]
-fn the_readmes_file_of_options_is_good() {
-    let readme = include_str!("../../README.md");
-    let (_, file) = readme
+fn the_guides_file_of_options_is_good() {
+    let guide = include_str!("../guide/running.md");
+    let (_, file) = guide
         .split_once("```text\n# /etc/plimsoll.conf\n")
         .expect("the example");
     let (file, _) = file.split_once("```").expect("its end");

@@ -14,6 +14,9 @@
 //! | caching | `Cache` (feature `cache`) | replies that many ask for and that may be a little old | replies that differ for each client without saying so in `Vary` |
 //! | event processing | `EventQueue` (feature `events`) | what must arrive although its consumer is down: it is kept on disk, and delivered at least once | questions that wait for an answer; more hosts than one, for which there is `EventStream` (feature `redis`) |
 //!
+//! Each has a page in [the guide](crate::guide): the question that it answers, a picture, what goes wrong without it, and what
+//! it costs.
+//!
 //! # Which setting
 //!
 //! - **Deadline**: what the client still waits for; in a handler that is [`Request::remaining`](crate::Request::remaining).
