@@ -113,7 +113,7 @@ pub use checks::store::{Store, StoreUrlError, UrlPart};
 pub use checks::{Check, CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
 pub use error::Error;
 pub use health::upstreams::{
-    EndpointReport, EndpointState, OtherEndpoints, UpstreamsReport,
+    EndpointFault, EndpointReport, EndpointState, OtherEndpoints, UpstreamsReport,
 };
 pub use health::{Ewma, GateState, Health, Snapshot, Status, ThrottleReport, Totals};
 pub use http::trust::Cidr;

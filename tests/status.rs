@@ -1,6 +1,7 @@
 //! The status page and its numbers: over sockets, and in a real browser.
 
 use std::fs;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use crate::kit::browser::Browser;
 use crate::kit::process::TempDir;
-use crate::kit::{Client, NEVER, Reply, Upstream, ask, get, quiet, wait_until};
+use crate::kit::{Client, NEVER, Nobody, Reply, Serving, Upstream, ask, get, quiet, wait_until};
 use plimsoll::proxy::{BalanceBy, Proxy, ProxyConfig};
 use plimsoll::{Details, GateMode, Request, Response, Server};
 use serde_json::Value;
@@ -336,6 +337,12 @@ fn in_a_browser_values_can_be_read_by_keyboard_and_pointer_at_every_width() {
         4
     );
 
+    assert_readable(&browser);
+}
+
+/// On a phone, a tablet and a desk, by day and in the dark, nothing is cut off and everything has contrast.
+#[track_caller]
+fn assert_readable(browser: &Browser) {
     for width in [360, 800, 1440] {
         for dark in [false, true] {
             browser.set_media(width, dark);
@@ -580,4 +587,76 @@ fn in_a_browser_data_stores_are_listed_and_what_they_say_is_text() {
          return Array.from(cells, cell => getComputedStyle(cell, '::before').width)",
     );
     assert_eq!(labels[1], labels[2], "{labels}");
+}
+
+/// A sidecar with everything, of whose two endpoints one refuses.
+#[cfg(feature = "events")]
+#[test]
+fn in_a_browser_a_sidecar_says_in_words_what_is_wrong_and_shows_all_its_parts() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let well = Upstream::answering(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 3\r\n\r\nok\n",
+    );
+    let (nobody, directory) = (Nobody::new(), TempDir::new("status-events"));
+    let sidecar = Serving::start(&[
+        &format!("--upstream={}", well.url()),
+        &format!("--upstream=http://{}", nobody.address),
+        &format!("--events=/orders={}", directory.path().display()),
+        "--balance=round-robin",
+        "--breaker=1",
+        "--cache=1MiB",
+        "--throttle=1/h,path=/rare,name=rare",
+    ]);
+    let address = sidecar.address;
+    let (over, mut number) = (AtomicBool::new(false), 0);
+    thread::scope(|scope| {
+        // A trial of the endpoint that refuses comes with a request, so that its breaker is never long without one.
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                number += 1;
+                for path in [format!("/{number}"), "/kept".to_owned(), "/rare".to_owned()] {
+                    get(address, &path);
+                }
+                let order = "POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nConnection: close\r\n\r\n1";
+                ask(address, order);
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let looked = panic::catch_unwind(AssertUnwindSafe(|| {
+            browser.open(&format!("http://{address}/status"));
+            let told = format!(
+                "/^1 of 2 endpoints refuses connections; the circuit breaker of {} tries again in \\d+ s\\. The others do \
+                 the work\\.$/.test(document.getElementById('why').textContent)",
+                nobody.address
+            );
+            browser.wait_until(&told);
+            browser.wait_until(
+                "document.getElementById('word').textContent == 'warning: 1 of 2 endpoints down'",
+            );
+            for part in ["forwarding", "throttling", "caching", "queueing"] {
+                browser.wait_until(&format!("!document.getElementById('{part}').hidden"));
+            }
+            let row = format!(
+                "Array.from(document.querySelectorAll('#endpoints tbody tr')).some(row => row.textContent.includes('{}') \
+                 && row.textContent.includes('✕ down') && row.textContent.includes('refuses connections'))",
+                nobody.address
+            );
+            browser.wait_until(&row);
+            browser
+                .wait_until("/[1-9]\\d* hits/.test(document.getElementById('cache').textContent)");
+            browser.wait_until(
+                "/[1-9]\\d* delivered/.test(document.getElementById('events').textContent)",
+            );
+            browser.wait_until("data.throttles[0].throttled > 0");
+            // What is wrong comes before everything else.
+            let first = "document.querySelector('main section:not([hidden])').id == 'top'";
+            browser.wait_until(first);
+            assert_readable(&browser);
+            assert_eq!(browser.console(), Vec::<String>::new());
+        }));
+        over.store(true, Ordering::Relaxed);
+        looked.unwrap_or_else(|panic| panic::resume_unwind(panic));
+    });
 }

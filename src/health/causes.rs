@@ -223,11 +223,9 @@ impl<'a> Cause<'a> {
                 Some((source, error)) if upstreams.endpoints.is_empty() => {
                     format!("No endpoint of the service is known: {source} cannot be read: {error}.")
                 }
-                _ => "No endpoint of the service can be tried: each one's circuit breaker is open, or its check gets no answer.".into(),
+                _ => upstreams.told(),
             },
-            Self::EndpointsDown(_) => {
-                "Some endpoints of the service get no requests; the others do its work.".into()
-            }
+            Self::EndpointsDown(upstreams) => format!("{} The others do the work.", upstreams.told()),
             Self::SomeStuck => {
                 "Some workers have been busy with one request for longer than the request timeout.".into()
             }

@@ -19,7 +19,9 @@ use super::config::{BalanceBy, ProxyConfig};
 use super::failure::Failure;
 use super::headers::{self, Forwarded};
 use super::tries::{Answer, AnswerBody};
+use super::upstreams::fail;
 use super::{Core, deadline};
+use crate::health::upstreams::EndpointFault;
 use crate::net::client::{ClientError, ReplyBody};
 use crate::patterns::{
     Cache, CacheRequest, CacheTime, CachedBody, CachedReply, Deadline, Fetch, Fetched, Fields,
@@ -187,7 +189,7 @@ impl Core {
                     Err(error) => {
                         if let Some(pick) = &mut answer.pick {
                             log::debug!("{}: {error}", pick.name());
-                            pick.failure();
+                            fail(pick, EndpointFault::Broken);
                         }
                         return self.fail(&Failure::Client(ClientError::Incomplete));
                     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::headers;
 use super::slots::Slot;
 use super::tries::{Answer, AnswerBody};
-use super::upstreams::Upstream;
+use super::upstreams::{Upstream, fail};
 use crate::Response;
+use crate::health::upstreams::EndpointFault;
 use crate::http::body::Framing;
 use crate::http::fields;
 use crate::patterns::Pick;
@@ -102,7 +103,7 @@ impl Watcher for Pending {
     fn ended(&mut self, whole: bool) {
         match &mut self.pick {
             Some(pick) if whole => pick.success(),
-            Some(pick) => pick.failure(),
+            Some(pick) => fail(pick, EndpointFault::Broken),
             None => {}
         }
     }

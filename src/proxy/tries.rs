@@ -14,8 +14,9 @@ use super::failure::Failure;
 use super::headers::{Destination, Forwarded};
 use super::slots::Slot;
 use super::upgrade;
-use super::upstreams::{Upstream, Upstreams};
+use super::upstreams::{Upstream, Upstreams, fail, fault_of};
 use crate::Request;
+use crate::health::upstreams::EndpointFault;
 use crate::http::body::Framing;
 use crate::http::fields;
 use crate::http::response::{ResponseError, ResponseHead};
@@ -171,7 +172,7 @@ impl Tries<'_> {
                 let on_5xx = matches!(self.config.breaker, BreakerMode::On { on_5xx: true, .. });
                 let is_whole = matches!(body, AnswerBody::Whole(_));
                 if is_refusal || (on_5xx && head.status >= 500) {
-                    pick.failure();
+                    fail(&mut pick, EndpointFault::Unable);
                 } else if is_whole || matches!(body, AnswerBody::Tunnel(..)) {
                     pick.success();
                 } else {
@@ -194,7 +195,7 @@ impl Tries<'_> {
             Err(error) => {
                 log::debug!("{}: {error}", pick.name());
                 if blames_endpoint(&error) {
-                    pick.failure();
+                    fail(&mut pick, fault_of(&error));
                 }
                 let next = if self.is_worth_another(&error) {
                     self.next(&pick, tried, None)

@@ -4,7 +4,7 @@
 //! trials of open circuit breakers that no traffic makes: a server that says it is not ready gets none.
 
 use std::cmp::Reverse;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -16,11 +16,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::check::{self, Checked, UpstreamCheck, Verdict};
 use super::config::{BalanceBy, BreakerMode, ProxyConfig};
 use super::slots::Slots;
-use crate::health::upstreams::{EndpointReport, EndpointState, MOST_REPORTED, UpstreamsReport};
+use crate::health::upstreams::{
+    EndpointFault, EndpointReport, EndpointState, MOST_REPORTED, UpstreamsReport,
+};
+use crate::net::client::ClientError;
 use crate::net::pool::Pool;
 use crate::patterns::{
     Balance, Balancer, BreakerState, CircuitBreaker, Deadline, Discovered, Discovery, Endpoint,
-    EndpointStatus, SourceError,
+    EndpointStatus, Pick, SourceError,
 };
 use crate::server::exchange::lock;
 
@@ -46,6 +49,29 @@ pub(super) struct Upstream {
     pub(super) breaker: Option<CircuitBreaker>,
     /// What it is asked in the background.
     checked: Option<Checked>,
+    /// Why the last request that failed did.
+    fault: Mutex<Option<EndpointFault>>,
+}
+
+/// Counts a request as a failure of its endpoint, for this reason.
+pub(super) fn fail(pick: &mut Pick<Upstream>, fault: EndpointFault) {
+    *lock(&pick.data().fault) = Some(fault);
+    pick.failure();
+}
+
+/// What an endpoint does that gives no answer.
+pub(super) fn fault_of(error: &ClientError) -> EndpointFault {
+    match error {
+        ClientError::Connect(error) => match error.kind() {
+            // Nobody listens on a Unix socket that is not there.
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound => EndpointFault::Refuses,
+            _ => EndpointFault::Unreachable,
+        },
+        ClientError::ConnectTimeout | ClientError::SendTimeout | ClientError::ResponseTimeout => {
+            EndpointFault::Late
+        }
+        _ => EndpointFault::Broken,
+    }
 }
 
 /// The set of endpoints that is in use.
@@ -186,6 +212,7 @@ impl Upstreams {
                 let host = self.host.as_ref().unwrap_or(&found.authority);
                 Checked::new(check, &name, &found.address, host, &found.prefix)
             }),
+            fault: Mutex::default(),
         };
         let mut endpoint = Endpoint::new(&name, upstream)
             .weight(found.weight)
@@ -282,11 +309,17 @@ fn report(endpoint: &EndpointStatus<Upstream>, now: Instant) -> EndpointReport {
     };
     let verdict = endpoint.data.checked.as_ref();
     let verdict = verdict.map_or(Verdict::Good, |checked| checked.verdict(now));
-    let (state, error) = match (state, verdict) {
-        (state, Verdict::Good) => (state, None),
-        (EndpointState::Up, Verdict::Wrong(error)) => (EndpointState::LastChoice, Some(error)),
-        (state, Verdict::Wrong(error)) => (state, Some(error)),
-        (_, Verdict::Silent(error)) => (EndpointState::Down, Some(error)),
+    let fault = lock(&endpoint.data.fault).filter(|_| state != EndpointState::Up);
+    let (state, error, fault) = match (state, verdict) {
+        (state, Verdict::Good) => (state, None, fault),
+        (EndpointState::Up, Verdict::Wrong(error)) => {
+            (EndpointState::LastChoice, Some(error), None)
+        }
+        (state, Verdict::Wrong(error)) => (state, Some(error), fault),
+        (_, Verdict::Silent(error)) => {
+            let fault = fault.unwrap_or(EndpointFault::Silent);
+            (EndpointState::Down, Some(error), Some(fault))
+        }
     };
     EndpointReport {
         name: endpoint.name.clone(),
@@ -300,5 +333,6 @@ fn report(endpoint: &EndpointStatus<Upstream>, now: Instant) -> EndpointReport {
         successes: endpoint.successes,
         failures: endpoint.failures,
         error,
+        fault,
     }
 }

@@ -169,6 +169,7 @@ mod tests {
             successes,
             failures,
             error: None,
+            fault: None,
         }
     }
 

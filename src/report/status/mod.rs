@@ -18,8 +18,8 @@ const PAGE: &str = include_str!("page.html");
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; ",
-    "style-src 'sha256-zE55xPUznWQgMuGm2P7ngZGwvy6FP67rwCAZhpW4IwE='; ",
-    "script-src 'sha256-F03zDJntGj1yOa+xUvk8MwK1Ai0mKzBYSWy64EN3ZSo='"
+    "style-src 'sha256-3dbuy3VRryaWDNF7lu6DjUmBLBtvAIsa10uXdnwdem8='; ",
+    "script-src 'sha256-gWGLQ2rxwLgSm6k6sOmFo1pnSSBiq/clQGVLWLhlcLM='"
 );
 
 const HEADERS: &[(&str, &str)] = &[
