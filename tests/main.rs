@@ -13,6 +13,7 @@ mod discovery;
 mod endpoints;
 #[cfg(feature = "events")]
 mod events;
+mod examples;
 mod faults;
 mod full;
 mod guide;
