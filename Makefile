@@ -26,7 +26,7 @@ test: need-cargo ## everything: format, lints, unit, integration, property and d
 test-slow: need-cargo ## the tests that take longer than ten seconds
 	$(CARGO) test --locked --release --test plimsoll -- --ignored
 
-bench: static ## measures the parts and the whole beside peers, into target/bench, in ten minutes (QUICK=1: in one); the first builds for some minutes
+bench: static ## measures the parts and the whole beside peers, into target/bench, in fourteen minutes (QUICK=1: in one and a half); the first builds for some minutes
 	@rm -f target/bench/*.figures
 	$(CARGO) bench --locked --features internals --bench plimsoll
 

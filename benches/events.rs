@@ -93,7 +93,7 @@ fn load<P: FnMut() -> io::Result<()> + Send>(
     producers: usize,
     begin: impl Fn() -> io::Result<P>,
 ) -> io::Result<Run> {
-    let length = Duration::from_millis(if common::quick() { 300 } else { 2000 });
+    let length = Duration::from_millis(if common::quick() { 300 } else { 1000 });
     let publishers = (0..producers).map(|_| begin());
     let publishers = publishers.collect::<io::Result<Vec<_>>>()?;
     // Not every file system has one device.
@@ -234,7 +234,7 @@ fn disk() -> io::Result<Run> {
 type Subject = (&'static str, fn(usize) -> io::Result<Run>);
 
 fn rates(report: &mut Report, with_redis: bool) -> io::Result<()> {
-    let rounds = if common::quick() { 1 } else { 5 };
+    let rounds = if common::quick() { 1 } else { 3 };
     let mut subjects: Vec<Subject> = vec![
         ("plimsoll", |producers| queue(producers, false)),
         ("plimsoll, delivering", |producers| queue(producers, true)),

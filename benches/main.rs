@@ -3,6 +3,7 @@
 //! Each runs in a process of its own, so that none inherits the memory, the threads or the limits of another:
 //! all of them with `make bench`, some with `cargo bench --features internals -- NAME ...`. `QUICK=1` shortens them.
 
+mod caching;
 mod common;
 mod events;
 mod footprint;
@@ -17,56 +18,86 @@ mod summary;
 mod throttling;
 
 use std::process::Command;
+use std::time::Instant;
 use std::{env, io};
 
-/// The last reads what the others have left.
-const BENCHES: [&str; 11] = [
-    "events",
-    "footprint",
-    "instructions",
-    "overload",
-    "parts",
-    "patterns",
-    "proxy",
-    "scaling",
-    "sockets",
-    "throttling",
-    "summary",
-];
+struct Bench {
+    name: &'static str,
+    run: fn() -> io::Result<()>,
+    /// Seconds that it takes when all programs are there that it compares with: in full, and with `QUICK=1`.
+    planned: [u32; 2],
+}
 
-fn run(bench: &str) -> io::Result<()> {
-    match bench {
-        "events" => events::run(),
-        "footprint" => footprint::run(),
-        "instructions" => instructions::run(),
-        "overload" => overload::run(),
-        "parts" => {
+const fn bench(name: &'static str, run: fn() -> io::Result<()>, planned: [u32; 2]) -> Bench {
+    Bench { name, run, planned }
+}
+
+/// The last reads what the others have left.
+const BENCHES: &[Bench] = &[
+    bench("caching", caching::run, [60, 1]),
+    bench("events", events::run, [55, 6]),
+    bench("footprint", footprint::run, [25, 7]),
+    bench("instructions", instructions::run, [60, 10]),
+    bench("overload", overload::run, [160, 18]),
+    bench(
+        "parts",
+        || {
             parts::run();
             Ok(())
-        }
-        "patterns" => {
-            patterns::run();
-            Ok(())
-        }
-        "proxy" => proxy::run(),
-        "scaling" => scaling::run(),
-        "sockets" => sockets::run(),
-        "throttling" => throttling::run(),
-        "summary" => summary::run(),
-        _ => Err(io::Error::other(format!(
-            "expected one of {BENCHES:?}, found {bench}"
-        ))),
+        },
+        [40, 4],
+    ),
+    bench("patterns", patterns::run, [45, 5]),
+    bench("proxy", proxy::run, [135, 16]),
+    bench("scaling", scaling::run, [80, 7]),
+    bench("sockets", sockets::run, [90, 9]),
+    bench("throttling", throttling::run, [50, 4]),
+    bench("summary", summary::run, [1, 1]),
+];
+
+/// What all of them take together.
+const fn planned(length: usize) -> u32 {
+    let (mut sum, mut next) = (0, 0);
+    while next < BENCHES.len() {
+        sum += BENCHES[next].planned[length];
+        next += 1;
     }
+    sum
 }
+
+/// Whoever adds a bench makes others shorter.
+const _: () = assert!(planned(0) < 15 * 60 && planned(1) < 90);
 
 /// Tells this program that it is the process of the bench named.
 const ALONE: &str = "alone";
+
+fn named(name: &str) -> io::Result<&'static Bench> {
+    let found = BENCHES.iter().find(|bench| bench.name == name);
+    found.ok_or_else(|| {
+        let names: Vec<_> = BENCHES.iter().map(|bench| bench.name).collect();
+        io::Error::other(format!("expected one of {names:?}, found {name}"))
+    })
+}
+
+/// Runs it in a process of its own.
+fn alone(bench: &Bench) -> io::Result<()> {
+    let begun = Instant::now();
+    let program = env::current_exe()?;
+    let status = Command::new(program).args([ALONE, bench.name]).status()?;
+    if !status.success() {
+        return Err(io::Error::other(format!("{}: {status}", bench.name)));
+    }
+    let planned = bench.planned[usize::from(common::quick())];
+    let took = begun.elapsed().as_secs_f64();
+    println!("{}: {took:.0} s, planned {planned} s", bench.name);
+    Ok(())
+}
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        [ALONE, bench] => run(bench),
+        [ALONE, name] => (named(name)?.run)(),
         [instructions::REPEAT, part, times] => {
             instructions::repeat(part, times.parse().map_err(io::Error::other)?)
         }
@@ -81,18 +112,18 @@ fn main() -> io::Result<()> {
             Ok(())
         }
         _ => {
-            let mut benches = words;
-            benches.retain(|word| !word.starts_with('-'));
+            let names = words.iter().filter(|word| !word.starts_with('-'));
+            let mut benches = names
+                .map(|name| named(name))
+                .collect::<io::Result<Vec<_>>>()?;
             if benches.is_empty() {
                 benches.extend(BENCHES);
             }
+            let begun = Instant::now();
             for bench in benches {
-                let program = env::current_exe()?;
-                let status = Command::new(program).args([ALONE, bench]).status()?;
-                if !status.success() {
-                    return Err(io::Error::other(format!("{bench}: {status}")));
-                }
+                alone(bench)?;
             }
+            println!("all: {:.0} s", begun.elapsed().as_secs_f64());
             Ok(())
         }
     }

@@ -16,7 +16,7 @@ pub(crate) const RESPOND: &str = "respond";
 const KIB: &str = "/1024";
 
 pub(crate) fn run() -> io::Result<()> {
-    let (runs, length) = if common::quick() { (1, 1) } else { (5, 2) };
+    let (runs, length) = if common::quick() { (1, 1) } else { (5, 1) };
     let all: &[usize] = if common::quick() {
         &[1, 64]
     } else {
@@ -79,15 +79,19 @@ pub(crate) fn run() -> io::Result<()> {
         report.figure(&what, &format!("{microseconds:.0} us"));
     }
 
-    for (path, size, name, connections) in [
+    let mut large = vec![
         ("/102400", 102_400.0, "Replies of 100 KiB", 16),
         ("/10485760", 10_485_760.0, "Replies of 10 MiB", 4),
-    ] {
+    ];
+    if common::quick() {
+        large.truncate(1);
+    }
+    for (path, size, name, connections) in large {
         report.heading(2, name);
         for server in &mut servers {
             server.path = path;
         }
-        let results = measure(&servers, connections, runs, length)?;
+        let results = measure(&servers, connections, runs.min(3), length)?;
         for (server, result) in servers.iter().zip(&results) {
             let bytes = result.rate * size / f64::from(1 << 20);
             let what = format!("{name}, {}", server.name);

@@ -23,9 +23,55 @@ pub(crate) fn run() -> io::Result<()> {
             rows.extend(lines.map(|(what, found)| vec![what.to_owned(), found.to_owned()]));
         }
     }
+    for (title, what) in [
+        ("The README's table: requests/s and p99", "GET /"),
+        ("The sidecar: requests/s and p99", "1 KiB"),
+    ] {
+        let (heads, grid) = grid(&rows, what);
+        if !grid.is_empty() {
+            report.heading(2, title);
+            let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
+            report.table(&heads, &grid);
+        }
+    }
+    report.heading(2, "Everything");
     report.table(&["what", "found"], &rows);
     report.line("More, and the plots, are in the files beside this one.");
     report.save("summary")
+}
+
+/// What was found at different numbers of connections, a column for each server, as the README shows it.
+fn grid(rows: &[Vec<String>], what: &str) -> (Vec<String>, Vec<Vec<String>>) {
+    let mut heads = vec!["connections".to_owned()];
+    let mut grid: Vec<Vec<String>> = Vec::new();
+    for row in rows {
+        let Some((connections, server, found)) = cell(row, what) else {
+            continue;
+        };
+        let column = heads.iter().position(|head| head == server);
+        let column = column.unwrap_or_else(|| {
+            heads.push(server.to_owned());
+            heads.len() - 1
+        });
+        let at = grid.iter().position(|row| row[0] == connections);
+        let at = at.unwrap_or_else(|| {
+            grid.push(vec![connections.to_owned()]);
+            grid.len() - 1
+        });
+        let line = &mut grid[at];
+        line.resize(line.len().max(column + 1), String::new());
+        line[column] = found;
+    }
+    (heads, grid)
+}
+
+/// Connections, server and what was found, of a row such as `GET / at 16 connections, Go`.
+fn cell<'a>(row: &'a [String], what: &str) -> Option<(&'a str, &'a str, String)> {
+    let rest = row[0].strip_prefix(what)?.strip_prefix(" at ")?;
+    let (connections, server) = rest.split_once(" connections, ")?;
+    let (rate, p99) = row[1].split_once(" requests/s, p99 ")?;
+    let thousands = rate.parse::<f64>().ok()? / 1e3;
+    Some((connections, server, format!("{thousands:.1} k, {p99}")))
 }
 
 /// The means of what criterion timed.

@@ -13,7 +13,7 @@ use crate::common::{self, Child, Report};
 const THROTTLED: u16 = 429;
 
 pub(crate) fn run() -> io::Result<()> {
-    let (runs, length) = if common::quick() { (1, 1) } else { (5, 2) };
+    let (runs, length) = if common::quick() { (1, 1) } else { (5, 1) };
     let mut report = Report::new("Throttling");
     report.line(&common::machine());
     report.line(&format!(

@@ -70,10 +70,10 @@ fn lengths() -> Lengths {
     } else {
         Lengths {
             capacity: seconds(5.0),
-            load: seconds(11.0),
+            load: seconds(8.0),
             warm_up: seconds(1.0),
             stall: [2.0, 10.0, 5.0].map(seconds),
-            stalls: 3,
+            stalls: 2,
             literal: [1.0, 3.0, 6.0].map(seconds),
             multiples: &[0.5, 1.0, 2.0, 10.0, 50.0],
             multiples_of_peer: &[0.5, 1.0, 2.0, 10.0, 50.0],
