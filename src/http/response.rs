@@ -295,8 +295,8 @@ fn accept(
         _ if asked.head => Framing::None,
         _ => announced.unwrap_or(Framing::UntilClose),
     };
-    // A 204 that announces a body may be followed by one, which would be taken for the next response.
-    let may_follow = status == 204 && !is_empty;
+    // A body that is announced where there is none may come all the same, and would be taken for the next response.
+    let may_follow = framing == Framing::None && !is_empty;
     Ok(ResponseHead {
         status,
         http11,

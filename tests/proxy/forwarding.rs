@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use plimsoll::proxy::{Proxy, ProxyConfig};
 use plimsoll::{AccessLogFormat, Server};
@@ -133,6 +135,38 @@ fn connections_to_the_service_are_kept() {
         assert_eq!(get(server.local_addr(), "/").text(), "hello");
     }
     assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn a_body_that_comes_where_none_may_be_is_not_the_reply_to_somebody_else() {
+    const STRAY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
+    let upstream = Upstream::start(|asked, stream| {
+        let status = match asked.line() {
+            "HEAD / HTTP/1.1" => "200 OK",
+            "GET /204 HTTP/1.1" => "204 No Content",
+            "GET /304 HTTP/1.1" => "304 Not Modified",
+            _ => return stream.write_all(OK.as_bytes()),
+        };
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n",
+            STRAY.len()
+        )?;
+        // It comes when the next request is there already; nobody may be there to take it.
+        thread::sleep(Duration::from_millis(50));
+        stream.write_all(STRAY)
+    });
+    let server = sidecar(&[&upstream]);
+    let mut client = Client::connect(server.local_addr());
+    for method_and_target in ["HEAD /", "GET /204", "GET /304"] {
+        client.send(format!("{method_and_target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.reply_to_head();
+        assert_eq!(
+            client.get("/").reply().text(),
+            "hello",
+            "{method_and_target}"
+        );
+    }
 }
 
 #[test]

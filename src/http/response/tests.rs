@@ -717,17 +717,30 @@ fn a_connection_is_kept_as_its_head_says() {
             false,
         ),
         ("9112 6.3", HEAD, "HTTP/1.1 200 OK\r\n", true),
-        (
-            "9112 6.3",
-            GET,
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n",
-            true,
-        ),
+        ("9112 6.3", GET, "HTTP/1.1 304 Not Modified\r\n", true),
         // What is announced may come, where no body is expected.
         (
             "9110 8.6",
             GET,
             "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n",
+            false,
+        ),
+        (
+            "9110 8.6",
+            GET,
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n",
+            false,
+        ),
+        (
+            "9110 9.3.2",
+            HEAD,
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n",
+            false,
+        ),
+        (
+            "9110 9.3.2",
+            HEAD,
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n",
             false,
         ),
         (
