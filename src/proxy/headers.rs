@@ -125,7 +125,8 @@ impl Kind {
             b"x-forwarded-proto" => Self::ForwardedProto,
             b"x-forwarded-host" => Self::ForwardedHost,
             b"forwarded" | b"x-real-ip" => Self::Forwarding,
-            b"via" => Self::Kept,
+            // By the key, a request is sent again: without it, the service could not tell.
+            b"via" | b"idempotency-key" => Self::Kept,
             b"max-forwards" => Self::MaxForwards,
             b"x-request-id" => Self::RequestId,
             b"x-envoy-expected-rq-timeout-ms" => Self::Timeout,
@@ -270,7 +271,10 @@ impl Sorted<'_> {
     }
 
     /// Adds what the proxy says itself.
-    fn finish<F>(mut self, request: &Received<'_, F>) -> Outcome {
+    fn finish<'a, F>(mut self, request: &Received<'a, F>) -> Outcome
+    where
+        F: Iterator<Item = (&'a str, &'a [u8])> + Clone,
+    {
         let lines = &mut self.out.fields;
         if let Some(count) = self.max_forwards {
             fields::push(lines, "Max-Forwards", (count - 1).to_string().as_bytes());
@@ -283,6 +287,10 @@ impl Sorted<'_> {
         fields::push(lines, "X-Forwarded-For", &self.forwarded_for);
         if !self.has_proto {
             fields::push(lines, "X-Forwarded-Proto", b"http");
+        }
+        // Without that option an older proxy may have passed the field on by mistake (RFC 9110 7.8).
+        if self.out.upgrade.is_some() && !is_named("upgrade", request.fields.clone()) {
+            self.out.upgrade = None;
         }
         if let Some(host) = self.host {
             self.out.has_host = true;
@@ -416,6 +424,12 @@ pub(super) fn back<'a>(
         Kind::EndToEnd => !has_options || !is_named(name, all.clone()),
         _ => true,
     })
+}
+
+/// Whether a field may go on to the client behind a body: none there frames a message or is for one connection (RFC 9110
+/// 6.5.1).
+pub(super) fn is_trailer(name: &str) -> bool {
+    Kind::of(name).0 == Kind::EndToEnd
 }
 
 /// What a server is asked to trace is sent back (RFC 9110 9.3.8), without what tells who the client is.

@@ -12,7 +12,7 @@ use crate::health::upstreams::EndpointFault;
 use crate::http::body::Framing;
 use crate::http::fields;
 use crate::patterns::Pick;
-use crate::server::relay::{Relay, Tunnel, Watcher};
+use crate::server::relay::{IsPassed, Relay, Tunnel, Watcher};
 
 /// What the client has asked for.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,13 @@ pub(super) struct Asked {
     pub(super) head: bool,
     /// The trailers too.
     pub(super) trailers: bool,
+}
+
+impl Asked {
+    /// Which trailers the client gets.
+    fn trailers(self) -> Option<IsPassed> {
+        self.trailers.then_some(headers::is_trailer)
+    }
 }
 
 /// Longest silences.
@@ -54,7 +61,7 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
             match body.into_parts() {
                 Some(parts) => {
                     let watcher = Box::new(Pending::new(pick, slot));
-                    let relay = Relay::new(parts, times.body_idle, asked.trailers, watcher);
+                    let relay = Relay::new(parts, times.body_idle, asked.trailers(), watcher);
                     Response::relayed(head.status, relay, length)
                 }
                 // It has ended since.
@@ -65,7 +72,7 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
         AnswerBody::Part(begun, body) => match body.into_parts() {
             Some(parts) => {
                 let watcher = Box::new(Pending::new(pick, slot));
-                let relay = Relay::new(parts, times.body_idle, asked.trailers, watcher);
+                let relay = Relay::new(parts, times.body_idle, asked.trailers(), watcher);
                 Response::relayed(head.status, relay.behind(begun), None)
             }
             None => Response::reader(head.status, begun, None),

@@ -13,6 +13,7 @@ use mio::{Interest, Registry, Token};
 
 use super::stream::Progress;
 use crate::http::body::Body;
+use crate::http::fields;
 use crate::net::client::Parts;
 use crate::net::pool::Lease;
 use crate::net::stream::Socket;
@@ -103,10 +104,13 @@ pub(crate) struct Relay {
     is_whole: bool,
     /// Longest silence of the other server.
     idle: Duration,
-    /// Whether the client takes trailers.
-    trailers: bool,
+    /// Which trailers the client gets; none if it takes none.
+    trailers: Option<IsPassed>,
     watcher: Option<Box<dyn Watcher>>,
 }
+
+/// Whether a trailer of that name is passed on.
+pub(crate) type IsPassed = fn(&str) -> bool;
 
 /// Wants to know how a body or a tunnel ends; see [`ended`](Self::ended). It is dropped at its end.
 pub(crate) trait Watcher: Send {
@@ -116,12 +120,12 @@ pub(crate) trait Watcher: Send {
 }
 
 impl Relay {
-    /// The rest of a body. The client is cut when the other server says nothing for `idle`; the body's trailers are
-    /// passed on if the client takes `trailers`.
+    /// The rest of a body. The client is cut when the other server says nothing for `idle`; it gets those of the body's
+    /// trailers that `trailers` lets through, if it takes any.
     pub(crate) fn new(
         parts: Parts,
         idle: Duration,
-        trailers: bool,
+        trailers: Option<IsPassed>,
         watcher: Box<dyn Watcher>,
     ) -> Self {
         Self {
@@ -165,15 +169,18 @@ impl Relay {
 
     /// Whether the client takes trailers.
     pub(crate) fn has_trailers(&self) -> bool {
-        self.trailers
+        self.trailers.is_some()
     }
 
-    /// The trailer section that the client is to have: fields, each ended by CR LF.
-    pub(crate) fn trailers(&self) -> &[u8] {
-        if self.trailers {
-            self.decoder.trailers()
-        } else {
-            &[]
+    /// Appends the trailer section that the client is to have: fields, each ended by CR LF.
+    pub(crate) fn push_trailers(&self, out: &mut Vec<u8>) {
+        let Some(is_passed) = self.trailers else {
+            return;
+        };
+        for (name, value) in fields::iterate(self.decoder.trailers()) {
+            if is_passed(name) {
+                fields::push(out, name, value);
+            }
         }
     }
 

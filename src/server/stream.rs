@@ -115,7 +115,7 @@ impl Stream {
                 if progress == Progress::End {
                     out.extend_from_slice(b"0\r\n");
                     if let Source::Relay(relay) = &self.source {
-                        out.extend_from_slice(relay.trailers());
+                        relay.push_trailers(out);
                     }
                     out.extend_from_slice(b"\r\n");
                 }

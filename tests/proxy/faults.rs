@@ -100,6 +100,11 @@ fn what_may_be_sent_twice_is_tried_again_and_nothing_else_is() {
         ("POST", "", 1),
         ("PATCH", "", 1),
         ("POST", "Idempotency-Key: \"a\"\r\n", 3),
+        (
+            "POST",
+            "Idempotency-Key: \"a\"\r\nConnection: Idempotency-Key\r\n",
+            3,
+        ),
     ] {
         let upstream = closing();
         let server = serve(ProxyConfig {
@@ -111,6 +116,10 @@ fn what_may_be_sent_twice_is_tried_again_and_nothing_else_is() {
         let why = reply.header("Proxy-Status");
         assert_eq!(why, Some("plimsoll; error=connection_terminated"));
         assert_eq!(upstream.asked().len(), tries, "{method} {fields}");
+        for asked in upstream.asked() {
+            let has_key = !asked.fields("idempotency-key").is_empty();
+            assert_eq!(has_key, fields.contains("Idempotency-Key: "), "{asked:?}");
+        }
     }
     for (code, tries) in [
         (502, 3),

@@ -109,6 +109,21 @@ fn what_may_not_be_switched_to_is_an_ordinary_request() {
     }
 }
 
+/// RFC 9110 7.8: such a field may have been passed on by a proxy that does not know it, and does not expect a tunnel.
+#[test]
+fn an_upgrade_that_connection_does_not_name_is_an_ordinary_request() {
+    let upstream = echo();
+    let server = serve(ProxyConfig::to([upstream.url()]), 1);
+    for connection in ["", "Connection: keep-alive\r\n"] {
+        let request = upgrade("GET", "websocket", KEY);
+        let request = request.replace("Connection: keep-alive, Upgrade\r\n", connection);
+        let reply = Client::connect(server.local_addr()).send(request).reply();
+        assert_eq!(reply.text(), "plain");
+        let asked = upstream.asked().pop().expect("it was asked");
+        assert!(asked.fields("upgrade").is_empty(), "{asked:?}");
+    }
+}
+
 #[test]
 fn a_switch_to_something_else_is_502_and_a_refusal_goes_through() {
     for (reply, status) in [
@@ -132,7 +147,8 @@ fn a_switch_to_something_else_is_502_and_a_refusal_goes_through() {
 #[test]
 fn trailers_go_to_a_client_that_takes_them_and_to_no_other() {
     let upstream = Upstream::answering(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\n\
+         Content-Length: 9\r\nTransfer-Encoding: chunked\r\nConnection: close\r\nX-Sum: 7\r\nHost: b\r\n\r\n",
     );
     let server = serve(ProxyConfig::to([upstream.url()]), 1);
     for (fields, has_trailers) in [

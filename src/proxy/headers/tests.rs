@@ -381,8 +381,18 @@ fn the_protocols_that_a_client_asks_for_are_told() {
     assert_eq!(upgrade(&["Host: a"]), None);
     let websocket = ["Upgrade: websocket", "Connection: Upgrade"];
     assert_eq!(upgrade(&websocket).as_deref(), Some(&b"websocket"[..]));
-    let two = ["Upgrade: h2c", "Upgrade: websocket"];
+    let two = [
+        "Connection: close, upgrade",
+        "Upgrade: h2c",
+        "Upgrade: websocket",
+    ];
     assert_eq!(upgrade(&two).as_deref(), Some(&b"h2c, websocket"[..]));
+    // RFC 9110 7.8: it is for this connection only where Connection says so.
+    assert_eq!(upgrade(&["Upgrade: websocket"]), None);
+    assert_eq!(
+        upgrade(&["Connection: keep-alive", "Upgrade: websocket"]),
+        None
+    );
 }
 
 #[test]

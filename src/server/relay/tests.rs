@@ -136,7 +136,11 @@ impl Handler for Relaying {
             let tunnel = Tunnel::new(parts, self.idle, watcher);
             return Response::switching("websocket".to_owned(), tunnel);
         }
-        Response::relayed(status, Relay::new(parts, self.idle, true, watcher), length)
+        Response::relayed(
+            status,
+            Relay::new(parts, self.idle, Some(|_| true), watcher),
+            length,
+        )
     }
 }
 
