@@ -92,6 +92,7 @@ mod http;
 pub mod internals;
 mod json;
 mod lines;
+mod metrics;
 mod net;
 mod panics;
 pub mod patterns;
@@ -103,6 +104,7 @@ mod server;
 #[doc(hidden)]
 pub mod settings;
 mod text;
+mod threads;
 mod units;
 
 #[cfg(feature = "r2d2")]

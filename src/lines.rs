@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
-use crate::server::exchange::lock;
+use crate::panics::lock;
 
 /// Bytes that may wait to be written: some thousand lines, for a thread that gets no processor for a moment.
 const CAPACITY: usize = 1024 * 1024;

@@ -1,8 +1,9 @@
-//! Where a user's code is called by a thread that must outlive it.
+//! Where a user's code is called by a thread that must outlive it, and locks whose holder has panicked.
 
 use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Calls what may panic. What it borrows must be looked at as after any error.
 ///
@@ -23,6 +24,11 @@ pub(crate) fn said(panic: Box<dyn Any + Send>) -> String {
     }
     mem::forget(panic);
     "no message".to_owned()
+}
+
+/// A lock whose holder panicked still guards whole data here: every critical section is a move.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Checks run in the background, apart from every request; a report reads their last results from memory.
 
+mod metrics;
 #[cfg(feature = "r2d2")]
 pub(crate) mod pool;
 pub(crate) mod runner;
@@ -13,8 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::panics::lock;
 use crate::random::Random;
-use crate::server::exchange::lock;
 use crate::text;
 use watch::Watch;
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use r2d2::{ManageConnection, Pool};
 
 use super::{Check, CheckError, PoolStatus};
-use crate::server::exchange::lock;
+use crate::panics::lock;
 
 /// The state of a pool, as it counts its connections itself.
 fn status<M: ManageConnection>(pool: &Pool<M>) -> PoolStatus {

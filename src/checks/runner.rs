@@ -5,15 +5,16 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, at, never};
 
 use super::watch::{Change, Finding, Moment};
 use super::{Check, CheckError, Watched};
+use crate::panics::lock;
 use crate::random::{self, Random};
-use crate::server::exchange::lock;
+use crate::threads::{Alive, Threads};
 
 /// Most runs of checks of data stores that go on at the same time, those that have outlived their time aside. Enough
 /// that, at the usual interval and timeout, twenty stores that hang keep no other waiting for longer than its interval;
@@ -36,29 +37,32 @@ enum Outcome {
     Found(Finding),
 }
 
-/// Starts the thread, which holds `alive` for as long as it or any run goes on. It ends when `stop` is disconnected;
-/// runs that go on then are left to themselves. The checks are those of the `watched`, in the same order; at most
-/// `side_by_side` of them run at the same time.
+/// Starts the thread, if there is something to check. It ends when it is told to; runs that go on then are left to
+/// themselves. The checks are those of the `watched`, in the same order; at most `side_by_side` of them run at the same
+/// time.
 pub(crate) fn spawn(
     watched: Arc<[Arc<Watched>]>,
     checks: Vec<Arc<dyn Check>>,
     side_by_side: usize,
-    stop: Receiver<()>,
-    alive: Sender<()>,
-) -> io::Result<JoinHandle<()>> {
+    threads: &mut Threads,
+) -> io::Result<()> {
+    if checks.is_empty() {
+        return Ok(());
+    }
     // Every check has one run at most, so none ever waits to say that it has ended.
     let (sender, ended) = crossbeam_channel::bounded(checks.len());
-    let runner = Runner {
-        watched,
-        checks,
-        side_by_side,
-        random: Random::new(random::seed()),
-        sender,
-        alive,
-    };
-    Builder::new()
-        .name("plimsoll-checks".into())
-        .spawn(move || runner.run(&ended, &stop))
+    let stop = threads.stopped();
+    threads.spawn("checks", "plimsoll-checks", move |alive| {
+        let runner = Runner {
+            watched,
+            checks,
+            side_by_side,
+            random: Random::new(random::seed()),
+            sender,
+            alive,
+        };
+        runner.run(&ended, &stop);
+    })
 }
 
 struct Runner {
@@ -68,7 +72,7 @@ struct Runner {
     random: Random,
     sender: Sender<Ended>,
     /// The last to go: dropping a check is its author's code.
-    alive: Sender<()>,
+    alive: Alive,
 }
 
 impl Runner {
@@ -184,7 +188,7 @@ struct Run {
     /// When the check itself had ended.
     at: Option<Moment>,
     sender: Sender<Ended>,
-    _alive: Sender<()>,
+    _alive: Alive,
 }
 
 impl Run {

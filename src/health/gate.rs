@@ -96,26 +96,15 @@ pub(crate) struct Crew {
     pub last_start: Option<Instant>,
 }
 
-/// The gate's answer to a request.
+/// A request's leave to go on, which [`Gate::admit`] gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// The request may go on to admission. Its job reports this epoch.
-    Admit {
-        /// The epoch to report to [`Gate::done`].
-        epoch: u64,
-    },
-    /// The request goes to an idle worker now, and tells whether the service is well again.
-    ///
-    /// It owes the gate exactly one report: [`Gate::done`] when it ran, [`Gate::abandon_probe`] when it will not.
-    Probe {
-        /// The epoch to report.
-        epoch: u64,
-    },
-    /// The answer is 503.
-    Refuse {
-        /// The value of Retry-After: whole seconds, at least one.
-        retry_after: Duration,
-    },
+pub(crate) struct Pass {
+    /// The epoch to report to [`Gate::done`].
+    pub epoch: u64,
+    /// The request is a probe: it goes to an idle worker now, and tells whether the service is well again. The gate gets
+    /// exactly one report of it: [`Gate::done`] when it ran, [`Gate::abandon_probe`] when it will not. A
+    /// [`Permit`](super::Permit) sees to that.
+    pub probe: bool,
 }
 
 /// The gate has opened: the reset thread has to sleep this long, then to call [`Gate::reset`].
@@ -140,17 +129,30 @@ pub(crate) enum TripCause {
 }
 
 /// Where the gate stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GateState {
     /// Requests pass.
     Closed,
-    /// Every request is refused until the reset thread has slept.
+    /// Every request is refused until the reset thread has slept: for this long still.
     Open {
-        /// When the reset thread is due.
-        reopen_at: Instant,
+        /// Time until the reset.
+        reopens_in: Duration,
     },
-    /// One request at a time passes, as a probe.
-    Half,
+    /// One request at a time passes, to see whether the service is well again.
+    HalfOpen,
+}
+
+impl GateState {
+    /// `closed`, `open` or `half-open`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
 }
 
 /// The gate: see the [module](self).
@@ -162,7 +164,10 @@ pub(crate) struct Gate {
     /// What a guarded gate goes by: of samples that are cut at [`MOST_OF_SAMPLE`].
     guarded: Option<f64>,
     predictor: Arc<Ewma>,
-    state: State,
+    /// As it was when it was entered.
+    state: GateState,
+    entered: Instant,
+    /// Since when the gate stands there: before `entered`, if the time that it stays open was changed.
     since: Instant,
     epoch: u64,
     /// Samples in the averages.
@@ -194,7 +199,8 @@ impl Gate {
             average,
             guarded: None,
             predictor,
-            state: State::Closed,
+            state: GateState::Closed,
+            entered: now,
             since: now,
             epoch: 0,
             samples: 0,
@@ -209,22 +215,24 @@ impl Gate {
     }
 
     /// Decides on a request that wants a worker, after [`observe`](Self::observe).
-    pub(crate) fn admit(&mut self, crew: Crew, now: Instant) -> Entry {
+    ///
+    /// # Errors
+    /// It is to be answered 503, with this value of Retry-After: whole seconds, at least one.
+    pub(crate) fn admit(&mut self, crew: Crew, now: Instant) -> Result<Pass, Duration> {
         let epoch = self.epoch;
-        match self.state {
-            State::Closed => Entry::Admit { epoch },
+        match self.state(now) {
+            GateState::Closed => Ok(Pass {
+                epoch,
+                probe: false,
+            }),
             // A probe that waited for a worker would measure nothing while it waits.
-            State::Half if self.probe.is_none() && crew.idle => {
+            GateState::HalfOpen if self.probe.is_none() && crew.idle => {
                 self.probe = Some(now);
                 self.probes += 1;
-                Entry::Probe { epoch }
+                Ok(Pass { epoch, probe: true })
             }
-            State::Half => Entry::Refuse {
-                retry_after: Duration::from_secs(1),
-            },
-            State::Open { reopen_at } => Entry::Refuse {
-                retry_after: whole_seconds(reopen_at.saturating_duration_since(now)),
-            },
+            GateState::HalfOpen => Err(Duration::from_secs(1)),
+            GateState::Open { reopens_in } => Err(whole_seconds(reopens_in)),
         }
     }
 
@@ -239,11 +247,13 @@ impl Gate {
         };
         match self.state {
             // Jobs from before the gate closed are no evidence against what came after.
-            State::Closed if self.stalled(crew, Some(self.since), now) => Some(TripCause::Stalled),
-            State::Half if self.probe.is_some_and(|at| over(at, PROBE_THRESHOLDS)) => {
+            GateState::Closed if self.stalled(crew, Some(self.since), now) => {
+                Some(TripCause::Stalled)
+            }
+            GateState::HalfOpen if self.probe.is_some_and(|at| over(at, PROBE_THRESHOLDS)) => {
                 Some(TripCause::ProbeStuck)
             }
-            State::Closed | State::Half | State::Open { .. } => None,
+            GateState::Closed | GateState::HalfOpen | GateState::Open { .. } => None,
         }
         .map(|cause| self.trip(cause, now))
     }
@@ -286,7 +296,7 @@ impl Gate {
         let over = average >= threshold;
         self.over = if over { self.over.saturating_add(1) } else { 0 };
         match self.state {
-            State::Half => {
+            GateState::HalfOpen => {
                 // All jobs of this epoch are probes until the gate closes.
                 self.probe = None;
                 let judged = self.samples >= FEWEST_PROBES;
@@ -295,12 +305,12 @@ impl Gate {
                 }
                 let quick = average < CLOSE_BELOW * threshold;
                 if judged && (quick || self.samples >= MOST_PROBES) {
-                    self.enter(State::Closed, now);
+                    self.enter(GateState::Closed, now);
                     self.recovered = Some(now);
                 }
                 None
             }
-            State::Closed => {
+            GateState::Closed => {
                 let run = match self.config.mode {
                     GateMode::Guarded => RUN,
                     GateMode::Literal => 1,
@@ -308,13 +318,13 @@ impl Gate {
                 };
                 (self.over >= run).then(|| self.trip(TripCause::Average, now))
             }
-            State::Open { .. } => None,
+            GateState::Open { .. } => None,
         }
     }
 
     /// Frees the probe of `epoch`, which was refused, dropped or lost before its job started.
     pub(crate) fn abandon_probe(&mut self, epoch: u64) {
-        if epoch == self.epoch && self.state == State::Half {
+        if epoch == self.epoch && self.state == GateState::HalfOpen {
             self.probe = None;
         }
     }
@@ -324,15 +334,16 @@ impl Gate {
     /// While every worker is stuck there is nobody who could run a probe. A guarded gate stays open then, nothing is
     /// reset, and the thread is to come again after the time returned.
     pub(crate) fn reset(&mut self, crew: Crew, now: Instant) -> Option<Duration> {
-        if !matches!(self.state, State::Open { .. }) {
+        if !self.is_open() {
             return None;
         }
         // What the workers hang in may have begun long before the gate opened.
         let guarded = self.config.mode == GateMode::Guarded;
         if guarded && self.stalled(crew, None, now) {
-            self.state = State::Open {
-                reopen_at: now + LOOK_AGAIN,
+            self.state = GateState::Open {
+                reopens_in: LOOK_AGAIN,
             };
+            self.entered = now;
             return Some(LOOK_AGAIN);
         }
         self.average.reset();
@@ -343,13 +354,17 @@ impl Gate {
         self.probe = None;
         self.epoch += 1;
         self.resets += 1;
-        let next = if guarded { State::Half } else { State::Closed };
+        let next = if guarded {
+            GateState::HalfOpen
+        } else {
+            GateState::Closed
+        };
         self.enter(next, now);
         None
     }
 
     fn trip(&mut self, cause: TripCause, now: Instant) -> Trip {
-        let relapse = self.state == State::Closed
+        let relapse = self.state == GateState::Closed
             && self
                 .recovered
                 .is_some_and(|at| now.saturating_duration_since(at) < RELAPSE);
@@ -361,7 +376,7 @@ impl Gate {
                 .min(LONGEST_COOLDOWN)
                 .max(first);
             self.cooldown.saturating_mul(2).min(longest)
-        } else if guarded && self.state == State::Half {
+        } else if guarded && self.state == GateState::HalfOpen {
             // A failed probe costs one request, where a relapse costs all that came in: only the latter is worth a
             // longer wait. Were this one to grow, the service would be kept waiting long after it is well.
             self.cooldown
@@ -369,22 +384,33 @@ impl Gate {
             first
         };
         self.trips += 1;
-        let reopen_at = now + self.cooldown;
-        self.enter(State::Open { reopen_at }, now);
+        let reopens_in = self.cooldown;
+        self.enter(GateState::Open { reopens_in }, now);
         Trip {
             cooldown: self.cooldown,
             cause,
         }
     }
 
-    fn enter(&mut self, state: State, now: Instant) {
+    fn enter(&mut self, state: GateState, now: Instant) {
         self.state = state;
+        self.entered = now;
         self.since = now;
     }
 
-    /// Where the gate stands.
-    pub(crate) fn state(&self) -> State {
-        self.state
+    /// Where the gate stands at `now`.
+    pub(crate) fn state(&self, now: Instant) -> GateState {
+        match self.state {
+            GateState::Open { reopens_in } => GateState::Open {
+                reopens_in: reopens_in.saturating_sub(now.saturating_duration_since(self.entered)),
+            },
+            state => state,
+        }
+    }
+
+    /// Whether the gate is open, and so refuses everything.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.state, GateState::Open { .. })
     }
 
     /// Since when it stands there.

@@ -6,8 +6,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::metrics::Exposition;
+
 /// Upper bounds of the buckets in microseconds: 1-2.5-5 steps from 100 µs to 10 s. The last bucket has no bound.
-pub(crate) const BOUNDS: [u64; 16] = [
+const BOUNDS: [u64; 16] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
@@ -23,13 +25,6 @@ const CELLS: usize = BOUNDS.len() * PARTS + 1;
 pub(crate) struct Histogram {
     cells: [AtomicU64; CELLS],
     micros: AtomicU64,
-}
-
-/// A histogram at one moment: samples in each bucket (not cumulated), and the sum in seconds.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    pub(crate) buckets: [u64; BOUNDS.len() + 1],
-    pub(crate) sum: f64,
 }
 
 impl Default for Histogram {
@@ -48,15 +43,21 @@ impl Histogram {
         self.micros.fetch_add(micros, Relaxed);
     }
 
-    pub(crate) fn read(&self) -> Reading {
+    /// Samples in each bucket, not cumulated.
+    fn buckets(&self) -> [u64; BOUNDS.len() + 1] {
         let mut buckets = [0; BOUNDS.len() + 1];
         for (index, cell) in self.cells.iter().enumerate() {
             buckets[index / PARTS] += cell.load(Relaxed);
         }
-        Reading {
-            buckets,
-            sum: Duration::from_micros(self.micros.load(Relaxed)).as_secs_f64(),
-        }
+        buckets
+    }
+
+    /// Writes it as a family of that name.
+    pub(crate) fn write(&self, page: &mut Exposition, name: &str, help: &str) {
+        let bounds = BOUNDS.map(|micros| Some(Duration::from_micros(micros)));
+        let bounds = bounds.into_iter().chain([None]);
+        let sum = Duration::from_micros(self.micros.load(Relaxed));
+        page.histogram(name, help, bounds.zip(self.buckets()), sum);
     }
 
     /// The samples by parts of buckets: for [`Cells::since`].
@@ -145,12 +146,23 @@ mod tests {
         for micros in [0, 100, 101, 10_000_000, 10_000_001] {
             histogram.add(Duration::from_micros(micros));
         }
-        let reading = histogram.read();
         let mut expected = [0; BOUNDS.len() + 1];
         (expected[0], expected[1]) = (2, 1);
         (expected[BOUNDS.len() - 1], expected[BOUNDS.len()]) = (1, 1);
-        assert_eq!(reading.buckets, expected);
-        assert!((reading.sum - 20.000_202).abs() < 1e-9);
+        assert_eq!(histogram.buckets(), expected);
+        let mut page = Exposition::with_capacity(0);
+        histogram.write(&mut page, "test", "help");
+        let page = page.into_text();
+        for line in [
+            "test_bucket{le=\"0.0001\"} 2",
+            "test_bucket{le=\"0.00025\"} 3",
+            "test_bucket{le=\"10\"} 4",
+            "test_bucket{le=\"+Inf\"} 5",
+            "test_sum 20.000202",
+            "test_count 5",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line}: {page}");
+        }
     }
 
     #[test]

@@ -27,6 +27,11 @@ const RECENT: u32 = 5;
 /// Stands for "no value" in a time.
 const NONE: u32 = u32::MAX;
 
+/// The letters for where the gate stood.
+const CLOSED: u8 = b'c';
+const OPEN: u8 = b'o';
+const HALF_OPEN: u8 = b'h';
+
 /// One second. Times are in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sample {
@@ -48,18 +53,10 @@ pub(crate) struct Sample {
     pub(crate) busy: u16,
     /// `None` in a gap.
     pub(crate) standing: Option<Standing>,
-    pub(crate) gate: GateLetter,
+    /// A letter: where the gate stood at the second's end; open if it tripped within it.
+    gate: u8,
     /// Percent of the load line.
     pub(crate) load: u32,
-}
-
-/// Where the gate stood in a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GateLetter {
-    Closed,
-    /// At the second's end, or it tripped within it.
-    Open,
-    HalfOpen,
 }
 
 impl Sample {
@@ -78,7 +75,7 @@ impl Sample {
         queue: 0,
         busy: 0,
         standing: None,
-        gate: GateLetter::Closed,
+        gate: CLOSED,
         load: 0,
     };
 
@@ -100,6 +97,11 @@ impl Sample {
     /// Average response time at the second's end.
     pub(crate) fn response(&self) -> Option<u32> {
         known(self.response)
+    }
+
+    /// The letter of the gate's state in that second.
+    pub(crate) fn gate(&self) -> char {
+        self.gate.into()
     }
 
     /// Average service time at the second's end.
@@ -133,7 +135,7 @@ pub(crate) struct History {
     next: u64,
     totals: Totals,
     /// See [`Snapshot::counted`].
-    counted: Box<[Counted]>,
+    counted: Vec<Counted>,
     endpoints: Endpoints,
     cells: Box<Cells>,
     trips: u64,
@@ -149,7 +151,7 @@ impl History {
             ring: vec![Sample::GAP; SAMPLES].into_boxed_slice(),
             next: 0,
             totals: Totals::default(),
-            counted: Box::default(),
+            counted: Vec::new(),
             endpoints: Endpoints::default(),
             cells: Box::new(Cells::EMPTY),
             trips: 0,
@@ -181,17 +183,19 @@ impl History {
         self.next = newest;
         self.stand(Standing::of(state, self.recent(&state.totals)), state, now);
         self.ring[place(newest)] = self.sample(state, cells, span);
-        if self.counted.is_empty() {
-            let counted = state.counted().map(|_| Counted {
-                ring: vec![0; SAMPLES].into_boxed_slice(),
-                total: 0,
-            });
-            self.counted = counted.collect();
-        }
-        for (counted, total) in self.counted.iter_mut().zip(state.counted()) {
+        let mut at = 0;
+        state.counted(&mut |_, total| {
+            if at == self.counted.len() {
+                self.counted.push(Counted {
+                    ring: vec![0; SAMPLES].into_boxed_slice(),
+                    total: 0,
+                });
+            }
+            let counted = &mut self.counted[at];
             counted.ring[place(newest)] = each(total, counted.total, span);
             counted.total = total;
-        }
+            at += 1;
+        });
         if let Some(upstreams) = &state.upstreams {
             self.endpoints.record(&upstreams.endpoints, newest, span);
         }
@@ -206,10 +210,10 @@ impl History {
         let each = |count, before| each(count, before, span);
         let times = cells.since(&self.cells);
         let gate = match state.gate {
-            _ if state.trips > self.trips => GateLetter::Open,
-            GateState::Closed => GateLetter::Closed,
-            GateState::Open { .. } => GateLetter::Open,
-            GateState::HalfOpen => GateLetter::HalfOpen,
+            _ if state.trips > self.trips => OPEN,
+            GateState::Closed => CLOSED,
+            GateState::Open { .. } => OPEN,
+            GateState::HalfOpen => HALF_OPEN,
         };
         Sample {
             p50: times.percentile(0.5).unwrap_or(NONE),

@@ -5,43 +5,67 @@
 //! additions.
 
 pub(crate) mod causes;
+mod counts;
 pub(crate) mod ewma;
 pub(crate) mod gate;
 pub(crate) mod histogram;
 #[cfg(feature = "status-page")]
 pub(crate) mod history;
+mod metrics;
 pub(crate) mod reset;
+mod snapshot;
 #[cfg(feature = "status-page")]
 pub(crate) mod standing;
 pub(crate) mod upstreams;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 
-use crate::checks::{CheckReport, Watched};
+use crate::checks::Watched;
 use crate::lines::Lines;
+use crate::panics::lock;
+#[cfg(feature = "cache")]
+use crate::patterns::Cache;
 #[cfg(feature = "events")]
 use crate::patterns::EventStats;
-#[cfg(feature = "cache")]
-use crate::patterns::{Cache, CacheStats};
 #[cfg(feature = "redis")]
-use crate::patterns::{ThrottleStore, ThrottleStoreStatus};
-use crate::server::exchange::lock;
-use crate::settings::{Config, GateMode};
+use crate::patterns::ThrottleStore;
+use crate::settings::Config;
+pub use counts::Totals;
+pub(crate) use counts::bump;
+use counts::{Counts, Gauges};
 pub use ewma::Ewma;
-use gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State, Trip, TripCause};
+pub use gate::GateState;
+use gate::{Crew, Gate, GateConfig, PREDICTOR_AGE, Trip, TripCause};
 use histogram::Histogram;
 #[cfg(feature = "status-page")]
 use history::History;
-use upstreams::{Reporter, UpstreamsReport};
+pub use snapshot::{Snapshot, Status, ThrottleReport};
+use upstreams::Reporter;
 
 /// What tells the numbers of the queue of events.
 #[cfg(feature = "events")]
 pub(crate) type EventSource = Arc<dyn Fn() -> EventStats + Send + Sync>;
+
+/// What other parts of a server tell of themselves when a report is made.
+#[derive(Default)]
+pub(crate) struct Sources {
+    /// The endpoints that the handler forwards to.
+    pub(crate) upstreams: Option<Reporter>,
+    /// The queue of events.
+    #[cfg(feature = "events")]
+    pub(crate) events: Option<EventSource>,
+    /// What is kept of replies, if anything is.
+    #[cfg(feature = "cache")]
+    pub(crate) cache: Option<Cache>,
+    /// Where limits are shared, if they are.
+    #[cfg(feature = "redis")]
+    pub(crate) throttle_store: Option<ThrottleStore>,
+}
 
 /// What the server knows about itself: read it with [`snapshot`](Health::snapshot).
 ///
@@ -78,97 +102,15 @@ pub struct Health {
     pub(crate) counts: Counts,
     pub(crate) gauges: Gauges,
     pub(crate) checks: Arc<[Arc<Watched>]>,
-    /// What tells of the endpoints that the handler forwards to.
-    upstreams: Option<Reporter>,
-    #[cfg(feature = "events")]
-    events: Option<EventSource>,
+    pub(crate) sources: Sources,
     /// Requests that each limit has refused, with its name.
     throttles: Box<[(Arc<str>, AtomicU64)]>,
-    /// What is kept of replies, if anything is.
-    #[cfg(feature = "redis")]
-    throttle_store: Option<ThrottleStore>,
-    #[cfg(feature = "cache")]
-    pub(crate) cache: Option<Cache>,
     #[cfg(feature = "status-page")]
     history: Mutex<History>,
     /// The queue of the access log, if there is one.
     pub(crate) access_log: Option<Lines>,
     /// What the server was started with.
     pub(crate) config: Config,
-}
-
-macro_rules! counts {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What only ever grows.
-        #[derive(Debug, Default)]
-        pub(crate) struct Counts { $($(#[$doc])* pub(crate) $name: AtomicU64,)* }
-
-        /// What has happened since the start; each only ever grows.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub struct Totals { $($(#[$doc])* pub $name: u64,)* }
-
-        impl Counts {
-            pub(crate) fn read(&self) -> Totals {
-                Totals { $($name: self.$name.load(Relaxed),)* }
-            }
-        }
-    };
-}
-
-counts! {
-    /// Requests answered with 1xx to 3xx by the handler.
-    served,
-    /// Requests answered with 4xx, malformed ones included.
-    bad,
-    /// Requests answered with 5xx by the handler or for it, 504 included.
-    failed,
-    /// Requests refused with 503 because the queue was full.
-    shed_queue,
-    /// Requests refused with 503 because they would not have reached a worker within the budget, or did not.
-    shed_deadline,
-    /// Requests refused with 503 because their client had its share of the queue.
-    shed_fair,
-    /// Requests refused with 503 because there was no room for their body in time.
-    shed_bodies,
-    /// Requests refused with 503 because the gate was open, or half-open with a probe out.
-    shed_gate,
-    /// Requests refused with 503 because the server was stopping.
-    shed_drain,
-    /// Requests refused with 429 because their client asked too often.
-    throttled,
-    /// Requests for the health paths, and agent-checks.
-    probed,
-    /// Handlers that panicked; each is a failed request too.
-    panics,
-    /// Requests whose handler was slower than the request timeout: answered 504.
-    timeouts,
-    /// Answers dropped because the client had been answered already, or had gone.
-    late,
-    /// Requests whose client had gone before the handler started: not started.
-    skipped,
-    /// Replies cut in their middle: the body's reader failed or ended short.
-    cut,
-    /// Client connections accepted.
-    accepted,
-    /// Kept-alive connections closed to make room for new ones.
-    evicted,
-    /// Connections closed for being idle too long.
-    idle_closed,
-    /// Requests that were not whole in time: answered 408.
-    too_slow,
-    /// Requests whose head or trailers were larger than the limit: answered 414 or 431.
-    head_too_large,
-    /// Requests whose body was larger than the limit: answered 413.
-    body_too_large,
-    /// Replies that made no progress for the write timeout: cut.
-    write_timeouts,
-    /// Times that accepting paused because all connections were in use.
-    accept_pauses_full,
-    /// Times that accepting paused because descriptors or memory had run out.
-    accept_pauses_descriptors,
-    /// Private streams into the workers that broke and were opened again.
-    stream_failures,
 }
 
 /// A request's leave to run, which the gate gave. Dropped before it has run, it makes room for another one.
@@ -183,241 +125,6 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(health) = self.probe.take() {
             lock(&health.gate).abandon_probe(self.epoch);
-        }
-    }
-}
-
-/// What goes up and down.
-#[derive(Debug, Default)]
-pub(crate) struct Gauges {
-    pub(crate) connections: AtomicUsize,
-    pub(crate) in_flight: AtomicUsize,
-    pub(crate) queue: AtomicUsize,
-    /// Bytes of room that request bodies have.
-    pub(crate) body_bytes: AtomicUsize,
-    /// Requests whose body waits for room.
-    pub(crate) bodies_waiting: AtomicUsize,
-    /// Since when requests have no way to the workers: nanoseconds since the start, and 0 while they have one.
-    pub(crate) intake_down_since: AtomicU64,
-    /// Nanoseconds.
-    pub(crate) predicted_wait: AtomicU64,
-    pub(crate) draining: std::sync::atomic::AtomicBool,
-}
-
-/// Where the gate stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GateState {
-    /// Requests pass.
-    Closed,
-    /// Every request is refused until the reset thread has slept: for this long still.
-    Open {
-        /// Time until the reset.
-        reopens_in: Duration,
-    },
-    /// One request at a time passes, to see whether the service is well again.
-    HalfOpen,
-}
-
-impl GateState {
-    /// `closed`, `open` or `half-open`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open { .. } => "open",
-            Self::HalfOpen => "half-open",
-        }
-    }
-}
-
-/// A limit on how often clients may ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ThrottleReport {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Requests that it has refused.
-    pub throttled: u64,
-}
-
-/// Every number of the health report at one moment. Ratios are from 0 to 1.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// Average service time: handler start to reply handed over. `None` before the first sample since a reset.
-    pub service_time: Option<Duration>,
-    /// Average response time: request whole to reply handed over, waiting included.
-    pub response_time: Option<Duration>,
-    /// Average share of requests answered 4xx.
-    pub bad_ratio: Option<f64>,
-    /// Average share of requests answered 5xx.
-    pub failed_ratio: Option<f64>,
-    /// Service time that admission expects of the next request.
-    pub predicted_service_time: Option<Duration>,
-    /// How long a request that came now would wait for a worker.
-    pub predicted_wait: Duration,
-    /// Client connections open.
-    pub connections: usize,
-    /// Requests handed to the workers and not answered yet.
-    pub in_flight: usize,
-    /// Requests that wait for a worker.
-    pub queue: usize,
-    /// Bytes of room that request bodies have: of [`max_bodies`](crate::Config::max_bodies).
-    pub body_bytes: usize,
-    /// Requests whose body waits for room.
-    pub bodies_waiting: usize,
-    /// Workers in the pool.
-    pub workers: usize,
-    /// Workers that run a handler or write a reply.
-    pub workers_busy: usize,
-    /// Workers busy with one request for longer than the request timeout.
-    pub workers_stuck: usize,
-    /// How long requests have had no way to the workers, since the server's own queue to them broke; `None` while they
-    /// have one.
-    pub intake_down: Option<Duration>,
-    /// Where the gate stands.
-    pub gate: GateState,
-    /// What trips the gate.
-    pub gate_mode: GateMode,
-    /// How long it has stood there.
-    pub gate_for: Duration,
-    /// Resets so far, as jobs are told apart by it.
-    pub epoch: u64,
-    /// Times that the gate has tripped.
-    pub trips: u64,
-    /// Times that the reset thread has reset.
-    pub resets: u64,
-    /// Requests let through to see whether the service is well again.
-    pub gate_probes: u64,
-    /// The cooldown of the last trip, or the first one's.
-    pub cooldown: Duration,
-    /// Average service time at which the gate trips.
-    pub threshold: Duration,
-    /// Longest that a request may wait for a worker.
-    pub queue_budget: Duration,
-    /// Longest that a request may take until its reply.
-    pub request_timeout: Duration,
-    /// The data stores that are watched, in the order in which they were named.
-    pub checks: Vec<CheckReport>,
-    /// The queue of events, if there is one.
-    #[cfg(feature = "events")]
-    pub events: Option<EventStats>,
-    /// The limits on how often clients may ask, in the order in which they were named.
-    pub throttles: Vec<ThrottleReport>,
-    /// How the store fares in which [limits are shared](crate::Builder::throttle_store), if there is one.
-    #[cfg(feature = "redis")]
-    pub throttle_store: Option<ThrottleStoreStatus>,
-    /// The endpoints that the handler forwards to; `None` if it does not.
-    pub upstreams: Option<UpstreamsReport>,
-    /// How the cache is used, if the server [has one](crate::Builder::cache).
-    #[cfg(feature = "cache")]
-    pub cache: Option<CacheStats>,
-    /// Whether the server is stopping.
-    pub draining: bool,
-    /// Time since the start.
-    pub uptime: Duration,
-    /// When the server was started.
-    pub start_time: SystemTime,
-    /// What has happened since the start.
-    pub totals: Totals,
-}
-
-impl Snapshot {
-    /// Whether requests are served: the gate is not open.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        !matches!(self.gate, GateState::Open { .. })
-    }
-
-    /// What the history has a column of for this server: requests refused by each limit, then retries and those that the
-    /// budget refused, then requests that the cache answered, and all that it could have answered.
-    #[cfg(feature = "status-page")]
-    pub(crate) fn counted(&self) -> impl Iterator<Item = u64> {
-        let throttled = self.throttles.iter().map(|throttle| throttle.throttled);
-        #[cfg(feature = "cache")]
-        let cache = self.cache.map(|cache| {
-            let given = cache.hits + cache.stale;
-            [given, given + cache.misses]
-        });
-        #[cfg(not(feature = "cache"))]
-        let cache: Option<[u64; 2]> = None;
-        let upstreams = self.upstreams.as_ref();
-        let retries = upstreams.map(|it| [it.retries, it.retries_refused]);
-        throttled.chain([retries, cache].into_iter().flatten().flatten())
-    }
-
-    /// Whether the server wants traffic: healthy, live, not stopping, every critical data store up, and an
-    /// endpoint to forward to, if it forwards.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.status() != Status::Fail
-    }
-
-    /// The status in the words of health reports: `Fail` while not ready; `Warn` while a data store is down that the
-    /// service can do without, or a pool is exhausted, or an endpoint gets no requests.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let causes = causes::causes(self).into_iter();
-        causes
-            .map(causes::Cause::status)
-            .max()
-            .unwrap_or(Status::Pass)
-    }
-
-    /// The load, as a part of what the server may carry: the predicted wait over the queue budget or the service time
-    /// over the threshold, whichever is nearer its limit. 1 is the load line.
-    #[must_use]
-    pub fn load(&self) -> f64 {
-        let wait = self.predicted_wait.as_secs_f64() / self.queue_budget.as_secs_f64();
-        let service =
-            self.service_time.unwrap_or_default().as_secs_f64() / self.threshold.as_secs_f64();
-        wait.max(service)
-    }
-
-    /// Whether requests have had no way to the workers for a second: by then a new one should have been made.
-    #[must_use]
-    pub fn is_cut_off(&self) -> bool {
-        self.intake_down >= Some(Duration::from_secs(1))
-    }
-
-    /// Whether the process can do its job: not every worker is stuck, and requests reach them.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        !self.are_all_stuck() && !self.is_intake_lost()
-    }
-
-    /// Whether requests have had no way to the workers for as long as a request may take.
-    pub(crate) fn is_intake_lost(&self) -> bool {
-        self.intake_down >= Some(self.request_timeout)
-    }
-
-    /// Whether every worker has been busy with one request for longer than the request timeout.
-    #[must_use]
-    pub fn are_all_stuck(&self) -> bool {
-        self.workers_stuck >= self.workers
-    }
-}
-
-/// The status of the service, in the words of `application/health+json`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
-    /// All is well.
-    Pass,
-    /// It serves, and an operator should look.
-    Warn,
-    /// It does not serve, or should get no traffic.
-    Fail,
-}
-
-impl Status {
-    /// `pass`, `warn` or `fail`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Warn => "warn",
-            Self::Fail => "fail",
         }
     }
 }
@@ -479,14 +186,8 @@ impl Health {
             counts: Counts::default(),
             gauges: Gauges::default(),
             checks: Arc::default(),
-            upstreams: None,
-            #[cfg(feature = "events")]
-            events: None,
+            sources: Sources::default(),
             throttles: throttles.collect(),
-            #[cfg(feature = "redis")]
-            throttle_store: None,
-            #[cfg(feature = "cache")]
-            cache: None,
             #[cfg(feature = "status-page")]
             history: Mutex::new(History::new(now)),
             access_log: None,
@@ -500,41 +201,21 @@ impl Health {
         self
     }
 
-    /// Takes where limits are shared, to tell whether it answers.
-    #[cfg(feature = "redis")]
-    pub(crate) fn sharing(mut self, store: Option<ThrottleStore>) -> Self {
-        self.throttle_store = store;
-        self
-    }
-
-    /// Takes the cache whose numbers are told.
-    #[cfg(feature = "cache")]
-    pub(crate) fn caching(mut self, cache: Option<Cache>) -> Self {
-        self.cache = cache;
-        self
-    }
-
     /// Takes the queue of the access log, to tell what it drops.
     pub(crate) fn logging(mut self, access_log: Option<Lines>) -> Self {
         self.access_log = access_log;
         self
     }
 
-    /// Takes what tells of the endpoints that the handler forwards to.
-    pub(crate) fn with_upstreams(self, upstreams: Option<Reporter>) -> Self {
-        Self { upstreams, ..self }
-    }
-
-    /// Takes the queue of events that the reports tell of.
-    #[cfg(feature = "events")]
-    pub(crate) fn with_events(self, events: Option<EventSource>) -> Self {
-        Self { events, ..self }
+    /// With what other parts tell of themselves.
+    pub(crate) fn with_sources(self, sources: Sources) -> Self {
+        Self { sources, ..self }
     }
 
     /// Whether requests are served: the gate is not open.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        !matches!(lock(&self.gate).state(), State::Open { .. })
+        !lock(&self.gate).is_open()
     }
 
     /// Average service time: handler start to reply handed over. `None` before the first sample since a
@@ -549,13 +230,7 @@ impl Health {
     pub fn snapshot(&self) -> Snapshot {
         let now = Instant::now();
         let gate = lock(&self.gate);
-        let state = match gate.state() {
-            State::Closed => GateState::Closed,
-            State::Open { reopen_at } => GateState::Open {
-                reopens_in: reopen_at.saturating_duration_since(now),
-            },
-            State::Half => GateState::HalfOpen,
-        };
+        let state = gate.state(now);
         let gate_for = now.saturating_duration_since(gate.since());
         let (epoch, trips, resets) = (gate.epoch(), gate.trips(), gate.resets());
         let (gate_probes, cooldown) = (gate.probes(), gate.cooldown());
@@ -595,14 +270,18 @@ impl Health {
             queue_budget: self.config.queue_budget,
             request_timeout: self.config.request_timeout,
             checks: self.checks.iter().map(|store| store.report(now)).collect(),
-            upstreams: self.upstreams.as_ref().map(|report| report()),
+            upstreams: self.sources.upstreams.as_ref().map(|report| report()),
             #[cfg(feature = "events")]
-            events: self.events.as_ref().map(|stats| stats()),
+            events: self.sources.events.as_ref().map(|stats| stats()),
             throttles: self.throttles.iter().map(throttle_report).collect(),
             #[cfg(feature = "redis")]
-            throttle_store: self.throttle_store.as_ref().map(ThrottleStore::status),
+            throttle_store: self
+                .sources
+                .throttle_store
+                .as_ref()
+                .map(ThrottleStore::status),
             #[cfg(feature = "cache")]
-            cache: self.cache.as_ref().map(Cache::stats),
+            cache: self.sources.cache.as_ref().map(Cache::stats),
             draining: self.gauges.draining.load(Relaxed),
             uptime: now.saturating_duration_since(self.started),
             start_time: self.start_time,
@@ -642,17 +321,13 @@ impl Health {
         let crew = self.crew(idle);
         let mut gate = lock(&self.gate);
         let trip = gate.observe(crew, now);
-        let entry = gate.admit(crew, now);
+        let admitted = gate.admit(crew, now);
         drop(gate);
         self.signal(trip);
-        match entry {
-            Entry::Admit { epoch } => Ok(Permit { epoch, probe: None }),
-            Entry::Probe { epoch } => Ok(Permit {
-                epoch,
-                probe: Some(self.clone()),
-            }),
-            Entry::Refuse { retry_after } => Err(retry_after),
-        }
+        admitted.map(|pass| Permit {
+            epoch: pass.epoch,
+            probe: pass.probe.then(|| self.clone()),
+        })
     }
 
     /// Lets the gate notice workers that have been stuck for too long, whether or not anyone asks to be admitted.
@@ -803,14 +478,10 @@ fn throttle_report((name, throttled): &(Arc<str>, AtomicU64)) -> ThrottleReport 
     }
 }
 
-/// Adds one to a count.
-pub(crate) fn bump(count: &AtomicU64) {
-    count.fetch_add(1, Relaxed);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::GateMode;
     use std::cell::RefCell;
     use std::sync::Once;
 

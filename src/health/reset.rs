@@ -2,22 +2,23 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::Health;
+use crate::threads::Threads;
 
-/// Starts the thread. It ends when `stop` is disconnected, in the middle of a sleep too.
+/// Starts the thread. It ends when it is told to, in the middle of a sleep too.
 pub(crate) fn spawn(
     health: Arc<Health>,
     trips: Receiver<Duration>,
-    stop: Receiver<()>,
-) -> io::Result<JoinHandle<()>> {
-    Builder::new()
-        .name("plimsoll-reset".into())
-        .spawn(move || run(&health, &trips, &stop))
+    threads: &mut Threads,
+) -> io::Result<()> {
+    let stop = threads.stopped();
+    threads.spawn("the reset thread", "plimsoll-reset", move |_alive| {
+        run(&health, &trips, &stop);
+    })
 }
 
 fn run(health: &Health, trips: &Receiver<Duration>, stop: &Receiver<()>) {

@@ -1,5 +1,7 @@
 //! The endpoints that a handler forwards to, as reports show them: plain data, which the handler's owner gives.
 
+mod metrics;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -10,7 +10,6 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::thread::Builder;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
@@ -28,6 +27,7 @@ use crate::patterns::{
     Filling, Lookup, Wait,
 };
 use crate::server::response::{Body, Later};
+use crate::threads::Threads;
 use crate::{Request, Response};
 
 /// Threads that ask for what was given stale.
@@ -56,7 +56,7 @@ impl Caching {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(super) fn new(config: &ProxyConfig) -> io::Result<Option<Self>> {
+    pub(super) fn new(config: &ProxyConfig, threads: &mut Threads) -> io::Result<Option<Self>> {
         let Some(capacity) = config.cache else {
             return Ok(None);
         };
@@ -67,9 +67,10 @@ impl Caching {
         let (refreshes, due) = bounded::<Box<dyn FnOnce() + Send>>(MOST_REFRESHES);
         for number in 0..REFRESHERS {
             let due = due.clone();
-            let thread = Builder::new().name(format!("plimsoll-fresh-{number}"));
             // It ends when nobody can ask for anything any more.
-            thread.spawn(move || due.iter().for_each(|refresh| refresh()))?;
+            threads.spawn("refreshes", format!("plimsoll-fresh-{number}"), move |_| {
+                due.iter().for_each(|refresh| refresh());
+            })?;
         }
         Ok(Some(Self { cache, refreshes }))
     }

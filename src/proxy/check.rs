@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
 use crate::checks::{Check, CheckError, CheckSettings, CheckState, Watched, runner};
 use crate::net::client::{self, Request};
 use crate::net::stream::{Address, Socket};
@@ -16,6 +14,7 @@ use crate::patterns::Deadline;
 use crate::random::{self, Random};
 use crate::settings::checks::{judge_settings, push_settings, read};
 use crate::settings::{Complaint, Kind};
+use crate::threads::Threads;
 
 /// Most checks that run at the same time.
 const SIDE_BY_SIDE: usize = 16;
@@ -197,11 +196,8 @@ impl fmt::Debug for Checked {
     }
 }
 
-/// Asks these endpoints until the returned sender is dropped.
-pub(super) fn start(checked: &[Checked]) -> std::io::Result<Sender<()>> {
-    let (stop, stopped) = crossbeam_channel::bounded(0);
-    // Nobody waits for its end.
-    let (alive, _) = crossbeam_channel::bounded(0);
+/// Asks these endpoints until the list of threads is dropped, which waits for none of them.
+pub(super) fn start(checked: &[Checked]) -> std::io::Result<Threads> {
     for one in checked {
         // Who has begun a run before this listens no more.
         one.watched.forget_run(Instant::now());
@@ -211,8 +207,9 @@ pub(super) fn start(checked: &[Checked]) -> std::io::Result<Sender<()>> {
         .iter()
         .map(|one| one.probe.clone() as Arc<dyn Check>)
         .collect();
-    runner::spawn(watched, checks, SIDE_BY_SIDE, stopped, alive)?;
-    Ok(stop)
+    let mut threads = Threads::new();
+    runner::spawn(watched, checks, SIDE_BY_SIDE, &mut threads)?;
+    Ok(threads)
 }
 
 #[cfg(test)]

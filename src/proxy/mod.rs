@@ -43,8 +43,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-
 pub use check::UpstreamCheck;
 pub use config::{BalanceBy, BreakerMode, ProxyConfig, table};
 #[cfg(feature = "events")]
@@ -60,6 +58,7 @@ use crate::health::upstreams::UpstreamsReport;
 use crate::http::trust::Trust;
 use crate::patterns::{Deadline, Retry, RetryBudget};
 use crate::settings::descriptors_beside;
+use crate::threads::Threads;
 use crate::{Builder, Config, ConfigError, Error, Handler, Request, Response};
 
 /// The service's deadline is earlier than the client's by this part of what is left ...
@@ -71,8 +70,8 @@ const MOST_MARGIN: Duration = Duration::from_millis(100);
 /// Forwards every request to a service of one or more endpoints, see the [module](self).
 pub struct Proxy {
     core: Arc<Core>,
-    /// Its end ends the thread in the background.
-    _stop: Sender<()>,
+    /// Discovery, checks and refreshes in the background, which end with this.
+    _threads: Threads,
     /// Requests that are kept before they are forwarded.
     #[cfg(feature = "events")]
     events: Option<Arc<Events>>,
@@ -109,16 +108,20 @@ impl Proxy {
             found: error.found,
         })?;
         let upstreams = Arc::new(upstreams);
-        let stop = upstreams.watch().map_err(|source| Error::System {
-            what: "the threads that look after endpoints",
-            source,
-        })?;
+        let mut threads = Threads::new();
+        upstreams
+            .watch(&mut threads)
+            .map_err(|source| Error::System {
+                what: "the threads that look after endpoints",
+                source,
+            })?;
         let budget = Arc::new(RetryBudget::default());
         #[cfg(feature = "cache")]
-        let caching = caching::Caching::new(&config).map_err(|source| Error::System {
-            what: "a thread that refreshes what is kept",
-            source,
-        })?;
+        let caching =
+            caching::Caching::new(&config, &mut threads).map_err(|source| Error::System {
+                what: "a thread that refreshes what is kept",
+                source,
+            })?;
         let core = Core {
             retry: Retry::new().retries(config.retries).budget(budget.clone()),
             budget,
@@ -133,7 +136,7 @@ impl Proxy {
         };
         Ok(Self {
             core: Arc::new(core),
-            _stop: stop,
+            _threads: threads,
             #[cfg(feature = "events")]
             events: None,
         })

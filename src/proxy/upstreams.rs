@@ -8,7 +8,6 @@ use std::io::{self, ErrorKind};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -21,11 +20,12 @@ use crate::health::upstreams::{
 };
 use crate::net::client::ClientError;
 use crate::net::pool::Pool;
+use crate::panics::lock;
 use crate::patterns::{
     Balance, Balancer, BreakerState, CircuitBreaker, Deadline, Discovered, Discovery, Endpoint,
     EndpointStatus, Pick, SourceError,
 };
-use crate::server::exchange::lock;
+use crate::threads::Threads;
 
 /// How often the endpoints are looked after.
 const ROUND: Duration = Duration::from_millis(250);
@@ -79,7 +79,7 @@ pub(super) fn fault_of(error: &ClientError) -> EndpointFault {
 struct Known {
     endpoints: Arc<[Discovered]>,
     /// Its end ends their checks.
-    checks: Option<Sender<()>>,
+    checks: Option<Threads>,
 }
 
 /// All endpoints.
@@ -122,21 +122,20 @@ impl Upstreams {
         })
     }
 
-    /// Starts the threads, which end when the returned sender is dropped, and waits a moment for what is found first.
-    pub(super) fn watch(self: &Arc<Self>) -> io::Result<Sender<()>> {
-        let (stop, stopped) = crossbeam_channel::bounded(0);
+    /// Starts the threads, and waits a moment for what is found first.
+    pub(super) fn watch(self: &Arc<Self>, threads: &mut Threads) -> io::Result<()> {
         let (first, found) = crossbeam_channel::bounded(1);
-        let (upstreams, discovery_stopped) = (self.clone(), stopped.clone());
-        Builder::new()
-            .name("plimsoll-discover".into())
-            .spawn(move || upstreams.discover(&first, &discovery_stopped))?;
-        let upstreams = self.clone();
-        Builder::new()
-            .name("plimsoll-upstreams".into())
-            .spawn(move || upstreams.look_after(&stopped))?;
+        let (upstreams, stopped) = (self.clone(), threads.stopped());
+        threads.spawn("discovery", "plimsoll-discover", move |_alive| {
+            upstreams.discover(&first, &stopped);
+        })?;
+        let (upstreams, stopped) = (self.clone(), threads.stopped());
+        threads.spawn("endpoints", "plimsoll-upstreams", move |_alive| {
+            upstreams.look_after(&stopped);
+        })?;
         // Whether it has found something in time is told by the endpoints there are.
         let _ = found.recv_timeout(FIRST_ANSWERS);
-        Ok(stop)
+        Ok(())
     }
 
     /// Notes that a request has come.
@@ -174,7 +173,7 @@ impl Upstreams {
     }
 
     /// Begins to ask the endpoints of a new set, if they are to be asked.
-    fn check(&self) -> Option<Sender<()>> {
+    fn check(&self) -> Option<Threads> {
         let endpoints = self.balancer.endpoints();
         let checked: Vec<_> = endpoints
             .into_iter()

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -15,11 +14,12 @@ use super::event_loop::connection::Incoming;
 use super::exchange::{Exchange, Stage};
 use super::handler::Handler;
 use super::request::Request;
-use super::workers::{Ended, Shared, Worker};
+use super::workers::{Ended, HANDLERS, Shared, Worker};
 use crate::health::bump;
 use crate::http::head::Head;
 use crate::report::Paths;
 use crate::settings::ConfigError;
+use crate::threads::Threads;
 
 /// Threads. Each mostly waits for the disk, and what they wait for is done for all of them at once.
 const THREADS: usize = 16;
@@ -73,30 +73,26 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// Starts the threads, each of which holds `alive` for as long as it runs.
+    /// Starts the threads.
     pub(crate) fn start(
         aside: Aside,
         shared: &Arc<Shared>,
-        alive: &Sender<()>,
-    ) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+        threads: &mut Threads,
+    ) -> io::Result<Self> {
         let aside = Arc::new(aside);
         let (sender, jobs) = crossbeam_channel::bounded(MOST);
-        let start = |index| {
+        for index in 0..THREADS {
             let (aside, jobs) = (aside.clone(), jobs.clone());
-            let (mut worker, alive) = (Worker::new(shared.clone(), index), alive.clone());
-            Builder::new()
-                .name(format!("plimsoll-aside-{index}"))
-                .spawn(move || {
-                    let _alive = alive;
-                    run(&mut worker, &aside, &jobs);
-                })
-        };
-        let threads = (0..THREADS).map(start).collect::<io::Result<_>>()?;
-        let lane = Self {
+            let mut worker = Worker::new(shared.clone(), index);
+            let name = format!("plimsoll-aside-{index}");
+            threads.spawn(HANDLERS, name, move |_alive| {
+                run(&mut worker, &aside, &jobs);
+            })?;
+        }
+        Ok(Self {
             aside,
             jobs: sender,
-        };
-        Ok((lane, threads))
+        })
     }
 
     pub(crate) fn takes(&self, head: &Head) -> bool {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mio::net::TcpStream;
 
 use super::access_log::{End, Record};
-use super::exchange::lock;
+use crate::panics::lock;
 
 /// Only its own methods write to it, so that all is counted.
 #[derive(Debug)]

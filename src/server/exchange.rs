@@ -17,7 +17,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::server::client_socket::ClientSocket;
@@ -158,9 +158,4 @@ impl Exchange {
     pub(crate) fn is_awaited(&self) -> bool {
         self.awaited.load(Ordering::SeqCst)
     }
-}
-
-/// A lock whose holder panicked still guards whole data here: every critical section is a move.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

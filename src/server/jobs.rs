@@ -17,11 +17,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::event_loop::connection::Incoming;
-use super::exchange::{Exchange, lock};
+use super::exchange::Exchange;
 use super::request::Request;
 use super::response::Continuation;
 use super::stream::Stream;
 use crate::health::Permit;
+use crate::panics::lock;
 
 /// One thing for a worker to do. It owns all that this takes.
 pub(crate) enum Job {

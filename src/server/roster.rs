@@ -21,7 +21,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use crate::server::exchange::lock;
+use crate::panics::lock;
 
 /// The workers' states, as far as the frontend and the other workers have to know them.
 #[derive(Debug)]

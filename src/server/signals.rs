@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle as Watch, Signals};
 
 use crate::error::Error;
-use crate::server::exchange::lock;
+use crate::panics::lock;
 use crate::server::handle::Handle;
 
 /// The servers that a signal drains: one list for the process, since a signal is sent to a process.

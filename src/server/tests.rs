@@ -1,7 +1,9 @@
 use super::event_loop::intake::carried_number;
 use super::event_loop::wake::Message;
-use super::exchange::lock;
+use super::handler::Handler;
 use super::*;
+use crate::panics::lock;
+use crate::settings::{self, GateMode};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::health::{Health, Outcome, Permit, bump};
@@ -15,11 +14,12 @@ use crate::http::head::Head;
 #[cfg(feature = "redis")]
 use crate::http::refusal::Refusal;
 use crate::panics::catch;
+use crate::panics::lock;
 use crate::server::access_log::{AccessLog, End};
 use crate::server::event_loop::connection::{CloseReason, Incoming, Piece};
 use crate::server::event_loop::intake::{Carrier, carried_number};
 use crate::server::event_loop::wake::{Message, Sender};
-use crate::server::exchange::{Exchange, Stage, lock};
+use crate::server::exchange::{Exchange, Stage};
 use crate::server::handler::Handler;
 use crate::server::jobs::{Job, Jobs};
 use crate::server::request::Request;
@@ -28,6 +28,7 @@ use crate::server::roster::Roster;
 use crate::server::spin::Spin;
 use crate::server::stream::{Progress, Source, Stream};
 use crate::server::throttling::Throttling;
+use crate::threads::Threads;
 
 /// What the workers and the event loop share.
 pub(crate) struct Shared {
@@ -138,19 +139,15 @@ pub(crate) enum Then {
     More(Stream),
 }
 
-/// Starts worker number `index`, which holds `alive` for as long as it runs.
-pub(crate) fn spawn(
-    shared: Arc<Shared>,
-    index: usize,
-    alive: crossbeam_channel::Sender<()>,
-) -> io::Result<JoinHandle<()>> {
-    Builder::new()
-        .name(format!("plimsoll-{index}"))
-        .spawn(move || {
-            let _alive = alive;
-            Worker::new(shared, index).run();
-        })
+/// Starts worker number `index`.
+pub(crate) fn spawn(shared: Arc<Shared>, index: usize, threads: &mut Threads) -> io::Result<()> {
+    threads.spawn(HANDLERS, format!("plimsoll-{index}"), move |_alive| {
+        Worker::new(shared, index).run();
+    })
 }
+
+/// What the log calls the threads that run handlers.
+pub(crate) const HANDLERS: &str = "workers with their handlers";
 
 pub(crate) struct Worker {
     shared: Arc<Shared>,

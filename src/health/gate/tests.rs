@@ -44,15 +44,19 @@ impl Scenario {
         let mut scenario = Self::new(GateMode::Guarded);
         scenario.run(30, SLOW);
         scenario.sleep();
-        assert_eq!(scenario.gate.state(), State::Half);
+        assert_eq!(scenario.state(), GateState::HalfOpen);
         scenario
+    }
+
+    fn state(&self) -> GateState {
+        self.gate.state(self.now)
     }
 
     fn pass(&mut self, time: Duration) {
         self.now += time;
     }
 
-    fn admit(&mut self, crew: Crew) -> Entry {
+    fn admit(&mut self, crew: Crew) -> Admitted {
         self.observe(crew);
         self.gate.admit(crew, self.now)
     }
@@ -68,7 +72,7 @@ impl Scenario {
     /// Runs jobs one after the other, for as long as the gate lets them in.
     fn run(&mut self, jobs: u32, service: Duration) {
         for _ in 0..jobs {
-            let (Entry::Admit { epoch } | Entry::Probe { epoch }) = self.admit(IDLE) else {
+            let Ok(Pass { epoch, .. }) = self.admit(IDLE) else {
                 return;
             };
             self.pass(service);
@@ -94,7 +98,7 @@ impl Scenario {
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.gate.state(), State::Open { .. })
+        self.gate.is_open()
     }
 
     fn average(&self) -> Option<f64> {
@@ -102,20 +106,31 @@ impl Scenario {
     }
 }
 
-fn refuse(seconds: u64) -> Entry {
-    Entry::Refuse {
-        retry_after: Duration::from_secs(seconds),
+type Admitted = Result<Pass, Duration>;
+
+fn pass(epoch: u64) -> Pass {
+    Pass {
+        epoch,
+        probe: false,
     }
+}
+
+fn probe(epoch: u64) -> Pass {
+    Pass { epoch, probe: true }
+}
+
+fn refuse(seconds: u64) -> Admitted {
+    Err(Duration::from_secs(seconds))
 }
 
 #[test]
 fn guarded_trips_on_a_run_of_thirty_readings() {
     let mut scenario = Scenario::new(GateMode::Guarded);
     scenario.run(29, SLOW);
-    assert_eq!(scenario.gate.state(), State::Closed);
+    assert_eq!(scenario.state(), GateState::Closed);
     scenario.run(1, SLOW);
-    let reopen_at = scenario.now + COOLDOWN;
-    assert_eq!(scenario.gate.state(), State::Open { reopen_at });
+    let reopens_in = COOLDOWN;
+    assert_eq!(scenario.state(), GateState::Open { reopens_in });
     assert_eq!(scenario.gate.since(), scenario.now);
     assert_eq!(scenario.gate.trips(), 1);
 }
@@ -127,7 +142,7 @@ fn a_reading_below_the_threshold_ends_the_run() {
     scenario.run(1, QUICK);
     scenario.run(1, 2 * SLOW);
     scenario.run(28, THRESHOLD);
-    assert_eq!(scenario.gate.state(), State::Closed);
+    assert_eq!(scenario.state(), GateState::Closed);
     assert!(scenario.average().unwrap() > THRESHOLD.as_secs_f64());
     scenario.run(2, THRESHOLD);
     assert!(scenario.is_open());
@@ -177,7 +192,7 @@ fn off_never_trips() {
     scenario.run(1_000, SLOW);
     let crew = Scenario::all_busy_since(scenario.now);
     scenario.pass(1_000 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 0 });
+    assert_eq!(scenario.admit(crew), Ok(pass(0)));
     assert_eq!(scenario.trips, []);
     assert!(scenario.average().is_some());
 }
@@ -194,7 +209,7 @@ fn literal_takes_the_first_sample_for_the_average_and_trips_on_one_reading() {
     scenario.run(1, THRESHOLD);
     let expected = 0.005 + 2.0 / 31.0 * (0.1 - 0.005);
     assert!((scenario.average().unwrap() - expected).abs() < 1e-12);
-    assert_eq!(scenario.gate.state(), State::Closed);
+    assert_eq!(scenario.state(), GateState::Closed);
 }
 
 #[test]
@@ -206,9 +221,9 @@ fn literal_refuses_everything_for_the_same_cooldown_and_goes_straight_back() {
         assert_eq!(scenario.admit(IDLE), refuse(1));
         assert_eq!(scenario.sleep(), COOLDOWN);
         assert_eq!(scenario.gate.resets(), trip);
-        assert_eq!(scenario.gate.state(), State::Closed);
+        assert_eq!(scenario.state(), GateState::Closed);
         assert_eq!(scenario.average(), None);
-        assert_eq!(scenario.admit(IDLE), Entry::Admit { epoch: trip });
+        assert_eq!(scenario.admit(IDLE), Ok(pass(trip)));
     }
 }
 
@@ -226,7 +241,7 @@ fn literal_knows_no_stall() {
     let mut scenario = Scenario::new(GateMode::Literal);
     let crew = Scenario::all_busy_since(scenario.now);
     scenario.pass(1_000 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 0 });
+    assert_eq!(scenario.admit(crew), Ok(pass(0)));
 }
 
 #[test]
@@ -235,7 +250,7 @@ fn guarded_does_not_count_a_job_from_before_the_reset() {
     for _ in 0..100 {
         scenario.done(0, SLOW);
     }
-    assert_eq!(scenario.gate.state(), State::Half);
+    assert_eq!(scenario.state(), GateState::HalfOpen);
     assert_eq!(scenario.average(), None);
     assert_eq!(scenario.gate.predicted(), None);
 }
@@ -243,7 +258,7 @@ fn guarded_does_not_count_a_job_from_before_the_reset() {
 #[test]
 fn a_job_from_before_the_reset_does_not_free_the_probe() {
     let mut scenario = Scenario::half();
-    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    assert_eq!(scenario.admit(IDLE), Ok(probe(1)));
     scenario.done(0, QUICK);
     assert_eq!(scenario.admit(IDLE), refuse(1));
 }
@@ -276,7 +291,7 @@ fn a_reset_without_a_trip_is_ignored() {
     let mut scenario = Scenario::new(GateMode::Guarded);
     scenario.run(3, QUICK);
     assert_eq!(scenario.gate.reset(IDLE, scenario.now), None);
-    assert_eq!(scenario.gate.state(), State::Closed);
+    assert_eq!(scenario.state(), GateState::Closed);
     assert_eq!((scenario.gate.resets(), scenario.gate.epoch()), (0, 0));
     assert!(scenario.average().is_some());
 }
@@ -289,7 +304,7 @@ fn clients_refused_at_different_times_come_back_at_different_times() {
     let opened = scenario.now;
     let mut returns = Vec::new();
     for _ in 0..15 {
-        let Entry::Refuse { retry_after } = scenario.admit(IDLE) else {
+        let Err(retry_after) = scenario.admit(IDLE) else {
             panic!("admitted while open")
         };
         assert_eq!(retry_after.subsec_nanos(), 0);
@@ -316,7 +331,7 @@ fn guarded_trips_when_every_worker_is_stuck() {
     let mut scenario = Scenario::new(GateMode::Guarded);
     let crew = Scenario::all_busy_since(scenario.now);
     scenario.pass(3 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 0 });
+    assert_eq!(scenario.admit(crew), Ok(pass(0)));
     scenario.pass(Duration::from_millis(1));
     assert_eq!(scenario.admit(crew), refuse(1));
     let trip = Trip {
@@ -335,7 +350,7 @@ fn a_stall_is_noticed_without_traffic() {
     assert!(scenario.is_open());
 
     let mut scenario = Scenario::half();
-    scenario.admit(IDLE);
+    assert!(scenario.admit(IDLE).is_ok());
     scenario.pass(4 * THRESHOLD);
     scenario.observe(IDLE);
     assert!(scenario.is_open());
@@ -349,7 +364,7 @@ fn an_idle_worker_is_no_stall() {
         last_start: Some(scenario.now),
     };
     scenario.pass(1_000 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 0 });
+    assert_eq!(scenario.admit(crew), Ok(pass(0)));
 }
 
 #[test]
@@ -358,9 +373,9 @@ fn a_stall_counts_from_the_closing_of_the_gate() {
     let crew = Scenario::all_busy_since(scenario.now);
     scenario.run(4, QUICK);
     scenario.run(1, 3 * THRESHOLD);
-    assert_eq!(scenario.gate.state(), State::Closed);
+    assert_eq!(scenario.state(), GateState::Closed);
     scenario.pass(2 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), Entry::Admit { epoch: 1 });
+    assert_eq!(scenario.admit(crew), Ok(pass(1)));
     scenario.pass(2 * THRESHOLD);
     assert_eq!(scenario.admit(crew), refuse(2));
 }
@@ -382,8 +397,8 @@ fn the_gate_stays_open_while_every_worker_is_stuck_and_recovers_once_one_is_not(
         assert_eq!((scenario.gate.trips(), scenario.gate.resets()), (1, 0));
     }
     scenario.sleep();
-    assert_eq!(scenario.gate.state(), State::Half);
-    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    assert_eq!(scenario.state(), GateState::HalfOpen);
+    assert_eq!(scenario.admit(IDLE), Ok(probe(1)));
 }
 
 /// One request of 200 thresholds kept the average over the threshold for longer than a run.
@@ -413,10 +428,10 @@ fn a_service_whose_jobs_have_all_become_endless_still_trips_it() {
 #[test]
 fn half_open_admits_one_probe_at_a_time() {
     let mut scenario = Scenario::half();
-    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    assert_eq!(scenario.admit(IDLE), Ok(probe(1)));
     assert_eq!(scenario.admit(IDLE), refuse(1));
     scenario.done(1, QUICK);
-    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    assert_eq!(scenario.admit(IDLE), Ok(probe(1)));
     assert_eq!(scenario.gate.probes(), 2);
 }
 
@@ -430,26 +445,26 @@ fn a_probe_goes_to_an_idle_worker_only() {
         scenario.pass(THRESHOLD);
     }
     assert_eq!(scenario.gate.probes(), 0);
-    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    assert_eq!(scenario.admit(IDLE), Ok(probe(1)));
 }
 
 #[test]
 fn a_probe_that_never_starts_makes_way_for_the_next() {
     let mut scenario = Scenario::half();
-    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    assert_eq!(scenario.admit(IDLE), Ok(probe(1)));
     scenario.gate.abandon_probe(0);
     assert_eq!(scenario.admit(IDLE), refuse(1));
     scenario.gate.abandon_probe(1);
-    assert_eq!(scenario.admit(IDLE), Entry::Probe { epoch: 1 });
+    assert_eq!(scenario.admit(IDLE), Ok(probe(1)));
 }
 
 #[test]
 fn a_stuck_probe_trips_the_gate() {
     let mut scenario = Scenario::half();
-    scenario.admit(IDLE);
+    assert!(scenario.admit(IDLE).is_ok());
     scenario.pass(2 * THRESHOLD);
-    scenario.admit(IDLE);
-    assert_eq!(scenario.gate.state(), State::Half);
+    assert_eq!(scenario.admit(IDLE), refuse(1));
+    assert_eq!(scenario.state(), GateState::HalfOpen);
     scenario.pass(Duration::from_millis(1));
     assert_eq!(scenario.admit(IDLE), refuse(1));
     assert_eq!(scenario.gate.trips(), 2);
@@ -463,17 +478,17 @@ fn a_stuck_probe_trips_the_gate() {
 fn five_quick_probes_close_the_gate() {
     let mut scenario = Scenario::half();
     scenario.run(4, QUICK);
-    assert_eq!(scenario.gate.state(), State::Half);
+    assert_eq!(scenario.state(), GateState::HalfOpen);
     scenario.run(1, QUICK);
-    assert_eq!(scenario.gate.state(), State::Closed);
-    assert_eq!(scenario.admit(IDLE), Entry::Admit { epoch: 1 });
+    assert_eq!(scenario.state(), GateState::Closed);
+    assert_eq!(scenario.admit(IDLE), Ok(pass(1)));
 }
 
 #[test]
 fn five_slow_probes_trip_the_gate() {
     let mut scenario = Scenario::half();
     scenario.run(4, THRESHOLD);
-    assert_eq!(scenario.gate.state(), State::Half);
+    assert_eq!(scenario.state(), GateState::HalfOpen);
     scenario.run(1, THRESHOLD);
     assert!(scenario.is_open());
 }
@@ -482,15 +497,15 @@ fn five_slow_probes_trip_the_gate() {
 fn probes_close_to_the_threshold_keep_the_gate_half_open_but_not_for_ever() {
     let mut scenario = Scenario::half();
     scenario.run(29, THRESHOLD * 9 / 10);
-    assert_eq!(scenario.gate.state(), State::Half);
+    assert_eq!(scenario.state(), GateState::HalfOpen);
     scenario.run(1, THRESHOLD * 9 / 10);
-    assert_eq!(scenario.gate.state(), State::Closed);
+    assert_eq!(scenario.state(), GateState::Closed);
 }
 
 /// Goes from half open to closed, and trips again after `closed_for`.
 fn relapse(scenario: &mut Scenario, closed_for: Duration) -> Duration {
     scenario.run(5, QUICK);
-    assert_eq!(scenario.gate.state(), State::Closed);
+    assert_eq!(scenario.state(), GateState::Closed);
     scenario.pass(closed_for);
     let epoch = scenario.gate.epoch();
     while !scenario.is_open() {

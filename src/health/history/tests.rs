@@ -163,9 +163,9 @@ fn a_trip_shows_though_the_gate_had_closed_again_by_the_seconds_end() {
     scene.record(1.0);
     scene.state.trips = 1;
     scene.record(2.0);
-    assert_eq!(scene.newest().gate, GateLetter::Open);
+    assert_eq!(scene.newest().gate(), 'o');
     scene.record(3.0);
-    assert_eq!(scene.newest().gate, GateLetter::Closed);
+    assert_eq!(scene.newest().gate(), 'c');
 }
 
 #[test]

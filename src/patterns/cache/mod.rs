@@ -17,6 +17,7 @@ mod flight;
 mod freshness;
 mod key;
 mod lookup;
+mod metrics;
 mod range;
 mod reply;
 mod reuse;

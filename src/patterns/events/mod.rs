@@ -14,6 +14,7 @@ mod keys;
 mod letters;
 mod live;
 mod log;
+mod metrics;
 mod queue;
 mod reader;
 mod record;

@@ -5,9 +5,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::checks::CheckReport;
-use crate::health::history::{
-    EndpointHistory, EndpointSample, GateLetter, History, INTERVAL, SAMPLES, Sample,
-};
+use crate::health::history::{EndpointHistory, EndpointSample, INTERVAL, SAMPLES, Sample};
 use crate::health::standing::{self, Standing};
 use crate::health::upstreams::{EndpointFault, UpstreamsReport};
 use crate::health::{GateState, Health, Snapshot};
@@ -102,7 +100,12 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
     report.object("history", |fields| {
         let samples: Vec<_> = history.since_sample(after).collect();
         self::history(fields, &samples, history.next());
-        counted(fields, now, &history, &samples);
+        let mut at = 0;
+        now.counted(&mut |name, _| {
+            let counted = |&(number, _): &(u64, &Sample)| Some(history.counted(at, number));
+            column(fields, &name.to_string(), &samples, counted);
+            at += 1;
+        });
         for endpoint in history.endpoints() {
             endpoint_history(fields, endpoint, &samples);
         }
@@ -290,7 +293,7 @@ fn history(fields: &mut Object, samples: &[(u64, &Sample)], next: u64) {
     };
     let state = |sample: &Sample| sample.standing.map_or('-', Standing::letter);
     fields.text("state", &letters(state));
-    fields.text("gate", &letters(gate));
+    fields.text("gate", &letters(Sample::gate));
     let mut column = |name, value: fn(&Sample) -> Option<u32>| {
         column(fields, name, samples, |(_, sample)| value(sample));
     };
@@ -309,23 +312,6 @@ fn history(fields: &mut Object, samples: &[(u64, &Sample)], next: u64) {
     column("queue", |sample| Some(sample.queue));
     column("busy", |sample| Some(u32::from(sample.busy)));
     column("load_percent", |sample| Some(sample.load));
-}
-
-/// The columns of [`Snapshot::counted`].
-fn counted(fields: &mut Object, now: &Snapshot, history: &History, samples: &[(u64, &Sample)]) {
-    let throttled = now
-        .throttles
-        .iter()
-        .map(|it| format!("throttled.{}", it.name));
-    let retries = now.upstreams.iter();
-    let retries = retries.flat_map(|_| ["retries", "retries_refused"]);
-    let fixed = retries.chain(["cache_given", "cache_asked"]);
-    let names = throttled.chain(fixed.map(str::to_owned));
-    for (at, (name, _)) in names.zip(now.counted()).enumerate() {
-        column(fields, &name, samples, |&(number, _)| {
-            Some(history.counted(at, number))
-        });
-    }
 }
 
 /// The columns of one endpoint, each with its name behind a dot.
@@ -375,14 +361,6 @@ fn column(
             None => out.push_str("null"),
         }
     });
-}
-
-fn gate(sample: &Sample) -> char {
-    match sample.gate {
-        GateLetter::Closed => 'c',
-        GateLetter::Open => 'o',
-        GateLetter::HalfOpen => 'h',
-    }
 }
 
 fn number(value: Option<f64>) -> Number {

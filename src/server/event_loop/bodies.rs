@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::http::body::{BodyBuffer, Spare};
 use crate::net::peer::Peer;
-use crate::server::exchange::{ClientKey, lock};
+use crate::panics::lock;
+use crate::server::exchange::ClientKey;
 
 /// All room for bodies, shared by those who hold some.
 #[derive(Debug)]

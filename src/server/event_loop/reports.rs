@@ -81,7 +81,7 @@ impl Asks<'_> {
 pub(super) fn administer(head: &RequestHead, health: &Health) -> Answer {
     #[cfg(feature = "cache")]
     if head.method_text() == "PURGE"
-        && let Some(cache) = &health.cache
+        && let Some(cache) = &health.sources.cache
     {
         let host = str::from_utf8(head.field("host").unwrap_or_default()).unwrap_or_default();
         let purged = [false, true].map(|https| cache.purge(https, host, head.target()));

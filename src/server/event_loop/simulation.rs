@@ -6,7 +6,7 @@
 
 use super::admission::Admission;
 use crate::health::ewma::Ewma;
-use crate::health::gate::{Crew, Entry, Gate, GateConfig, PREDICTOR_AGE, State, Trip};
+use crate::health::gate::{Crew, Gate, GateConfig, GateState, PREDICTOR_AGE, Trip};
 use crate::random::Random;
 use crate::settings::GateMode;
 use std::cmp::Reverse;
@@ -163,7 +163,7 @@ struct Outcome {
     resets: u64,
     asleep: bool,
     longest_cooldown: Duration,
-    last_state: Option<State>,
+    last_state: Option<GateState>,
     /// Requests finished for the peer 127.0.0.1.
     good_for_localhost: u32,
 }
@@ -268,7 +268,7 @@ impl Simulation {
         self.outcome.trips = self.gate.trips();
         self.outcome.resets = self.gate.resets();
         self.outcome.asleep = self.asleep;
-        self.outcome.last_state = Some(self.gate.state());
+        self.outcome.last_state = Some(self.gate.state(self.now));
         self.outcome
     }
 
@@ -302,28 +302,24 @@ impl Simulation {
         };
         let trip = self.gate.observe(self.crew(), self.now);
         self.sleep(trip);
-        let entry = self.gate.admit(self.crew(), self.now);
-        let refused = matches!(entry, Entry::Refuse { .. });
-        self.outcome.admitted_while_open += u32::from(self.asleep && !refused);
-        match entry {
-            Entry::Refuse { .. } => self.refuse(request),
-            Entry::Probe { epoch } => {
-                request.epoch = epoch;
-                self.begin(request);
+        let admitted = self.gate.admit(self.crew(), self.now);
+        self.outcome.admitted_while_open += u32::from(self.asleep && admitted.is_ok());
+        let Ok(pass) = admitted else {
+            return self.refuse(request);
+        };
+        request.epoch = pass.epoch;
+        if pass.probe {
+            return self.begin(request);
+        }
+        let predicted = self.gate.predicted();
+        let decision = self
+            .admission
+            .decide(request.peer, 0, self.crew(), predicted, self.now);
+        match decision {
+            Ok(()) => {
+                self.admission.push(request, request.peer, self.now);
             }
-            Entry::Admit { epoch } => {
-                request.epoch = epoch;
-                let predicted = self.gate.predicted();
-                let decision =
-                    self.admission
-                        .decide(request.peer, 0, self.crew(), predicted, self.now);
-                match decision {
-                    Ok(()) => {
-                        self.admission.push(request, request.peer, self.now);
-                    }
-                    Err(_) => self.refuse(request),
-                }
-            }
+            Err(_) => self.refuse(request),
         }
     }
 
@@ -399,7 +395,7 @@ impl Simulation {
             self.timeout = Some(at);
             self.schedule(at, Event::Timeout);
         }
-        let closed = self.gate.state() == State::Closed;
+        let closed = self.gate.state(self.now) == GateState::Closed;
         self.outcome.flips += u32::from(closed != self.was_closed);
         self.was_closed = closed;
     }

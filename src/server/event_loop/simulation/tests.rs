@@ -134,7 +134,7 @@ fn a_slow_stall_ends_with_two_flips_and_within_a_cooldown_and_the_patience_for_a
             let scenario = Scenario::new(2.0, slow_stall, well + 4.0);
             let outcome = scenario.well(well).seed(seed.into()).run();
             assert_eq!(outcome.flips, 2, "seed {seed}");
-            assert_eq!(outcome.last_state, Some(State::Closed), "seed {seed}");
+            assert_eq!(outcome.last_state, Some(GateState::Closed), "seed {seed}");
             assert!(outcome.late <= 16, "seed {seed}: late {}", outcome.late);
             let refused = p99(&outcome.refused);
             assert!(
@@ -183,7 +183,7 @@ fn a_random_drift_flips_the_gate_a_few_times_and_leaves_it_closed() {
             "seed {seed}: {}",
             outcome.flips
         );
-        assert_eq!(outcome.last_state, Some(State::Closed), "seed {seed}");
+        assert_eq!(outcome.last_state, Some(GateState::Closed), "seed {seed}");
         let goodput = outcome.goodput(50.0, 60.0);
         assert!(goodput >= 0.45, "seed {seed}: {goodput}");
     }

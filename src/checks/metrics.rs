@@ -1,15 +1,12 @@
-//! The data stores and the pools in front of them.
+//! The numbers of the data stores and of the pools in front of them, as Prometheus has them.
 
-use std::time::{Duration, SystemTime};
-
-use super::{Page, labels};
-use crate::checks::{CheckReport, CheckState};
-use crate::health::Snapshot;
+use super::{CheckReport, CheckState};
+use crate::metrics::{Exposition, Measured, labels, since_epoch};
 
 /// A number of a check.
-type Reading = fn(&CheckReport) -> f64;
+type Gauge = fn(&CheckReport) -> f64;
 
-const READINGS: [(&str, &str, Reading); 3] = [
+const GAUGES: [(&str, &str, Gauge); 3] = [
     (
         "plimsoll_check_duration_seconds",
         "How long the last run took; no number before the first.",
@@ -27,30 +24,32 @@ const READINGS: [(&str, &str, Reading); 3] = [
     ),
 ];
 
-pub(super) fn checks(page: &mut Page, now: &Snapshot) {
-    // A family without samples says nothing.
-    if now.checks.is_empty() {
-        return;
-    }
-    let up = "plimsoll_check_up";
-    let help = "Whether the data store serves; 0 while it does not, and before the first run.";
-    page.family(up, "gauge", help);
-    for check in &now.checks {
-        let critical = if check.critical { "true" } else { "false" };
-        let labels = labels(&[("check", &check.name), ("critical", critical)]);
-        page.sample(up, &labels, u8::from(check.state == CheckState::Up));
-    }
-    for (name, help, read) in READINGS {
-        page.family(name, "gauge", help);
-        for check in &now.checks {
-            page.sample(name, &labels(&[("check", &check.name)]), read(check));
+impl Measured for Vec<CheckReport> {
+    fn metrics(&self, page: &mut Exposition) {
+        // A family without samples says nothing.
+        if self.is_empty() {
+            return;
         }
+        let up = "plimsoll_check_up";
+        let help = "Whether the data store serves; 0 while it does not, and before the first run.";
+        page.family(up, "gauge", help);
+        for check in self {
+            let critical = if check.critical { "true" } else { "false" };
+            let labels = labels(&[("check", &check.name), ("critical", critical)]);
+            page.sample(up, &labels, u8::from(check.state == CheckState::Up));
+        }
+        for (name, help, read) in GAUGES {
+            page.family(name, "gauge", help);
+            for check in self {
+                page.sample(name, &labels(&[("check", &check.name)]), read(check));
+            }
+        }
+        pools(page, self);
     }
-    pools(page, now);
 }
 
-fn pools(page: &mut Page, now: &Snapshot) {
-    let pools = now.checks.iter();
+fn pools(page: &mut Exposition, checks: &[CheckReport]) {
+    let pools = checks.iter();
     let pools: Vec<_> = pools
         .filter_map(|check| Some((&*check.name, check.pool?)))
         .collect();
@@ -73,27 +72,20 @@ fn pools(page: &mut Page, now: &Snapshot) {
     }
 }
 
-pub(super) fn since_epoch(time: SystemTime) -> f64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0.0, |since: Duration| since.as_secs_f64())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::CheckReport;
     use crate::checks::PoolStatus;
-    use crate::report::tests::snapshot;
+    use std::time::{Duration, SystemTime};
 
-    fn page(now: &Snapshot) -> String {
-        let mut page = Page(String::new());
-        checks(&mut page, now);
-        page.0
+    fn page(checks: &Vec<CheckReport>) -> String {
+        let mut page = Exposition::with_capacity(0);
+        checks.metrics(&mut page);
+        page.into_text()
     }
 
     #[test]
     fn every_store_and_pool_has_its_numbers() {
-        let mut now = snapshot();
         let mut db = CheckReport::sample("db", true, CheckState::Up);
         db.duration = Some(Duration::from_millis(2));
         db.last_success = Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500));
@@ -104,12 +96,11 @@ mod tests {
         });
         let mut cache = CheckReport::sample("ca\"che", false, CheckState::Down);
         cache.consecutive_failures = 7;
-        now.checks = vec![
+        let page = page(&vec![
             db,
             cache,
             CheckReport::sample("new", true, CheckState::NotYet),
-        ];
-        let page = page(&now);
+        ]);
         for line in [
             "plimsoll_check_up{check=\"db\",critical=\"true\"} 1",
             "plimsoll_check_up{check=\"ca\\\"che\",critical=\"false\"} 0",
@@ -130,6 +121,6 @@ mod tests {
 
     #[test]
     fn without_stores_there_is_no_family() {
-        assert_eq!(page(&snapshot()), "");
+        assert_eq!(page(&Vec::new()), "");
     }
 }

@@ -1,0 +1,90 @@
+//! The sockets that a server listens on: bound by name, or passed by whoever starts it.
+
+use std::io;
+use std::net::ToSocketAddrs;
+use std::os::fd::OwnedFd;
+
+use mio::net::TcpListener;
+
+use super::event_loop::doors::Door;
+use super::handle::Addresses;
+use crate::error::Error;
+use crate::settings::Config;
+
+/// Takes over those that were `passed`, or binds the public addresses, and binds the others.
+///
+/// # Errors
+/// [`Error::Listen`] with the address that can't be bound, or one that was passed is no listener.
+pub(super) fn open(
+    config: &Config,
+    passed: Vec<std::net::TcpListener>,
+) -> Result<Vec<(Door, TcpListener)>, Error> {
+    let mut listeners = Vec::new();
+    for listener in passed {
+        let listener = adopt(listener).map_err(|source| Error::System {
+            what: "a socket that was passed",
+            source,
+        })?;
+        listeners.push((Door::Public, listener));
+    }
+    let none_passed = listeners.is_empty();
+    let public = config.listen.iter().filter(|_| none_passed);
+    let public = public.map(|text| (Door::Public, text));
+    let admin = config.admin.iter().map(|text| (Door::Admin, text));
+    let agent = config.agent.iter().map(|text| (Door::Agent, text));
+    for (door, address) in public.chain(admin).chain(agent) {
+        let listener = bind(address).map_err(|source| Error::Listen {
+            address: address.clone(),
+            source,
+        })?;
+        listeners.push((door, listener));
+    }
+    Ok(listeners)
+}
+
+/// Binds the first of a name's addresses that can be bound.
+fn bind(address: &str) -> io::Result<TcpListener> {
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in address.to_socket_addrs()? {
+        match TcpListener::bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+/// Takes over a socket that listens already.
+fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    let listener = refuse_connection(listener)?;
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener))
+}
+
+/// A connection in a listener's place would look like a listener that nobody ever reaches.
+fn refuse_connection(listener: std::net::TcpListener) -> io::Result<std::net::TcpListener> {
+    let stream = std::net::TcpStream::from(OwnedFd::from(listener));
+    match stream.peer_addr() {
+        Ok(peer) => Err(io::Error::other(format!(
+            "it is a connection from {peer}, not a socket that listens"
+        ))),
+        Err(_) => Ok(OwnedFd::from(stream).into()),
+    }
+}
+
+/// Where they listen.
+pub(super) fn addresses_of(listeners: &[(Door, TcpListener)]) -> io::Result<Addresses> {
+    let addresses = listeners
+        .iter()
+        .map(|(door, listener)| Ok((*door, listener.local_addr()?)));
+    let doors = addresses.collect::<io::Result<Vec<_>>>()?;
+    let at = |wanted: Door| {
+        let found = doors.iter().filter(move |(door, _)| *door == wanted);
+        found.map(|(_, address)| *address)
+    };
+    Ok(Addresses {
+        public: at(Door::Public).collect(),
+        admin: at(Door::Admin).next(),
+        agent: at(Door::Agent).next(),
+    })
+}
