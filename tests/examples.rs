@@ -28,6 +28,7 @@ fn cargo(what: &str, example: &str) -> Command {
     for (name, is_on) in [
         ("internals", cfg!(feature = "internals")),
         ("r2d2", cfg!(feature = "r2d2")),
+        ("redis", cfg!(feature = "redis")),
     ] {
         if is_on {
             command.args(["--features", name]);

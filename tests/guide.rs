@@ -161,11 +161,10 @@ fn the_page_of_a_pattern_has_what_each_promises() {
             headings[1].starts_with("## In the sidecar") || headings[1] == "## With the binary",
             "{name}"
         );
-        assert_eq!(
-            headings[2..],
-            ["## How to choose", "## Without it", "## Measured"],
-            "{name}"
-        );
+        let mut rest = headings[2..].iter();
+        for wanted in ["## How to choose", "## Without it", "## Measured"] {
+            assert!(rest.any(|heading| *heading == wanted), "{name}: {wanted}");
+        }
         let (_, program) = page
             .split_once("\n```rust\n")
             .expect("a program that is run");

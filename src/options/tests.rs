@@ -870,3 +870,54 @@ fn the_guides_file_of_options_is_good() {
     assert_eq!(config.admin.as_deref(), Some("127.0.0.1:9090"));
     assert_eq!(config.checks.len(), 1);
 }
+
+/// The arguments of a command as a shell has it, or as a list.
+fn arguments(command: &str, between: &[char]) -> Vec<OsString> {
+    let mut arguments = Vec::new();
+    for (part, text) in command.split('\'').enumerate() {
+        // What is between quotes is one argument.
+        if part % 2 == 1 {
+            arguments.push(text.into());
+        } else {
+            let words = text.split(between).filter(|word| !word.is_empty());
+            arguments.extend(words.map(OsString::from));
+        }
+    }
+    arguments
+}
+
+#[test]
+fn the_guides_commands_are_good() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = fs::read_dir(root.join("src/guide")).expect("the guide is there");
+    let mut files: Vec<_> = pages.map(|file| file.expect("a file").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|it| it == "md"));
+    files.push(root.join("README.md"));
+    let mut count = 0;
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a page");
+        for line in text.lines() {
+            let shell = line.strip_prefix("$ ").unwrap_or(line);
+            let shell = shell
+                .strip_prefix("ExecStart=/usr/local/bin/")
+                .unwrap_or(shell);
+            let listed = ["args: [", "command: ["].map(|key| line.trim().strip_prefix(key));
+            let arguments = match (shell.strip_prefix("plimsoll "), listed) {
+                // It shows what may be given.
+                (Some(command), _) if command.contains('[') => continue,
+                (Some(command), _) => arguments(command.trim_end_matches(" &"), &[' ']),
+                (None, [Some(list), _] | [_, Some(list)]) => {
+                    arguments(list.trim_end_matches(']'), &[' ', ','])
+                }
+                _ => continue,
+            };
+            // What a feature brings is not there without it.
+            if cfg!(feature = "redis") || !line.contains("--throttle-store") {
+                let command = parse(arguments.into_iter(), |_| None);
+                assert!(command.is_ok(), "{}: {line}: {command:?}", file.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 15, "{count}");
+}
