@@ -146,7 +146,7 @@ impl Builder {
         self
     }
 
-    /// Adds an address to serve on, a [`SocketAddr`] or `host:port`; port 0 picks one. The first call replaces the
+    /// Adds an address to serve on, a [`SocketAddr`](std::net::SocketAddr) or `host:port`; port 0 picks one. The first call replaces the
     /// default, and adds to what [`config`](Self::config) has brought.
     #[expect(
         clippy::needless_pass_by_value,
@@ -217,7 +217,7 @@ impl Builder {
     }
 
     /// Appends an access log to that file, a line for each request; `-` is standard output. See the other settings
-    /// called `access_log_...`, and [`Handle::reopen_access_log`].
+    /// called `access_log_...`, and [`Handle::reopen_access_log`](crate::Handle::reopen_access_log).
     pub fn access_log(mut self, path: impl Into<String>) -> Self {
         self.config.access_log = Some(path.into());
         self
