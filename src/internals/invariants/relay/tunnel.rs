@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
+use socket2::SockRef;
+
 use super::{Ends, IDLE, pair, send};
 use crate::http::body::{Body, Framing};
 use crate::net::client::Parts;
@@ -19,6 +21,9 @@ pub(super) fn run(steps: &[u8], input: &[u8]) {
     let (ahead, to_come) = of_server.split_at(at_first.min(of_server.len()));
     let (early, to_send) = of_client.split_at(at_first.min(of_client.len()));
     let (near, far) = pair();
+    // As small as the system has it: a few steps fill it.
+    let small = SockRef::from(&near).set_send_buffer_size(1);
+    small.expect("a socket has a buffer");
     let parts = Parts {
         socket: near,
         ahead: ahead.to_vec(),
