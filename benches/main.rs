@@ -48,7 +48,7 @@ const BENCHES: &[Bench] = &[
         [40, 4],
     ),
     bench("patterns", patterns::run, [45, 5]),
-    bench("proxy", proxy::run, [135, 16]),
+    bench("proxy", proxy::run, [150, 16]),
     bench("scaling", scaling::run, [80, 7]),
     bench("sockets", sockets::run, [90, 9]),
     bench("throttling", throttling::run, [50, 4]),

@@ -3,9 +3,10 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::{env, fs, io};
+use std::time::Duration;
+use std::{env, fs, io, thread};
 
-use crate::common::closed;
+use crate::common::closed::{self, Load};
 use crate::common::peers::{plimsoll_command, which_binary};
 use crate::common::rounds::{HEADS, Medians, Server, measure, rows_of};
 use crate::common::{self, Child, Report};
@@ -29,12 +30,7 @@ pub(crate) fn run() -> io::Result<()> {
         which_binary(),
         closed::generator()
     ));
-    let program = env::current_exe()?;
-    let service = Child::start(|address| {
-        let mut command = Command::new(&program);
-        command.arg(RESPOND).arg(address.to_string());
-        command
-    })?;
+    let service = Child::start(respond)?;
     let upstream = service.address;
     let url = format!("--upstream=http://{upstream}");
     let plimsoll = Child::start(|address| plimsoll_command(&[&url], address))?;
@@ -102,7 +98,59 @@ pub(crate) fn run() -> io::Result<()> {
 
     report.heading(2, "Idle clients");
     idle(&mut report, upstream)?;
+    if !common::quick() {
+        report.heading(2, "A service that restarts under 64 connections");
+        restarts(&mut report)?;
+    }
     report.save("proxy")
+}
+
+/// The plain service at an address.
+fn respond(address: SocketAddr) -> Command {
+    // Without its own path it does not start, which is told.
+    let program = env::current_exe().unwrap_or_default();
+    let mut command = Command::new(program);
+    command.arg(RESPOND).arg(address.to_string());
+    command
+}
+
+/// How many requests fail while the service behind is killed and started again, once a second.
+fn restarts(report: &mut Report) -> io::Result<()> {
+    let times = 5;
+    for name in ["plimsoll", "nginx"] {
+        let mut service = Child::start(respond)?;
+        let upstream = service.address;
+        let url = format!("--upstream=http://{upstream}");
+        let started = if name == "nginx" {
+            start_nginx(upstream)
+        } else {
+            Child::start(|address| plimsoll_command(&[&url], address))
+        };
+        let proxy = match started {
+            Ok(proxy) => proxy,
+            Err(error) => {
+                report.line(&format!("No {name}: {error}."));
+                continue;
+            }
+        };
+        let address = proxy.address;
+        let load = thread::spawn(move || Load::get(address, KIB, 64, times + 1).run());
+        for _ in 0..times {
+            thread::sleep(Duration::from_secs(1));
+            drop(service);
+            service = Child::start_at(upstream, respond)?;
+        }
+        let measured = load
+            .join()
+            .map_err(|_| io::Error::other("the load panicked"))??;
+        let (requests, failed) = (measured.requests, measured.failed);
+        let what = format!("{times} restarts of the service behind {name}");
+        report.figure(
+            &what,
+            &format!("{failed:.0} of {requests:.0} requests failed"),
+        );
+    }
+    Ok(())
 }
 
 /// By how many microseconds each of those in front of the service, which is the last, makes the median longer.

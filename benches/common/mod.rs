@@ -89,6 +89,14 @@ impl Child {
     /// Starts `command`, made for an address that was free a moment ago, and waits until it accepts connections.
     pub(crate) fn start(make: impl Fn(SocketAddr) -> Command) -> io::Result<Self> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        Self::start_at(address, make)
+    }
+
+    /// The same at that address.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        make: impl Fn(SocketAddr) -> Command,
+    ) -> io::Result<Self> {
         let begun = Instant::now();
         let process = make(address)
             .stdin(Stdio::null())
