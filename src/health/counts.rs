@@ -80,7 +80,10 @@ counts! {
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     pub(crate) connections: AtomicUsize,
+    /// Requests that workers have, or are about to.
     pub(crate) in_flight: AtomicUsize,
+    /// Requests that wait for another server, with no worker.
+    pub(crate) places: AtomicUsize,
     pub(crate) queue: AtomicUsize,
     /// Bytes of room that request bodies have.
     pub(crate) body_bytes: AtomicUsize,

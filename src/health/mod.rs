@@ -89,6 +89,8 @@ pub struct Health {
     trips: Sender<Duration>,
     service: Arc<Ewma>,
     predictor: Arc<Ewma>,
+    /// Time that a job keeps a worker, in seconds.
+    work: Ewma,
     response: Ewma,
     bad: Ewma,
     failed: Ewma,
@@ -175,6 +177,7 @@ impl Health {
             trips,
             service,
             predictor,
+            work: Ewma::new(PREDICTOR_AGE),
             response: Ewma::new(config.ewma_age),
             bad: Ewma::new(config.ewma_age),
             failed: Ewma::new(config.ewma_age),
@@ -250,7 +253,7 @@ impl Health {
             predicted_service_time: duration(&self.predictor),
             predicted_wait: Duration::from_nanos(self.gauges.predicted_wait.load(Relaxed)),
             connections: self.gauges.connections.load(Relaxed),
-            in_flight: self.gauges.in_flight.load(Relaxed),
+            in_flight: self.gauges.in_flight.load(Relaxed) + self.gauges.places.load(Relaxed),
             queue: self.gauges.queue.load(Relaxed),
             body_bytes: self.gauges.body_bytes.load(Relaxed),
             bodies_waiting: self.gauges.bodies_waiting.load(Relaxed),
@@ -342,6 +345,11 @@ impl Health {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
+    /// How long a job keeps a worker, usually: less than the service time where requests wait for other servers.
+    pub(crate) fn work(&self) -> Option<Duration> {
+        duration(&self.work)
+    }
+
     /// What admission and the gate know of the workers.
     pub(crate) fn crew(&self, idle: bool) -> Crew {
         let nanos = self.last_start.load(Relaxed);
@@ -365,14 +373,19 @@ impl Health {
         self.queue_waits.add(now.saturating_duration_since(arrived));
     }
 
-    /// Notes that a worker's job ran from `began` till `now`.
-    pub(crate) fn job_ends(&self, worker: usize, mut permit: Permit, began: Instant, now: Instant) {
-        let service = now.saturating_duration_since(began);
+    /// Notes that a request which the gate let in has been answered, so long after its handler began.
+    pub(crate) fn served(&self, mut permit: Permit, service: Duration, now: Instant) {
         self.service_times.add(service);
         // The gate counts the probe itself.
         permit.probe = None;
         let trip = lock(&self.gate).done(permit.epoch, service, now);
         self.signal(trip);
+    }
+
+    /// Notes that a worker's job ran from `began` till `now`.
+    pub(crate) fn job_ends(&self, worker: usize, began: Instant, now: Instant) {
+        let work = now.saturating_duration_since(began);
+        self.work.add(work.as_secs_f64());
         self.worker_rests(worker);
     }
 
@@ -526,7 +539,7 @@ mod tests {
         let health = Arc::new(Health::new(&config, trips, now));
         WATCHED.set(Some((health.clone(), Vec::new())));
         let permit = health.admit(true, now).expect("the gate is closed");
-        health.job_ends(0, permit, now, now + 3 * config.threshold);
+        health.served(permit, 3 * config.threshold, now);
         let (_, found) = WATCHED.take().expect("set above");
         assert_eq!(tripped.len(), 1);
         assert_eq!(found, [true]);

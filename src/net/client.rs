@@ -1,14 +1,14 @@
-//! One request over HTTP/1.1, and the head of its response: blocking, under one deadline, on a kept connection or a new
-//! one.
+//! One request over HTTP/1.1, and the head of its response: on a kept connection or a new one.
 //!
-//! The caller gives the whole request, and gets the response's head and a [handle](ReplyBody) on its body. That is read
+//! A [`Call`] does what can be done without waiting; its caller waits for the socket, by blocking or in an event loop,
+//! under a deadline of its own. It ends with the response's head and a [handle](ReplyBody) on its body. That is read
 //! here, blocking, or [taken apart](ReplyBody::into_parts): an event loop then relays from the socket, which never
 //! blocks, and gives it back to its pool.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::pool::{Lease, Pool, Reuse};
 use super::stream::{Interest, Socket, Waited};
@@ -68,14 +68,6 @@ impl<'a> Request<'a> {
         let bodiless = matches!(self.method, "GET" | "HEAD" | "DELETE" | "OPTIONS" | "TRACE");
         bodiless && !self.body.is_empty()
     }
-}
-
-/// What a caller wants to do while it waits for the head.
-pub(crate) struct Meanwhile<'a> {
-    /// Whether the response is not wanted any more; asked twice a second.
-    pub(crate) cancelled: &'a dyn Fn() -> bool,
-    /// Takes each interim reply.
-    pub(crate) interim: &'a mut dyn FnMut(&ResponseHead),
 }
 
 /// Why there is no response, or no more of it.
@@ -179,71 +171,167 @@ impl From<ClientError> for io::Error {
 pub(crate) struct Reply {
     pub(crate) head: ResponseHead,
     pub(crate) body: ReplyBody,
+    /// The interim replies before it.
+    pub(crate) interim: Vec<ResponseHead>,
 }
 
-/// Sends a request to an endpoint and waits for the response's head, until `deadline`. A new connection has to be made
-/// within `connect_timeout`.
-///
-/// # Errors
-///
-/// Why there is no head. The connection is closed then.
-pub(crate) fn send(
-    pool: &Arc<Pool>,
-    request: &Request<'_>,
-    connect_timeout: Duration,
-    deadline: Deadline,
-    meanwhile: &mut Meanwhile<'_>,
-) -> Result<Reply, ClientError> {
-    let kept = pool.take(request.reuse, Instant::now());
-    let is_kept = kept.is_some();
-    let socket = match kept {
-        Some(socket) => socket,
-        None => pool
-            .connect(deadline.within(connect_timeout))
-            .map_err(|error| match error.kind() {
-                ErrorKind::TimedOut => ClientError::ConnectTimeout,
-                _ => ClientError::Connect(error),
-            })?,
-    };
-    let heard = exchange(socket, request, deadline, meanwhile).map_err(|error| match error {
-        ClientError::Closed if is_kept => ClientError::Stale,
-        error => error,
-    })?;
-    let must_close = heard.early || request.has_unusual_body();
-    let lease = Lease::new(pool.clone(), &heard.head, must_close);
-    heard.into_reply(Some(lease), deadline)
-}
-
-/// Sends a request on a connection that is not kept after it.
-///
-/// # Errors
-///
-/// Why there is no head.
-pub(crate) fn send_once(
+/// A request on its way over one connection, up to the response's final head. Nothing here waits but the making of a new
+/// connection.
+#[derive(Debug)]
+pub(crate) struct Call {
     socket: Socket,
-    request: &Request<'_>,
-    deadline: Deadline,
-) -> Result<Reply, ClientError> {
-    let mut meanwhile = Meanwhile {
-        cancelled: &|| false,
-        interim: &mut |_| {},
-    };
-    exchange(socket, request, deadline, &mut meanwhile)?.into_reply(None, deadline)
-}
-
-/// A connection on which the final head has come.
-struct Heard {
-    socket: Socket,
-    head: ResponseHead,
-    /// What has come behind the head.
-    ahead: Vec<u8>,
-    /// The head came before the whole request was sent.
+    /// Where the connection is to be kept after it, if it may be.
+    pool: Option<Arc<Pool>>,
+    /// It was used before.
+    is_kept: bool,
+    parser: ResponseParser,
+    /// Bytes of the request that were sent.
+    sent: usize,
+    /// All of the request was sent, or no more of it ever will be.
+    is_sent: bool,
+    /// The head came before the whole request was sent, or could have.
     early: bool,
+    /// What has come and was not used.
+    ahead: Vec<u8>,
+    interim: Vec<ResponseHead>,
+    head: Option<ResponseHead>,
 }
 
-impl Heard {
-    fn into_reply(self, lease: Option<Lease>, deadline: Deadline) -> Result<Reply, ClientError> {
-        let decoder = Body::new(self.head.framing, usize::MAX, MAX_TRAILERS)
+impl Call {
+    /// Takes a connection to an endpoint, or makes one by `connect_by`, and sends what it takes of the request.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no connection.
+    pub(crate) fn begin(
+        pool: &Arc<Pool>,
+        request: &Request<'_>,
+        connect_by: Deadline,
+    ) -> Result<Self, ClientError> {
+        let kept = pool.take(request.reuse, Instant::now());
+        let is_kept = kept.is_some();
+        let socket = match kept {
+            Some(socket) => socket,
+            None => pool
+                .connect(connect_by)
+                .map_err(|error| match error.kind() {
+                    ErrorKind::TimedOut => ClientError::ConnectTimeout,
+                    _ => ClientError::Connect(error),
+                })?,
+        };
+        let mut call = Self::new(socket, request);
+        call.pool = Some(pool.clone());
+        call.is_kept = is_kept;
+        call.write(request)?;
+        Ok(call)
+    }
+
+    fn new(socket: Socket, request: &Request<'_>) -> Self {
+        Self {
+            socket,
+            pool: None,
+            is_kept: false,
+            parser: ResponseParser::new(request.asked()),
+            sent: 0,
+            is_sent: false,
+            early: false,
+            ahead: Vec::new(),
+            interim: Vec::new(),
+            head: None,
+        }
+    }
+
+    /// The socket that has to be ready before it can go on, and what for.
+    pub(crate) fn awaited(&self) -> (&Socket, Interest) {
+        let interest = if self.is_sent {
+            Interest::Readable
+        } else {
+            Interest::Either
+        };
+        (&self.socket, interest)
+    }
+
+    /// What it means that there is no more time.
+    pub(crate) fn timed_out(&self) -> ClientError {
+        if self.is_sent {
+            ClientError::ResponseTimeout
+        } else {
+            ClientError::SendTimeout
+        }
+    }
+
+    /// Goes on with the same request, now that the socket may be ready; whether the final head has come. Nothing else
+    /// tells of what has come already: it reads until the head is whole, or nothing more is at hand.
+    ///
+    /// # Errors
+    ///
+    /// Why there will be no head.
+    pub(crate) fn advance(
+        &mut self,
+        request: &Request<'_>,
+        readable: bool,
+    ) -> Result<bool, ClientError> {
+        if !self.is_sent {
+            self.write(request)?;
+        }
+        if readable {
+            self.read()?;
+        }
+        Ok(self.head.is_some())
+    }
+
+    /// Waits for the final head until `deadline`; `cancelled` is asked twice a second whether it is still wanted.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no head. The connection is closed then.
+    pub(crate) fn finish(
+        mut self,
+        request: &Request<'_>,
+        deadline: Deadline,
+        cancelled: Option<&dyn Fn() -> bool>,
+    ) -> Result<Reply, ClientError> {
+        loop {
+            let readable = self.wait(deadline, cancelled)?;
+            if self.advance(request, readable)? {
+                return self.into_reply(request, deadline);
+            }
+        }
+    }
+
+    /// Waits until the socket is ready: whether there is something to read.
+    ///
+    /// # Errors
+    ///
+    /// It is not ready in time, or not wanted any more.
+    pub(crate) fn wait(
+        &self,
+        deadline: Deadline,
+        cancelled: Option<&dyn Fn() -> bool>,
+    ) -> Result<bool, ClientError> {
+        let (socket, interest) = self.awaited();
+        match socket.wait(interest, deadline, cancelled) {
+            Ok(Waited::Ready { readable }) => Ok(readable),
+            Ok(Waited::Over) => Err(self.timed_out()),
+            Ok(Waited::Cancelled) => Err(ClientError::Cancelled),
+            Err(_) => Err(self.closed()),
+        }
+    }
+
+    /// The reply whose head [has come](Self::advance). Its body is read until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// The head has not come, or the body's framing is not acceptable.
+    pub(crate) fn into_reply(
+        mut self,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<Reply, ClientError> {
+        let head = self.head.take().ok_or_else(|| self.closed())?;
+        let must_close = self.early || request.has_unusual_body();
+        let lease = self.pool.map(|pool| Lease::new(pool, &head, must_close));
+        let decoder = Body::new(head.framing, usize::MAX, MAX_TRAILERS)
             .map_err(ResponseError::from)?
             .keeping_trailers();
         let mut body = ReplyBody {
@@ -255,137 +343,106 @@ impl Heard {
         };
         body.finish();
         Ok(Reply {
-            head: self.head,
+            head,
             body,
+            interim: self.interim,
         })
     }
-}
 
-/// A conversation up to the final head.
-struct Conversation<'a, 'b> {
-    socket: Socket,
-    parser: ResponseParser,
-    /// What has come and was not used.
-    ahead: Vec<u8>,
-    deadline: Deadline,
-    meanwhile: &'a mut Meanwhile<'b>,
-}
-
-fn exchange(
-    socket: Socket,
-    request: &Request<'_>,
-    deadline: Deadline,
-    meanwhile: &mut Meanwhile<'_>,
-) -> Result<Heard, ClientError> {
-    let mut conversation = Conversation {
-        socket,
-        parser: ResponseParser::new(request.asked()),
-        ahead: Vec::new(),
-        deadline,
-        meanwhile,
-    };
-    let early = conversation.send(request)?;
-    let is_early = early.is_some();
-    let head = match early {
-        Some(head) => head,
-        None => conversation.receive()?,
-    };
-    Ok(Heard {
-        socket: conversation.socket,
-        head,
-        ahead: conversation.ahead,
-        early: is_early,
-    })
-}
-
-impl Conversation<'_, '_> {
-    /// Sends the request; gives the final head if that comes before all is sent, as with a server that refuses the body.
-    fn send(&mut self, request: &Request<'_>) -> Result<Option<ResponseHead>, ClientError> {
-        let (mut head, mut body) = (request.head, request.body);
-        while !(head.is_empty() && body.is_empty()) {
-            let sent = self
-                .socket
-                .write_vectored(&[IoSlice::new(head), IoSlice::new(body)]);
-            match sent {
+    /// Sends what the socket takes of the rest of the request.
+    fn write(&mut self, request: &Request<'_>) -> Result<(), ClientError> {
+        let (head, body) = (request.head, request.body);
+        while self.sent < head.len() + body.len() {
+            let of_head = self.sent.min(head.len());
+            let rest = [
+                IoSlice::new(&head[of_head..]),
+                IoSlice::new(&body[self.sent - of_head..]),
+            ];
+            match self.socket.write_vectored(&rest) {
                 Ok(0) => return Err(self.closed()),
-                Ok(count) => {
-                    let of_head = count.min(head.len());
-                    head = &head[of_head..];
-                    body = &body[count - of_head..];
-                }
+                Ok(count) => self.sent += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if self.wait(Interest::Either, ClientError::SendTimeout)?
-                        && let Some(head) = self.read_head()?
-                    {
-                        return Ok(Some(head));
-                    }
-                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 // The server has closed; it may have replied before that.
-                Err(_) => return self.receive().map(Some),
+                Err(_) => {
+                    self.early = true;
+                    break;
+                }
             }
         }
-        Ok(None)
+        self.is_sent = true;
+        Ok(())
     }
 
-    /// Waits for the final head.
-    fn receive(&mut self) -> Result<ResponseHead, ClientError> {
-        loop {
-            self.wait(Interest::Readable, ClientError::ResponseTimeout)?;
-            if let Some(head) = self.read_head()? {
-                return Ok(head);
+    /// Reads up to the end of the final head.
+    fn read(&mut self) -> Result<(), ClientError> {
+        while self.head.is_none() {
+            let before = self.ahead.len();
+            self.ahead.resize(before + HEAD_PIECE, 0);
+            let read = self.socket.read(&mut self.ahead[before..]);
+            self.ahead.truncate(before + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => return Err(self.closed()),
+                Ok(_) => self.parse()?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(self.closed()),
             }
         }
+        Ok(())
     }
 
-    /// Waits until the socket is ready: whether there is something to read.
-    fn wait(&self, interest: Interest, over: ClientError) -> Result<bool, ClientError> {
-        let cancelled = Some(self.meanwhile.cancelled);
-        match self.socket.wait(interest, self.deadline, cancelled) {
-            Ok(Waited::Ready { readable }) => Ok(readable),
-            Ok(Waited::Over) => Err(over),
-            Ok(Waited::Cancelled) => Err(ClientError::Cancelled),
-            Err(_) => Err(self.closed()),
-        }
-    }
-
-    /// Reads what has come; gives the final head once that is whole.
-    fn read_head(&mut self) -> Result<Option<ResponseHead>, ClientError> {
-        let mut piece = [0; HEAD_PIECE];
-        match self.socket.read(&mut piece) {
-            Ok(0) => return Err(self.closed()),
-            Ok(count) => self.ahead.extend_from_slice(&piece[..count]),
-            Err(error) if is_not_ready(&error) => return Ok(None),
-            Err(_) => return Err(self.closed()),
-        }
-        while let Some((used, head)) = self.parse()? {
+    /// Takes the heads that are whole, up to the final one.
+    fn parse(&mut self) -> Result<(), ClientError> {
+        while self.head.is_none() {
+            let parsed = self.parser.parse(&self.ahead);
+            let parsed = parsed.map_err(|error| match error {
+                ResponseError::StatusLine => {
+                    self.ahead.truncate(MOST_SHOWN);
+                    ClientError::StatusLine(std::mem::take(&mut self.ahead))
+                }
+                error => error.into(),
+            })?;
+            let Some((used, head)) = parsed else {
+                return Ok(());
+            };
             self.ahead.drain(..used);
-            if !head.is_interim() {
-                return Ok(Some(head));
+            if head.is_interim() {
+                self.interim.push(head);
+            } else {
+                // Servers that refuse a body do so before all of it has come.
+                self.early |= !self.is_sent;
+                self.head = Some(head);
             }
-            (self.meanwhile.interim)(&head);
         }
-        Ok(None)
-    }
-
-    fn parse(&mut self) -> Result<Option<(usize, ResponseHead)>, ClientError> {
-        self.parser.parse(&self.ahead).map_err(|error| match error {
-            ResponseError::StatusLine => {
-                self.ahead.truncate(MOST_SHOWN);
-                ClientError::StatusLine(std::mem::take(&mut self.ahead))
-            }
-            error => error.into(),
-        })
+        Ok(())
     }
 
     /// Why there is no head now that the connection is closed.
     fn closed(&self) -> ClientError {
-        if self.ahead.is_empty() && !self.parser.has_interim() {
-            ClientError::Closed
-        } else {
+        if !self.ahead.is_empty() || self.parser.has_interim() {
             ClientError::Incomplete
+        } else if self.is_kept {
+            ClientError::Stale
+        } else {
+            ClientError::Closed
         }
     }
+}
+
+/// Sends a request on a connection that is not kept after it, and waits for the response's head.
+///
+/// # Errors
+///
+/// Why there is no head.
+pub(crate) fn send_once(
+    socket: Socket,
+    request: &Request<'_>,
+    deadline: Deadline,
+) -> Result<Reply, ClientError> {
+    let mut call = Call::new(socket, request);
+    call.write(request)?;
+    call.finish(request, deadline, None)
 }
 
 fn is_not_ready(error: &io::Error) -> bool {

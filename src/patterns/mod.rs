@@ -147,7 +147,7 @@ pub use events::{
 };
 #[cfg(all(feature = "events", feature = "redis"))]
 pub use events::{EventStream, EventStreamUrl};
-pub use retry::{Backoff, Clock, Failed, Retry, RetryBudget};
+pub use retry::{Attempts, Backoff, Clock, Failed, Retry, RetryBudget};
 pub use throttle::{Quota, Rate, RateError, Throttle, ThrottleKey, Throttled};
 #[cfg(feature = "redis")]
 pub use throttle::{SharedCheck, SharedLimit, ThrottleStore, ThrottleStoreStatus};

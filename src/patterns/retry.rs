@@ -246,6 +246,15 @@ impl<E> Failed<E> {
     }
 }
 
+/// How far the tries of one call have come, see [`Retry::begin_at`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempts {
+    /// The number of the last try, which begins at 1.
+    number: u32,
+    /// When that began.
+    begun: Instant,
+}
+
 /// The time and the pauses of a [`Retry`], for tests that are exact and take no time.
 pub trait Clock: Send + Sync {
     /// The time.
@@ -400,29 +409,73 @@ impl Retry {
         deadline: Deadline,
         mut attempt: impl FnMut(u32) -> Result<T, Failed<E>>,
     ) -> Result<T, E> {
-        let mut begun = self.clock.now();
-        self.budget.request_at(begun);
-        let mut number = 1;
+        let mut attempts = self.begin_at(self.clock.now());
         loop {
-            let result = attempt(number);
+            let result = attempt(attempts.number);
             let now = self.clock.now();
             let failed = match result {
                 Ok(value) => {
-                    let time = now.saturating_duration_since(begun);
-                    self.usual.add(time.as_secs_f64());
+                    self.success_at(&attempts, now);
                     return Ok(value);
                 }
                 Err(failed) => failed,
             };
-            let Some(pause) = self.pause(number, failed.next, deadline, now) else {
+            let Some(pause) = self.failure_at(&mut attempts, &failed, deadline, now) else {
                 return Err(failed.error);
             };
             if !pause.is_zero() {
                 self.clock.sleep(pause);
+                attempts.begun = self.clock.now();
             }
-            begun = self.clock.now();
-            number += 1;
         }
+    }
+
+    /// Begins the tries of a call that does not block a thread: the same as [`call`](Self::call), step by step, for a
+    /// program with an event loop. Tell it of each try's end by [`success_at`](Self::success_at) or
+    /// [`failure_at`](Self::failure_at).
+    ///
+    /// ```
+    /// use plimsoll::patterns::{Deadline, Failed, Retry};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let retry = Retry::new().random(|| 0.5);
+    /// let now = Instant::now();
+    /// let deadline = Deadline::after_at(Duration::from_secs(5), now);
+    /// let mut attempts = retry.begin_at(now);
+    /// let pause = retry.failure_at(&mut attempts, &Failed::again("refused"), deadline, now);
+    /// assert_eq!(pause, Some(Duration::from_micros(12_500)));
+    /// // The second try begins after the pause.
+    /// let pause = retry.failure_at(&mut attempts, &Failed::for_good("malformed"), deadline, now);
+    /// assert_eq!(pause, None);
+    /// ```
+    #[must_use]
+    pub fn begin_at(&self, now: Instant) -> Attempts {
+        self.budget.request_at(now);
+        Attempts {
+            number: 1,
+            begun: now,
+        }
+    }
+
+    /// Notes that the last try succeeded.
+    pub fn success_at(&self, attempts: &Attempts, now: Instant) {
+        let time = now.saturating_duration_since(attempts.begun);
+        self.usual.add(time.as_secs_f64());
+    }
+
+    /// Notes that the last try failed. The pause until the next one, or `None` if no other is to be made.
+    #[must_use]
+    pub fn failure_at<E>(
+        &self,
+        attempts: &mut Attempts,
+        failed: &Failed<E>,
+        deadline: Deadline,
+        now: Instant,
+    ) -> Option<Duration> {
+        let pause = self.pause(attempts.number, failed.next, deadline, now)?;
+        attempts.number += 1;
+        attempts.begun = now + pause;
+        Some(pause)
     }
 
     /// The pause before retry number `retry`; `None` if it is not to be made.

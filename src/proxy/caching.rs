@@ -127,7 +127,7 @@ impl Core {
     /// reply in time, if that may be given.
     fn wait(self: &Arc<Self>, wait: Wait, forwarded: Forwarded) -> Response {
         let (core, other) = (self.clone(), wait.clone());
-        Response::later(Later {
+        Response::later(Later::Told {
             when_ready: Box::new(move |wake| other.when_ended(wake)),
             then: Box::new(move |request| match &core.caching {
                 Some(caching) => {

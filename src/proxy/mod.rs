@@ -21,8 +21,9 @@
 //! ─▶ relay: the response's head, cleaned, and its body
 //! ```
 //!
-//! A worker waits for the response's head, so the number of workers is the number of requests that wait for the service at
-//! once.
+//! A worker sends a request, and the server's event loop waits for the response's head. As many requests as there are
+//! workers may wait for the service at once: the number of workers is what the service gets at most, and what comes beyond
+//! it waits for its turn, or is refused.
 
 #[cfg(feature = "cache")]
 mod caching;
@@ -37,6 +38,8 @@ mod slots;
 mod tries;
 mod upgrade;
 mod upstreams;
+mod waiting;
+mod way;
 
 use std::fmt;
 use std::sync::Arc;
@@ -51,8 +54,9 @@ use events::Events;
 pub use events::{EventsAt, EventsConfig, EventsPlace, table as events_table};
 use failure::{Failure, Failures};
 use headers::{Forwarded, Outcome, Received};
-use tries::{Answer, Outgoing, Tries};
+use tries::{Answer, Tries};
 use upstreams::Upstreams;
+use way::{Outgoing, Way};
 
 use crate::health::upstreams::UpstreamsReport;
 use crate::http::trust::Trust;
@@ -223,30 +227,54 @@ impl Core {
         {
             return self.look_up(caching, request, forwarded);
         }
-        match self.ask(request, &forwarded, true) {
-            Ok(answer) => self.relay(answer, request, &forwarded),
+        if request.is_served() {
+            return waiting::forward(self, request, forwarded);
+        }
+        let result = self.ask(request, &forwarded, true);
+        self.reply(result, request, &forwarded)
+    }
+
+    /// What a client gets of the service's answer, or in place of one.
+    fn reply(
+        &self,
+        result: Result<Answer, Failure>,
+        request: &Request,
+        forwarded: &Forwarded,
+    ) -> Response {
+        match result {
+            Ok(answer) => self.relay(answer, request, forwarded),
             Err(failure) => self.fail(&failure),
         }
     }
 
-    /// Asks the service. `abandons`: a client that has left ends it.
+    fn tries(&self, request: &Request) -> Tries {
+        Tries::new(
+            &self.retry,
+            &self.upstreams,
+            deadline(request),
+            self.patience,
+        )
+    }
+
+    /// Asks the service, and waits for its answer. `abandons`: a client that has left ends it.
     fn ask(
         &self,
         request: &Request,
         forwarded: &Forwarded,
         abandons: bool,
     ) -> Result<Answer, Failure> {
-        let abandoned = || abandons && (request.abandoned() || request.is_given_up());
-        let outgoing = Outgoing::by(request, forwarded, &self.config, &abandoned);
-        let tries = Tries {
+        let cancelled = || abandons && (request.abandoned() || request.is_given_up());
+        let way = self.way(request, forwarded);
+        self.tries(request).run(&way, &cancelled)
+    }
+
+    fn way<'a>(&'a self, request: &'a Request, forwarded: &'a Forwarded) -> Way<'a> {
+        Way {
             config: &self.config,
             upstreams: &self.upstreams,
-            outgoing: &outgoing,
-            forwarded,
-            deadline: deadline(request),
-            patience: self.patience,
-        };
-        tries.run(&self.retry)
+            retry: &self.retry,
+            outgoing: Outgoing::by(request, forwarded, &self.config),
+        }
     }
 
     fn relay(&self, answer: Answer, request: &Request, forwarded: &Forwarded) -> Response {

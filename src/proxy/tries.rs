@@ -1,31 +1,22 @@
 //! One request to the endpoints: which try is worth another, and what each says about its endpoint.
 
-use std::borrow::Cow;
 #[cfg(feature = "cache")]
 use std::io::Read;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-
-use super::config::{BalanceBy, BreakerMode, ProxyConfig};
+use super::config::BreakerMode;
 use super::failure::Failure;
-use super::headers::{Destination, Forwarded};
 use super::slots::Slot;
-use super::upgrade;
 use super::upstreams::{Upstream, Upstreams, fail, fault_of};
-use crate::Request;
+use super::way::{Sent, Way, blames_endpoint, retry_after};
 use crate::health::upstreams::EndpointFault;
-use crate::http::body::Framing;
-use crate::http::fields;
-use crate::http::response::{ResponseError, ResponseHead};
-use crate::net::client::{self, ClientError, Meanwhile, Parts, Reply, ReplyBody};
+use crate::http::response::ResponseHead;
+use crate::net::client::{ClientError, Parts, Reply, ReplyBody};
 use crate::net::pool::Reuse;
-use crate::patterns::{Ask, BreakerState, Deadline, Failed, Pick, Retry, Unavailable};
-
-/// Most bytes of a body that are taken whole, if they are at hand with the head.
-const MOST_AT_HAND: usize = 64 * 1024;
+use crate::net::stream::{Interest, Socket, Waited};
+use crate::patterns::{Ask, Attempts, Deadline, Failed, Pick, Retry, Unavailable};
 
 /// An endpoint's answer.
 pub(super) struct Answer {
@@ -56,298 +47,316 @@ enum FailedTry {
     Answered(Box<Answer>),
 }
 
-/// What goes to an endpoint, beside its head.
-pub(super) struct Outgoing<'a> {
-    pub(super) method: &'a str,
-    pub(super) target: &'a str,
-    pub(super) body: &'a [u8],
-    /// Whether it may be sent twice.
-    pub(super) may_repeat: bool,
-    /// What decides which endpoint gets it, if anything of it does.
-    pub(super) key: Option<Cow<'a, [u8]>>,
-    /// The protocol to switch to.
-    pub(super) upgrade: Option<&'a str>,
-    /// The client's request that it is, which the access log tells of.
-    pub(super) request: Option<&'a Request>,
-    /// Whether nobody waits for the answer any more.
-    pub(super) abandoned: &'a dyn Fn() -> bool,
+/// What a request waits for, or how it has ended.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once, and its end is what is usual"
+)]
+pub(super) enum Step {
+    /// The [socket](Tries::awaited), but no longer than [then](Tries::due).
+    Waits,
+    /// Another try is to [begin](Tries::begin) then.
+    Again(Instant),
+    Done(Result<Answer, Failure>),
 }
 
-impl<'a> Outgoing<'a> {
-    /// What a client asks.
-    pub(super) fn by(
-        request: &'a Request,
-        forwarded: &Forwarded,
-        config: &'a ProxyConfig,
-        abandoned: &'a dyn Fn() -> bool,
-    ) -> Self {
-        let method = request.method();
-        // Its method is idempotent (RFC 9110 9.2.2), or the client has given it a key by which the service knows it again.
-        let may_repeat = matches!(
-            method,
-            "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE"
-        ) || request.header_bytes("idempotency-key").is_some();
-        let key = match &config.balance {
-            BalanceBy::Latency | BalanceBy::RoundRobin => None,
-            BalanceBy::HashIp => Some(match request.client() {
-                IpAddr::V4(address) => address.octets().to_vec().into(),
-                IpAddr::V6(address) => address.octets().to_vec().into(),
-            }),
-            BalanceBy::HashHeader(name) => request.header_bytes(name).map(Cow::Borrowed),
-        };
-        Self {
-            method,
-            target: request.url(),
-            body: request.bytes(),
-            may_repeat,
-            key,
-            upgrade: upgrade::wanted(request, forwarded, &config.upgrade),
-            request: Some(request),
-            abandoned,
-        }
-    }
+/// What has happened meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The socket is ready, or has failed; whether there may be something to read.
+    Ready { readable: bool },
+    /// The time may be over.
+    Over,
+    /// Nobody waits for the answer any more.
+    Cancelled,
 }
 
-/// One request, as it goes to the endpoints.
-pub(super) struct Tries<'a> {
-    pub(super) config: &'a ProxyConfig,
-    pub(super) upstreams: &'a Upstreams,
-    pub(super) outgoing: &'a Outgoing<'a>,
-    pub(super) forwarded: &'a Forwarded,
-    pub(super) deadline: Deadline,
+/// A try under way.
+struct Try {
+    pick: Pick<Upstream>,
+    slot: Slot,
+    deadline: Deadline,
+    reuse: Reuse,
+    /// None before it is sent.
+    sent: Option<Sent>,
+}
+
+/// One request on its way through the tries. It is told what has happened, and says what it waits for: an event loop
+/// waits with no thread, [`run`](Self::run) with its caller's.
+///
+/// ```text
+///            begin            resume: the head is here, or no other try is worth it
+///   (start) ──────▶ Waits ──────────────────────────────────────────────────────▶ Done
+///                    ▲  │ failed, and worth another
+///              begin │  ▼
+///                   Again
+/// ```
+pub(super) struct Tries {
+    deadline: Deadline,
     /// Longest that it waits while every endpoint does as much as it can.
-    pub(super) patience: Duration,
+    patience: Duration,
+    began: Instant,
+    attempts: Attempts,
+    tried: Vec<Arc<str>>,
+    /// Why there is no answer yet.
+    last: Option<FailedTry>,
+    current: Option<Try>,
+    /// When the next try begins, between two of them.
+    pauses_until: Instant,
 }
 
-impl Tries<'_> {
-    /// Tries until there is an answer, or no other try is worth it.
-    pub(super) fn run(&self, retry: &Retry) -> Result<Answer, Failure> {
-        let began = Instant::now();
-        self.upstreams.note_request(began);
-        let (mut tried, mut last) = (Vec::new(), None);
-        let result = retry.call(self.deadline, |_| {
-            self.attempt(&mut tried).map_err(|(failure, next)| {
-                // That there is no other endpoint says less than why the last try failed.
-                let is_unavailable =
-                    matches!(failure, FailedTry::Unanswered(Failure::Unavailable(_)));
-                if last.is_none() || !is_unavailable {
-                    last = Some(failure);
-                }
-                next
-            })
-        });
-        if let Some(endpoint) = tried.last() {
-            let time = began.elapsed();
-            if let Some(request) = self.outgoing.request {
-                request.note_endpoint(endpoint.clone(), tried.len(), time);
-            }
+impl Tries {
+    pub(super) fn new(
+        retry: &Retry,
+        upstreams: &Upstreams,
+        deadline: Deadline,
+        patience: Duration,
+    ) -> Self {
+        let now = Instant::now();
+        upstreams.note_request(now);
+        Self {
+            deadline,
+            patience,
+            began: now,
+            attempts: retry.begin_at(now),
+            tried: Vec::new(),
+            last: None,
+            current: None,
+            pauses_until: now,
         }
-        result.or_else(|()| match last {
-            Some(FailedTry::Answered(answer)) => Ok(*answer),
-            Some(FailedTry::Unanswered(failure)) => Err(failure),
-            None => Err(Failure::Unavailable(Unavailable::Empty)),
-        })
     }
 
-    /// One try; what it fails with, and whether another one is worth it.
-    fn attempt(&self, tried: &mut Vec<Arc<str>>) -> Result<Answer, (FailedTry, Failed<()>)> {
-        let deadline = match self.config.try_timeout {
+    /// Tries until there is an answer, or no other try is worth it. Blocks; `cancelled` is asked twice a second whether
+    /// the answer is not wanted any more.
+    pub(super) fn run(
+        mut self,
+        way: &Way<'_>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Answer, Failure> {
+        let mut step = self.begin(way);
+        loop {
+            step = match step {
+                Step::Waits => {
+                    let event = self.wait(cancelled);
+                    self.resume(way, event, Instant::now())
+                }
+                Step::Again(at) => {
+                    thread::sleep(at.saturating_duration_since(Instant::now()));
+                    self.begin(way)
+                }
+                Step::Done(result) => return result,
+            };
+        }
+    }
+
+    /// Blocks until there is something to [go on](Self::resume) with.
+    fn wait(&self, cancelled: &dyn Fn() -> bool) -> Event {
+        let Some((socket, interest)) = self.awaited() else {
+            return Event::Over;
+        };
+        match socket.wait(interest, Deadline::at(self.due()), Some(cancelled)) {
+            Ok(Waited::Ready { readable }) => Event::Ready { readable },
+            Ok(Waited::Over) => Event::Over,
+            Ok(Waited::Cancelled) => Event::Cancelled,
+            // Reading tells why.
+            Err(_) => Event::Ready { readable: true },
+        }
+    }
+
+    /// The socket of the try under way, and what it has to be ready for.
+    pub(super) fn awaited(&self) -> Option<(&Socket, Interest)> {
+        let sent = self.current.as_ref()?.sent.as_ref()?;
+        Some(sent.call.awaited())
+    }
+
+    /// When to [go on](Self::resume) at the latest.
+    pub(super) fn due(&self) -> Instant {
+        match &self.current {
+            Some(current) => current.deadline.instant(),
+            None => self.pauses_until,
+        }
+    }
+
+    /// Begins a try. It may wait for an endpoint that can do more, and for a connection.
+    pub(super) fn begin(&mut self, way: &Way<'_>) -> Step {
+        let mut current = match self.current.take() {
+            // Its connection turned out to be closed.
+            Some(current) => current,
+            None => match self.pick(way) {
+                Ok(current) => current,
+                Err(why) => {
+                    let failure = FailedTry::Unanswered(Failure::Unavailable(why));
+                    return self.failed(way, failure, &Failed::for_good(()), Instant::now());
+                }
+            },
+        };
+        match way.send(current.pick.data(), current.deadline, current.reuse) {
+            Ok(sent) => {
+                current.sent = Some(sent);
+                self.current = Some(current);
+                Step::Waits
+            }
+            Err(error) => self.unanswered(way, current, error, Instant::now()),
+        }
+    }
+
+    fn pick(&mut self, way: &Way<'_>) -> Result<Try, Unavailable> {
+        let deadline = match way.config.try_timeout {
             Some(timeout) => self.deadline.within(timeout),
             None => self.deadline,
         };
-        let unavailable = |why| {
-            let failure = FailedTry::Unanswered(Failure::Unavailable(why));
-            (failure, Failed::for_good(()))
+        let slot = way.upstreams.slots.take().ok_or(Unavailable::Full)?;
+        let ask = Ask::by(deadline).avoid(&self.tried).patience(self.patience);
+        let key = way.outgoing.key.as_deref();
+        let ask = key.map_or(ask, |key| ask.key(key));
+        let pick = way.upstreams.balancer.pick(ask)?;
+        self.tried.push(pick.name().clone());
+        Ok(Try {
+            pick,
+            slot,
+            deadline,
+            reuse: if way.outgoing.may_repeat {
+                Reuse::Any
+            } else {
+                Reuse::Recent
+            },
+            sent: None,
+        })
+    }
+
+    /// Goes on with the try under way, without waiting for anything.
+    pub(super) fn resume(&mut self, way: &Way<'_>, event: Event, now: Instant) -> Step {
+        let Some(mut current) = self.current.take() else {
+            return Step::Again(self.pauses_until);
         };
-        let slot = self.upstreams.slots.take();
-        let slot = slot.ok_or_else(|| unavailable(Unavailable::Full))?;
-        let ask = Ask::by(deadline).avoid(tried).patience(self.patience);
-        let ask = self.outgoing.key.as_deref().map_or(ask, |key| ask.key(key));
-        let picked = self.upstreams.balancer.pick(ask);
-        let mut pick = picked.map_err(unavailable)?;
-        tried.push(pick.name().clone());
-        match self.ask(&pick, deadline) {
-            Ok((head, body, interim)) => {
-                let is_refusal = matches!(head.status, 502..=504);
-                let on_5xx = matches!(self.config.breaker, BreakerMode::On { on_5xx: true, .. });
-                let is_whole = matches!(body, AnswerBody::Whole(_));
-                if is_refusal || (on_5xx && head.status >= 500) {
-                    fail(&mut pick, EndpointFault::Unable);
-                } else if is_whole || matches!(body, AnswerBody::Tunnel(..)) {
-                    pick.success();
-                } else {
-                    pick.answered();
-                }
-                let next = (is_refusal && self.outgoing.may_repeat)
-                    .then(|| self.next(&pick, tried, retry_after(&head)));
-                let answer = Answer {
-                    head,
-                    body,
-                    interim,
-                    pick: (!is_whole).then_some(pick),
-                    slot,
-                };
-                match next {
-                    Some(next) => Err((FailedTry::Answered(Box::new(answer)), next)),
-                    None => Ok(answer),
-                }
+        let Some(mut sent) = current.sent.take() else {
+            self.current = Some(current);
+            return Step::Again(now);
+        };
+        let request = way.request(&sent.head, current.reuse);
+        let advanced = match event {
+            Event::Ready { readable } => sent.call.advance(&request, readable),
+            Event::Over => Ok(false),
+            Event::Cancelled => Err(ClientError::Cancelled),
+        };
+        match advanced {
+            Ok(true) => match sent.call.into_reply(&request, current.deadline) {
+                Ok(reply) => self.answered(way, current, reply, now),
+                Err(error) => self.unanswered(way, current, error, now),
+            },
+            Ok(false) if current.deadline.instant() <= now => {
+                let error = sent.call.timed_out();
+                self.unanswered(way, current, error, now)
             }
-            Err(error) => {
-                log::debug!("{}: {error}", pick.name());
-                if blames_endpoint(&error) {
-                    fail(&mut pick, fault_of(&error));
-                }
-                let next = if self.is_worth_another(&error) {
-                    self.next(&pick, tried, None)
-                } else {
-                    Failed::for_good(())
-                };
-                Err((FailedTry::Unanswered(Failure::Client(error)), next))
+            Ok(false) => {
+                current.sent = Some(sent);
+                self.current = Some(current);
+                Step::Waits
             }
+            Err(error) => self.unanswered(way, current, error, now),
         }
     }
 
-    /// What follows a try that is worth another one.
-    fn next(
-        &self,
-        pick: &Pick<Upstream>,
-        tried: &[Arc<str>],
-        retry_after: Option<Duration>,
-    ) -> Failed<()> {
-        let breaker = pick.data().breaker.as_ref();
-        if self.upstreams.balancer.has_another(tried) {
-            Failed::again_at_once(())
-        } else if breaker.is_some_and(|breaker| breaker.status().state == BreakerState::Open) {
+    /// The final head has come.
+    fn answered(&mut self, way: &Way<'_>, mut current: Try, reply: Reply, now: Instant) -> Step {
+        let Reply {
+            head,
+            body,
+            mut interim,
+        } = reply;
+        let body = match way.body(&head, body) {
+            Ok(body) => body,
+            Err(error) => return self.unanswered(way, current, error, now),
+        };
+        // The event loop answers Expect.
+        interim.retain(|head| head.status != 100);
+        let is_whole = matches!(body, AnswerBody::Whole(_));
+        let is_refusal = matches!(head.status, 502..=504);
+        let on_5xx = matches!(way.config.breaker, BreakerMode::On { on_5xx: true, .. });
+        if is_refusal || (on_5xx && head.status >= 500) {
+            fail(&mut current.pick, EndpointFault::Unable);
+        } else if is_whole || matches!(body, AnswerBody::Tunnel(..)) {
+            current.pick.success_at(now);
+        } else {
+            current.pick.answered_at(now);
+        }
+        let Try { pick, slot, .. } = current;
+        let next = (is_refusal && way.outgoing.may_repeat)
+            .then(|| way.next(&pick, &self.tried, retry_after(&head), now));
+        let answer = Answer {
+            head,
+            body,
+            interim,
+            pick: (!is_whole).then_some(pick),
+            slot,
+        };
+        if let Some(next) = next {
+            return self.failed(way, FailedTry::Answered(Box::new(answer)), &next, now);
+        }
+        way.retry.success_at(&self.attempts, now);
+        self.done(way, Ok(answer), now)
+    }
+
+    /// There will be no head.
+    fn unanswered(
+        &mut self,
+        way: &Way<'_>,
+        mut current: Try,
+        error: ClientError,
+        now: Instant,
+    ) -> Step {
+        let is_stale = matches!(error, ClientError::Stale);
+        if is_stale && way.outgoing.may_repeat && current.reuse != Reuse::Never {
+            current.reuse = Reuse::Never;
+            self.current = Some(current);
+            return Step::Again(now);
+        }
+        log::debug!("{}: {error}", current.pick.name());
+        if blames_endpoint(&error) {
+            fail(&mut current.pick, fault_of(&error));
+        }
+        let next = if way.is_worth_another(&error) {
+            way.next(&current.pick, &self.tried, None, now)
+        } else {
             Failed::for_good(())
-        } else if let Some(time) = retry_after {
-            Failed::again_after((), time)
-        } else {
-            Failed::again(())
-        }
-    }
-
-    /// Sends the request to an endpoint, on a kept connection if there is one.
-    fn ask(
-        &self,
-        pick: &Pick<Upstream>,
-        deadline: Deadline,
-    ) -> Result<(ResponseHead, AnswerBody, Vec<ResponseHead>), ClientError> {
-        let to = &**pick.data();
-        let may_repeat = self.outgoing.may_repeat;
-        let mut reuse = if may_repeat {
-            Reuse::Any
-        } else {
-            Reuse::Recent
         };
-        let upgrade = self.outgoing.upgrade;
-        loop {
-            let left = deadline
-                .remaining()
-                .map_err(|_| ClientError::ResponseTimeout)?;
-            let destination = Destination {
-                authority: &to.authority,
-                prefix: &to.prefix,
-                timeout_ms: left.as_millis(),
-                upgrade,
-            };
-            let Outgoing { method, target, .. } = *self.outgoing;
-            let head = self.forwarded.head(method, target, &destination);
-            let request = client::Request {
-                method,
-                head: &head,
-                body: self.outgoing.body,
-                upgrade: upgrade.is_some(),
-                reuse,
-            };
-            let mut interim = Vec::new();
-            let mut meanwhile = Meanwhile {
-                cancelled: self.outgoing.abandoned,
-                interim: &mut |head| {
-                    // The event loop answers Expect.
-                    if head.status != 100 {
-                        interim.push(head.clone());
-                    }
-                },
-            };
-            let connect_timeout = self.config.connect_timeout;
-            let sent = client::send(
-                &to.pool,
-                &request,
-                connect_timeout,
-                deadline,
-                &mut meanwhile,
-            );
-            let Reply { head, mut body } = match sent {
-                Err(ClientError::Stale) if may_repeat && reuse != Reuse::Never => {
-                    reuse = Reuse::Never;
-                    continue;
-                }
-                sent => sent?,
-            };
-            // Only what is relayed keeps its trailers.
-            let has_trailers = self.forwarded.trailers && head.framing == Framing::Chunked;
-            let body = match upgrade {
-                Some(protocol) if head.status == 101 => {
-                    let parts = body.into_parts().ok_or(ClientError::Incomplete)?;
-                    if !upgrade::has_switched(&head, protocol) {
-                        return Err(ResponseError::UnaskedUpgrade.into());
-                    }
-                    AnswerBody::Tunnel(parts, protocol.to_owned())
-                }
-                _ if has_trailers => AnswerBody::Rest(body),
-                _ => match body.whole_at_hand(MOST_AT_HAND)? {
-                    Some(whole) => AnswerBody::Whole(whole),
-                    None => AnswerBody::Rest(body),
-                },
-            };
-            return Ok((head, body, interim));
-        }
+        let failure = FailedTry::Unanswered(Failure::Client(error));
+        self.failed(way, failure, &next, now)
     }
 
-    fn is_worth_another(&self, error: &ClientError) -> bool {
-        match error {
-            // Nothing was sent.
-            ClientError::Connect(_) | ClientError::ConnectTimeout => true,
-            ClientError::Closed | ClientError::Stale | ClientError::Incomplete => {
-                self.outgoing.may_repeat
-            }
-            // Without a limit of its own, a try takes all the time there is.
-            ClientError::SendTimeout | ClientError::ResponseTimeout => {
-                self.outgoing.may_repeat && self.config.try_timeout.is_some()
-            }
-            ClientError::StatusLine(_) | ClientError::Response(_) | ClientError::Cancelled => false,
+    /// A try is over without the answer that was hoped for.
+    fn failed(
+        &mut self,
+        way: &Way<'_>,
+        failure: FailedTry,
+        next: &Failed<()>,
+        now: Instant,
+    ) -> Step {
+        // That there is no other endpoint says less than why the last try failed.
+        let is_unavailable = matches!(failure, FailedTry::Unanswered(Failure::Unavailable(_)));
+        if self.last.is_none() || !is_unavailable {
+            self.last = Some(failure);
         }
-    }
-}
-
-/// Whether the endpoint is at fault, and not this host or the client.
-fn blames_endpoint(error: &ClientError) -> bool {
-    match error {
-        // Another connection may be closed between two requests; that says nothing about the endpoint.
-        ClientError::Stale | ClientError::Cancelled => false,
-        ClientError::Connect(error) => {
-            let number = error.raw_os_error().map(Errno::from_raw);
-            !matches!(
-                number,
-                Some(
-                    Errno::EMFILE
-                        | Errno::ENFILE
-                        | Errno::ENOBUFS
-                        | Errno::ENOMEM
-                        | Errno::EADDRNOTAVAIL
-                )
-            )
+        let pause = way
+            .retry
+            .failure_at(&mut self.attempts, next, self.deadline, now);
+        if let Some(pause) = pause {
+            self.pauses_until = now + pause;
+            return Step::Again(self.pauses_until);
         }
-        _ => true,
+        let result = match self.last.take() {
+            Some(FailedTry::Answered(answer)) => Ok(*answer),
+            Some(FailedTry::Unanswered(failure)) => Err(failure),
+            None => Err(Failure::Unavailable(Unavailable::Empty)),
+        };
+        self.done(way, result, now)
     }
-}
 
-/// How long the endpoint asks to be left alone: seconds, or a date (RFC 9110 10.2.3).
-pub(super) fn retry_after(head: &ResponseHead) -> Option<Duration> {
-    let value = head.field("retry-after")?;
-    if let Some(seconds) = fields::parse_length(value) {
-        return Some(Duration::from_secs(seconds));
+    fn done(&self, way: &Way<'_>, result: Result<Answer, Failure>, now: Instant) -> Step {
+        if let (Some(endpoint), Some(request)) = (self.tried.last(), way.outgoing.request) {
+            let time = now.saturating_duration_since(self.began);
+            request.note_endpoint(endpoint.clone(), self.tried.len(), time);
+        }
+        Step::Done(result)
     }
-    let date = httpdate::parse_http_date(str::from_utf8(value).ok()?).ok()?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use super::event_loop::connection::Incoming;
 use super::exchange::Exchange;
-use super::request::Request;
+use super::replier::Task;
 use super::response::Continuation;
 use super::stream::Stream;
 use crate::health::Permit;
@@ -33,12 +33,7 @@ pub(crate) enum Job {
         permit: Permit,
     },
     /// Go on with a request that waited for something else.
-    Continue {
-        exchange: Arc<Exchange>,
-        request: Box<Request>,
-        permit: Permit,
-        then: Continuation,
-    },
+    Continue { task: Box<Task>, then: Continuation },
     /// Go on with a reply whose client has read what came before.
     Resume {
         exchange: Arc<Exchange>,

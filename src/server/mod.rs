@@ -11,6 +11,7 @@ pub(crate) mod handle;
 pub(crate) mod handler;
 pub(crate) mod jobs;
 pub(crate) mod relay;
+pub(crate) mod replier;
 pub(crate) mod request;
 pub(crate) mod request_head;
 pub(crate) mod response;
@@ -21,6 +22,7 @@ pub(crate) mod spin;
 pub(crate) mod stream;
 pub(crate) mod systemd;
 pub(crate) mod throttling;
+pub(crate) mod waiting;
 pub(crate) mod workers;
 
 use std::fmt;
@@ -153,6 +155,8 @@ impl Server {
         let health = Arc::new(health.with_sources(given.sources));
         let (carrier, stream) = Carrier::open()?;
         let poll = Poll::new().map_err(system("the event queue"))?;
+        let registry = poll.registry().try_clone();
+        let registry = registry.map_err(system("the event queue"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("the event queue"))?;
         let (sender, inbox) = wake::channel(waker);
         let shared = Arc::new(Shared {
@@ -165,6 +169,7 @@ impl Server {
             spin: Spin::new(),
             throttling: Arc::new(given.throttling),
             event_loop: sender,
+            registry,
             closing: AtomicBool::new(false),
         });
         let mut background = Threads::new();

@@ -5,18 +5,17 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 
 use super::stream::Progress;
+use super::waiting::watch;
 use crate::http::body::Body;
 use crate::http::fields;
 use crate::net::client::Parts;
 use crate::net::pool::Lease;
-use crate::net::stream::Socket;
+use crate::net::stream::{Interest, Socket};
 
 /// A socket to another server, and what the event loop knows of it.
 struct Watched {
@@ -42,18 +41,8 @@ impl Watched {
     /// Has the event loop told of the socket's readiness, unless it is already.
     fn watch(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         if !self.registered {
-            let descriptor = self.socket.as_fd().as_raw_fd();
-            registry.register(&mut SourceFd(&descriptor), token, interest)?;
+            watch(&self.socket, registry, token, interest)?;
             self.registered = true;
-        }
-        Ok(())
-    }
-
-    fn unwatch(&mut self, registry: &Registry) -> io::Result<()> {
-        if self.registered {
-            let descriptor = self.socket.as_fd().as_raw_fd();
-            registry.deregister(&mut SourceFd(&descriptor))?;
-            self.registered = false;
         }
         Ok(())
     }
@@ -200,22 +189,15 @@ impl Relay {
     /// Has the event loop told when something comes.
     pub(crate) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match &mut self.watched {
-            Some(watched) => watched.watch(registry, token, Interest::READABLE),
+            Some(watched) => watched.watch(registry, token, Interest::Readable),
             None => Ok(()),
         }
     }
 
-    /// Gives the connection back to its pool if the body is whole and nothing came behind it. Without a `registry` it does
-    /// so only while no event loop is told of its readiness.
-    pub(crate) fn give_back(&mut self, registry: Option<&Registry>, now: Instant) {
-        if !self.is_whole {
-            return;
-        }
-        let watched = self.watched.take_if(|watched| {
-            // A socket that cannot be let go by the event loop is closed instead.
-            !watched.registered || registry.is_some_and(|it| watched.unwatch(it).is_ok())
-        });
-        if let Some(watched) = watched
+    /// Gives the connection back to its pool if the body is whole and nothing came behind it.
+    pub(crate) fn give_back(&mut self, now: Instant) {
+        if self.is_whole
+            && let Some(watched) = self.watched.take()
             && let Some(lease) = self.lease.take()
         {
             lease.give_back(watched.socket, now);
@@ -365,8 +347,7 @@ impl Tunnel {
 
     /// Has the event loop told when something comes, or is taken.
     pub(crate) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        self.watched.watch(registry, token, both)
+        self.watched.watch(registry, token, Interest::Either)
     }
 
     /// Appends what came with the other server's head, so that it goes out with ours. The rest is the event loop's.

@@ -317,7 +317,7 @@ impl Request {
     }
 
     /// Whether a server has it, so that it can wait without a worker.
-    #[cfg(all(feature = "proxy", feature = "cache"))]
+    #[cfg(feature = "proxy")]
     pub(crate) fn is_served(&self) -> bool {
         matches!(self.reply, Reply::To(_))
     }

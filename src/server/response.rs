@@ -13,6 +13,7 @@ use crate::server::exchange::ReplyRules;
 use crate::server::relay::{Relay, Tunnel};
 use crate::server::request::Request;
 use crate::server::stream::{Source, Stream};
+use crate::server::waiting::Waiting;
 
 pub use into::IntoResponse;
 
@@ -67,11 +68,20 @@ pub(crate) enum Body {
 }
 
 /// A reply that waits for something.
-pub(crate) struct Later {
-    /// Has this called once it is worth going on.
-    pub(crate) when_ready: Box<dyn FnOnce(Wake) + Send>,
-    /// Goes on.
-    pub(crate) then: Continuation,
+pub(crate) enum Later {
+    /// For something in this process.
+    #[cfg_attr(
+        not(feature = "cache"),
+        expect(dead_code, reason = "only the cache has it")
+    )]
+    Told {
+        /// Has this called once it is worth going on.
+        when_ready: Box<dyn FnOnce(Wake) + Send>,
+        /// Goes on.
+        then: Continuation,
+    },
+    /// For another server.
+    Waiting(Box<dyn Waiting>),
 }
 
 /// Tells that it is worth going on.
@@ -147,7 +157,7 @@ impl Response {
     }
 
     /// What the handler answers once something else has happened. No worker waits for that.
-    #[cfg(all(feature = "proxy", feature = "cache"))]
+    #[cfg(feature = "proxy")]
     pub(crate) fn later(later: Later) -> Self {
         Self::with_body(503, Body::Later(later))
     }

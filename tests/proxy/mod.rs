@@ -10,6 +10,7 @@ mod services;
 mod streams;
 mod timeouts;
 mod tunnels;
+mod waits;
 
 use plimsoll::Server;
 use plimsoll::proxy::{Proxy, ProxyConfig};

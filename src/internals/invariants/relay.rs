@@ -266,7 +266,7 @@ impl Conversation<'_> {
         assert!(self.sent.len() - before <= STREAM_STEP + MOST_FRAMING);
         if let (Ok(Progress::End), Source::Relay(relay)) = (&self.progress, &mut self.stream.source)
         {
-            relay.give_back(None, Instant::now());
+            relay.give_back(Instant::now());
         }
     }
 }

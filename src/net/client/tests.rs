@@ -3,6 +3,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::super::pool::MOST_IDLE;
 use super::super::stream::Address;
@@ -99,12 +100,8 @@ const GET: Request<'static> = Request {
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 fn send(pool: &Arc<Pool>, request: &Request<'_>, timeout: Duration) -> Result<Reply, ClientError> {
-    let mut meanwhile = Meanwhile {
-        cancelled: &|| false,
-        interim: &mut |_| {},
-    };
     let deadline = Deadline::after(timeout);
-    super::send(pool, request, PATIENCE, deadline, &mut meanwhile)
+    Call::begin(pool, request, deadline)?.finish(request, deadline, None)
 }
 
 #[track_caller]
@@ -347,12 +344,11 @@ fn a_hanging_server_does_not_stretch_the_deadline() {
 fn a_wait_for_the_head_ends_when_the_response_is_not_wanted_any_more() {
     let upstream = Upstream::holding("");
     let asked = AtomicUsize::new(0);
-    let mut meanwhile = Meanwhile {
-        cancelled: &|| asked.fetch_add(1, Ordering::Relaxed) > 0,
-        interim: &mut |_| {},
-    };
+    let cancelled = || asked.fetch_add(1, Ordering::Relaxed) > 0;
     let deadline = Deadline::after(PATIENCE);
-    let error = super::send(&upstream.pool(), &GET, PATIENCE, deadline, &mut meanwhile)
+    let call = Call::begin(&upstream.pool(), &GET, deadline).expect("a connection");
+    let error = call
+        .finish(&GET, deadline, Some(&cancelled))
         .expect_err("it is cancelled");
     assert!(matches!(error, ClientError::Cancelled), "{error:?}");
     assert!(!deadline.is_over());
@@ -418,15 +414,13 @@ fn interim_replies_are_handed_on() {
     let upstream = Upstream::answering(&[&format!(
         "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n{OK}"
     )]);
-    let mut heard = Vec::new();
-    let mut meanwhile = Meanwhile {
-        cancelled: &|| false,
-        interim: &mut |head| heard.push((head.status, head.field("link").map(<[u8]>::to_vec))),
-    };
-    let deadline = Deadline::after(PATIENCE);
-    let reply = super::send(&upstream.pool(), &GET, PATIENCE, deadline, &mut meanwhile);
-    assert_eq!(read(reply.expect("a response")), "hello");
-    assert_eq!(heard, [(102, None), (103, Some(b"</x>".to_vec()))]);
+    let reply = get(&upstream.pool());
+    let interim = reply.interim.iter();
+    let heard: Vec<_> = interim
+        .map(|head| (head.status, head.field("link")))
+        .collect();
+    assert_eq!(heard, [(102, None), (103, Some(&b"</x>"[..]))]);
+    assert_eq!(read(reply), "hello");
 }
 
 #[test]

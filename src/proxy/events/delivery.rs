@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::super::config::{BalanceBy, ProxyConfig};
 use super::super::failure::Failure;
 use super::super::headers::{Forwarded, is_same_name};
-use super::super::tries::{Answer, AnswerBody, Outgoing, Tries, retry_after};
+use super::super::tries::{Answer, AnswerBody, Tries};
 use super::super::upstreams::Upstreams;
+use super::super::way::{Outgoing, Way, retry_after};
 use crate::http::fields;
 use crate::net::client::{ClientError, ReplyBody};
 use crate::patterns::{Deadline, Delivery, Outcome, Retry, RetryBudget};
@@ -68,26 +69,24 @@ impl Deliverer {
             }
             BalanceBy::Latency | BalanceBy::RoundRobin | BalanceBy::HashIp => None,
         };
-        let outgoing = Outgoing {
-            method: "POST",
-            target: &event.topic,
-            body: &event.body,
-            may_repeat: true,
-            key,
-            upgrade: None,
-            request: None,
-            abandoned: &|| false,
-        };
-        let deadline = Deadline::after(self.timeout);
-        let tries = Tries {
+        let way = Way {
             config: &self.config,
             upstreams: &self.upstreams,
-            outgoing: &outgoing,
-            forwarded: &forwarded,
-            deadline,
-            patience: self.timeout,
+            retry: &self.retry,
+            outgoing: Outgoing {
+                forwarded: &forwarded,
+                method: "POST",
+                target: &event.topic,
+                body: &event.body,
+                may_repeat: true,
+                key,
+                upgrade: None,
+                request: None,
+            },
         };
-        match tries.run(&self.retry) {
+        let deadline = Deadline::after(self.timeout);
+        let tries = Tries::new(&self.retry, &self.upstreams, deadline, self.timeout);
+        match tries.run(&way, &|| false) {
             Ok(answer) => judge(answer, deadline),
             Err(Failure::Unavailable(_)) => Outcome::Unreachable,
             Err(Failure::Client(ClientError::Connect(_) | ClientError::ConnectTimeout)) => {

@@ -1,6 +1,7 @@
 //! One client: its socket, its conversation, and what becomes of its request.
 
 use std::io::{ErrorKind, Read};
+use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,13 +11,46 @@ use socket2::SockRef;
 
 use super::admission::Ticket;
 use super::connection::{CloseReason, Connection};
+use super::dispatcher::Place;
 use super::doors::Door;
 use crate::server::client_socket::ClientSocket;
 use crate::server::exchange::{Exchange, ReplyRules, Stage};
 use crate::server::stream::{Source, Stream};
+use crate::server::waiting::Waits;
 
 /// See [`Client::has_left`].
 const SHORT_WAIT: Duration = Duration::from_millis(10);
+
+/// The same for one whose request another server has, which is told to stop within 2 s.
+const LONG_WAIT: Duration = Duration::from_secs(1);
+
+/// What a client's request waits for beside a worker.
+#[derive(Debug)]
+pub(super) enum Wait {
+    None,
+    /// For nothing yet, but the socket may be ready that its worker is just about to wait for.
+    Early,
+    /// For another server, in its place among those that may.
+    For(Box<Waits>, Place),
+}
+
+impl Wait {
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self, Self::For(..))
+    }
+
+    /// When it is over.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self {
+            Self::For(waits, _) => Some(waits.waiting.due()),
+            Self::None | Self::Early => None,
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Self {
+        mem::replace(self, Self::None)
+    }
+}
 
 /// One client: its socket, its conversation, and its request in flight.
 #[derive(Debug)]
@@ -30,6 +64,7 @@ pub(crate) struct Client {
     pub(crate) exchange: Option<Arc<Exchange>>,
     /// The rest of its reply, while no worker has it. A handler's reader is to be dropped by a worker.
     pub(crate) parked: Option<Stream>,
+    pub(super) wait: Wait,
     /// Its place in the queue, while it waits there.
     pub(crate) ticket: Option<Ticket>,
     pub(crate) rules: ReplyRules,
@@ -56,6 +91,7 @@ impl Client {
             connection,
             exchange: None,
             parked: None,
+            wait: Wait::None,
             ticket: None,
             rules: ReplyRules::UNKNOWN,
             readable: true,
@@ -69,12 +105,39 @@ impl Client {
         self.connection.is_idle() || (self.door == Door::Agent && self.connection.is_lingering())
     }
 
-    /// Whether it has left while its request waits for a worker. An end that comes with the request, or just behind it,
-    /// only says that nothing more will be sent: while the wait is short, such a client gets its answer.
+    /// Whether it has left while its request waits for a worker, or for another server. An end that comes with the request,
+    /// or just behind it, only says that nothing more will be sent: while the wait is short, such a client gets its answer.
     pub(crate) fn has_left(&self, now: Instant) -> bool {
-        let waits = self.ticket.and(self.exchange.as_ref());
-        let waited = waits.map(|exchange| now.saturating_duration_since(exchange.admitted));
-        waited > Some(SHORT_WAIT) && (self.ending || self.has_ended())
+        let is_long = self.is_long_at().is_some_and(|at| at < now);
+        is_long && (self.ending || self.has_ended())
+    }
+
+    /// When its wait is no longer short.
+    fn is_long_at(&self) -> Option<Instant> {
+        let admitted = self.exchange.as_ref()?.admitted;
+        if self.ticket.is_some() {
+            Some(admitted + SHORT_WAIT)
+        } else if self.wait.is_under_way() {
+            Some(admitted + LONG_WAIT)
+        } else {
+            None
+        }
+    }
+
+    /// When something is due if nothing else happens.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let leaves = self.is_long_at().filter(|_| self.ending);
+        let due = [self.connection.next_timeout(), self.wait.due(), leaves];
+        due.into_iter().flatten().min()
+    }
+
+    /// Notes that another server's socket is ready before the worker has said that it is waited for.
+    pub(super) fn note_early(&mut self) {
+        if let Some(exchange) = &self.exchange {
+            self.wait = Wait::Early;
+            // The worker's word is not to wait for the next event.
+            exchange.set_awaited();
+        }
     }
 
     /// Whether the socket has come to its end, or has failed, though no event has said so yet.

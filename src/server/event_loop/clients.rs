@@ -22,8 +22,16 @@ const GENERATION: usize = (1 << 10) - 1;
 /// as no slot's number comes near the highest, those that count down from the top are told apart from these.
 const OTHERS: usize = 1 << 31;
 
-/// The token of the socket that is relayed to the client with this one.
-pub(super) fn upstream_token(client: Token) -> Token {
+impl ClientKey {
+    /// The client's readiness token. An event may come that was of the slot's last client, so a token tells them apart too.
+    pub(crate) fn token(self) -> Token {
+        let generation = self.generation as usize & GENERATION;
+        Token(generation << SLOT_BITS | self.slot as usize)
+    }
+}
+
+/// The token of the socket that is relayed to the client with this one, or that its request waits for.
+pub(crate) fn upstream_token(client: Token) -> Token {
     Token(client.0 | OTHERS)
 }
 
@@ -134,12 +142,10 @@ impl Clients {
         Some(*client)
     }
 
-    /// The readiness token of the slot's client, or of the next one there. An event may come that was of the slot's last
-    /// client, so a token tells them apart too.
+    /// The readiness token of the slot's client, or of the next one there.
     pub(crate) fn token(&self, slot: u32) -> Token {
         let generation = self.slots.get(slot as usize).map_or(0, |it| it.generation);
-        let generation = generation as usize & GENERATION;
-        Token(generation << SLOT_BITS | slot as usize)
+        ClientKey { slot, generation }.token()
     }
 
     /// The slot of the client with that token, unless it has gone.

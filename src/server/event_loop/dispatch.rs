@@ -1,9 +1,11 @@
 //! From a whole request to a worker, and back.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::admission::Shed;
+use super::client::Wait;
 use super::connection::{After, CloseReason, Event, Incoming};
 use super::doors::Door;
 use super::reports::{self, Asks};
@@ -17,6 +19,7 @@ use crate::server::aside::Lane;
 use crate::server::exchange::{Exchange, Origin, ReplyRules, Stage};
 use crate::server::jobs::Job;
 use crate::server::stream::Source;
+use crate::server::waiting;
 use crate::server::workers::{Done, Ended, Then};
 
 impl Frontend {
@@ -140,6 +143,7 @@ impl Frontend {
         let exchange = Arc::new(Exchange::new(origin, now, deadline));
         if let Some(client) = self.clients.get_mut(slot) {
             client.exchange = Some(exchange.clone());
+            client.wait = Wait::None;
         }
         let job = Job::Handle {
             exchange,
@@ -247,12 +251,21 @@ impl Frontend {
             self.workers.started();
             return;
         };
+        let slot = exchange.origin.client.slot;
+        self.end(exchange, done.result, done.at, now);
+        self.drive(slot, now);
+    }
+
+    /// Takes what became of an exchange at `at`. The caller drives its client then.
+    pub(super) fn end(&mut self, exchange: Arc<Exchange>, ended: Ended, at: Instant, now: Instant) {
         let key = exchange.origin.client;
         let client = self.clients.by_key(key).filter(|client| {
             let current = client.exchange.as_ref();
             current.is_some_and(|current| Arc::ptr_eq(current, &exchange))
         });
-        match (done.result, client) {
+        // It holds the client's socket, which may have to close now.
+        drop(exchange);
+        match (ended, client) {
             (Ended::Replied { rest, then }, Some(client)) => {
                 let after = match then {
                     Then::Keep => After::Keep,
@@ -265,25 +278,29 @@ impl Frontend {
                 if after != After::More {
                     client.exchange = None;
                 }
-                client.connection.answer(rest, after, done.at);
+                client.connection.answer(rest, after, at);
                 client.end_record_if_sent();
             }
             (Ended::Replied { then, .. }, None) => {
                 if let Then::More(stream) = then {
                     self.workers.dispatcher.resume(Job::Drop(Box::new(stream)));
                 }
-                return;
             }
             (Ended::Broken(reason), Some(client)) => {
                 client.exchange = None;
                 client.connection.close(reason);
             }
+            (Ended::Waits(waits), Some(client)) => {
+                let place = self.workers.dispatcher.place();
+                let before = mem::replace(&mut client.wait, Wait::For(waits, place));
+                if matches!(before, Wait::Early) {
+                    let ready = waiting::Event::Ready { readable: true };
+                    self.go_on_waiting(key.slot, ready, now);
+                }
+            }
             // The event loop has answered it, if anybody was left.
-            (Ended::Dropped, _) | (Ended::Broken(_), None) => {}
+            (Ended::Dropped, _) | (Ended::Broken(_) | Ended::Waits(_), None) => {}
         }
-        // It holds the client's socket, which may have to close now.
-        drop(exchange);
-        self.drive(key.slot, now);
     }
 
     /// Refuses a request that has waited for a worker as long as it may.
@@ -314,6 +331,7 @@ impl Frontend {
         let health = self.shared.health.clone();
         if exchange.abandon() {
             client.exchange = None;
+            client.wait = Wait::None;
             client.note_wait(&exchange, now);
             if let Some(ticket) = client.ticket.take() {
                 self.workers.dispatcher.remove(ticket);

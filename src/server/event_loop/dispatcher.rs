@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::admission::{Admission, Shed, Ticket};
@@ -55,6 +56,10 @@ pub(crate) struct Dispatcher {
     done: u64,
     /// Of these, how many were taken back before a worker began them.
     taken_back: u64,
+    /// Requests that wait for another server.
+    places: Arc<AtomicUsize>,
+    /// Some have.
+    has_places: bool,
     /// The way to the workers was made anew when so many had been begun, and nothing has come through it yet.
     unproven: Option<u64>,
     /// How many had been begun when that last changed, and when that was.
@@ -83,6 +88,8 @@ impl Dispatcher {
             announced: 0,
             done: 0,
             taken_back: 0,
+            places: Arc::default(),
+            has_places: false,
             unproven: None,
             begun: (0, now),
             unanswered: 0,
@@ -91,8 +98,26 @@ impl Dispatcher {
     }
 
     /// Jobs handed over that no worker is done with.
-    pub(crate) fn busy(&self) -> usize {
+    pub(crate) fn at_workers(&self) -> usize {
         usize::try_from(self.handed - self.done).unwrap_or(usize::MAX)
+    }
+
+    /// Requests that wait for another server.
+    pub(crate) fn places(&self) -> usize {
+        self.places.load(Ordering::Relaxed)
+    }
+
+    /// What has begun, or is about to: as many as there are workers may, whether a worker waits with them or not. So the
+    /// number of workers bounds what another server gets at once.
+    fn busy(&self) -> usize {
+        self.at_workers() + self.places()
+    }
+
+    /// Notes that a worker is done with a request, which now waits for another server: until the place is dropped.
+    pub(crate) fn place(&mut self) -> Place {
+        self.has_places = true;
+        self.places.fetch_add(1, Ordering::Relaxed);
+        Place(self.places.clone())
     }
 
     /// Requests that wait for a worker.
@@ -151,14 +176,17 @@ impl Dispatcher {
     /// The next job for the workers, if they have room for one. The caller looks whether it is still wanted, and then
     /// calls [`hand_over`](Self::hand_over).
     pub(crate) fn next(&mut self, predicted: Option<Duration>, now: Instant) -> Option<Job> {
-        if !self.open || self.busy() >= self.workers + self.most_ahead(predicted) {
+        if !self.open || self.at_workers() >= self.workers + self.most_ahead(predicted) {
             return None;
         }
+        // Where requests wait without a worker, one is free at once for what is handed over ahead.
+        let has_place = !self.has_places || self.busy() < self.workers;
+        let waits = has_place && self.admission.len() > 0;
         // By turns, so that endless replies and new requests do not starve each other.
-        let first = self.admission.len() == 0 || !std::mem::take(&mut self.resumed);
+        let first = !waits || !std::mem::take(&mut self.resumed);
         let resuming = first.then(|| self.resuming.pop_front()).flatten();
         self.resumed = resuming.is_some();
-        resuming.or_else(|| self.admission.pop(now))
+        resuming.or_else(|| waits.then(|| self.admission.pop(now)).flatten())
     }
 
     fn most_ahead(&self, predicted: Option<Duration>) -> usize {
@@ -230,7 +258,7 @@ impl Dispatcher {
     /// Requests that were handed over and have waited as long as they may. While a worker is idle there are none: it
     /// only has to be scheduled.
     pub(crate) fn overdue(&mut self, now: Instant) -> Vec<Job> {
-        if (self.open && self.busy() <= self.workers) || self.unbegun() == 0 {
+        if (self.open && self.at_workers() <= self.workers) || self.unbegun() == 0 {
             return Vec::new();
         }
         let limit = now.checked_sub(self.admission.budget());
@@ -280,6 +308,16 @@ impl Dispatcher {
             .into_iter()
             .flatten()
             .min()
+    }
+}
+
+/// A request's place among those that may be begun at once, while it waits for another server.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -10,7 +10,7 @@ mod accept;
 pub(crate) mod admission;
 pub(crate) mod bodies;
 mod client;
-mod clients;
+pub(crate) mod clients;
 pub(crate) mod connection;
 mod deadlines;
 mod dispatch;
@@ -28,13 +28,14 @@ mod sampler;
 mod shedding;
 #[cfg(test)]
 mod simulation;
+mod waits;
 pub(crate) mod wake;
 mod worker_pool;
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use mio::net::{TcpListener, UnixStream};
@@ -46,6 +47,7 @@ use crate::random;
 use crate::server::aside::Lane;
 use crate::server::exchange::Stage;
 use crate::server::jobs::Job;
+use crate::server::replier::Replier;
 use crate::server::stream::Source;
 use crate::server::workers::Shared;
 use crate::settings::Config;
@@ -105,6 +107,8 @@ pub(crate) struct Frontend {
     retry_after: RetryAfter,
     reports: Reports,
     replies: Replies,
+    /// For replies to requests that have waited for another server.
+    replier: Replier,
     draining: Draining,
     sampler: Sampler,
     buffers: Buffers,
@@ -129,6 +133,8 @@ impl Frontend {
         }
         let now = Instant::now();
         let workers = WorkerPool::new(config, shared.clone(), stream, lane, proof, registry, now)?;
+        // Without a turn of its own: what comes after the first part of a reply is driven as any other.
+        let replier = Replier::new(shared.clone(), Duration::ZERO);
         Ok(Self {
             shared,
             poller: Poller::new(poll, inbox),
@@ -150,6 +156,7 @@ impl Frontend {
             retry_after: RetryAfter::new(random::seed(), now),
             reports: Reports::new(config),
             replies: Replies::default(),
+            replier,
             draining: Draining::default(),
             sampler: Sampler::new(now),
             buffers: Buffers::new(READ_SIZE),
@@ -195,6 +202,7 @@ impl Frontend {
             self.hand_over(now);
             self.announce(now);
             self.publish(now);
+            self.replier.trim();
             if self.is_drained(now) {
                 return Ok(self.stop(now));
             }
@@ -208,11 +216,11 @@ impl Frontend {
         {
             return polled;
         }
-        let may_block = self.poller.may_block(self.has_backlog());
+        let due = self.next_timeout();
+        let may_block = self.poller.may_block(self.has_backlog(), due);
         if !may_block || self.has_more_to_do(Instant::now()) {
             return self.poller.poll_once(events);
         }
-        let due = self.next_timeout();
         self.poller.block(events, due)
     }
 
@@ -249,6 +257,9 @@ impl Frontend {
         gauges
             .queue
             .store(self.workers.dispatcher.waiting(), Relaxed);
+        gauges
+            .places
+            .store(self.workers.dispatcher.places(), Relaxed);
         let bodies = self.bodies.usage();
         gauges.body_bytes.store(bodies.held, Relaxed);
         gauges.bodies_waiting.store(bodies.waiting, Relaxed);
@@ -311,6 +322,7 @@ impl Frontend {
                 // progress may not have shown yet.
                 client.flush(now);
                 client.connection.handle_timeout(now);
+                self.handle_wait_timeout(slot, now);
                 self.drive(slot, now);
             }
         }
@@ -377,7 +389,7 @@ impl Frontend {
         }
         client.await_exchange();
         let (door, idle) = (client.door, client.is_dispensable());
-        if let Some(deadline) = client.connection.next_timeout() {
+        if let Some(deadline) = client.next_timeout() {
             // The end of an exchange need not wake this thread, so the idle timeout behind it has to be looked for.
             let idle_timeout = now + self.limits.idle_timeout;
             self.clients.arm(slot, deadline.min(idle_timeout));
@@ -404,6 +416,9 @@ impl Frontend {
         if let Some(ticket) = client.ticket {
             self.workers.dispatcher.remove(ticket);
             bump(&counts.skipped);
+        }
+        if client.wait.is_under_way() {
+            bump(&counts.late);
         }
         if let Some(exchange) = &client.exchange
             && !exchange.abandon()

@@ -67,9 +67,9 @@ impl Poller {
         })
     }
 
-    /// Announces that this thread will block, see [`Inbox::may_sleep`].
-    pub(super) fn may_block(&self, backlog: bool) -> bool {
-        self.inbox.may_sleep(backlog)
+    /// Announces that this thread will block until `due`, see [`Inbox::may_sleep`].
+    pub(super) fn may_block(&self, backlog: bool, due: Option<Instant>) -> bool {
+        self.inbox.may_sleep(backlog, due)
     }
 
     /// Blocks until something is ready, a message comes, or `due`; without it, until one of the others.
@@ -151,11 +151,11 @@ mod tests {
     #[test]
     fn a_message_that_is_there_already_keeps_it_from_blocking() {
         let (poller, sender) = poller();
-        assert!(poller.may_block(false));
+        assert!(poller.may_block(false, None));
         poller.awake();
         let (answer, _answered) = crossbeam_channel::bounded(1);
         sender.send(Message::Ping(answer));
-        assert!(!poller.may_block(false));
+        assert!(!poller.may_block(false, None));
         assert!(poller.message().is_some() && poller.message().is_none());
     }
 
@@ -163,7 +163,7 @@ mod tests {
     fn a_message_ends_a_wait_without_a_time() {
         let (mut poller, sender) = poller();
         let mut events = Events::with_capacity(4);
-        assert!(poller.may_block(false));
+        assert!(poller.may_block(false, None));
         let (answer, _answered) = crossbeam_channel::bounded(1);
         sender.send(Message::Ping(answer));
         poller.block(&mut events, None).expect("it is woken");

@@ -18,6 +18,7 @@ use crate::health::{Health, Outcome, bump};
 use crate::server::exchange::Stage;
 use crate::server::relay::Step;
 use crate::server::stream::{Progress, Source};
+use crate::server::waiting;
 
 /// What the event loop lends to a client whose reply comes from another server.
 pub(super) struct Relaying<'a> {
@@ -84,10 +85,14 @@ impl Frontend {
         // A failed socket says what has happened when it is read or written.
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
         let writable = event.is_writable() || event.is_error();
+        if client.wait.is_under_way() {
+            self.go_on_waiting(slot, waiting::Event::Ready { readable }, now);
+            return self.drive(slot, now);
+        }
         match client.parked.as_mut().map(|stream| &mut stream.source) {
             Some(Source::Relay(relay)) if readable => relay.set_readable(),
             Some(Source::Tunnel(tunnel)) => tunnel.set_ready(readable, writable),
-            _ => return,
+            _ => return client.note_early(),
         }
         self.drive(slot, now);
     }
@@ -145,7 +150,7 @@ impl Client {
             After::More
         } else {
             if let Source::Relay(relay) = &mut stream.source {
-                relay.give_back(Some(registry), now);
+                relay.give_back(now);
             }
             let close = stream.close;
             self.parked = None;

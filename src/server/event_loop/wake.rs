@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
@@ -50,6 +50,16 @@ struct Shared {
     sleeping: AtomicBool,
     /// Whether requests wait for a worker, or anything else does that the end of any exchange sets going.
     hungry: AtomicBool,
+    started: Instant,
+    /// When the frontend wakes at the latest: nanoseconds since the start.
+    until: AtomicU64,
+}
+
+impl Shared {
+    fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.started).as_nanos();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
 }
 
 impl Sender {
@@ -65,12 +75,18 @@ impl Sender {
     /// frontend by itself, and messages are read first then: so most exchanges cost it one wake-up, not two.
     pub(crate) fn send_done(&self, done: Done) {
         let settled = done.is_settled();
+        let due = done.due().map(|due| self.shared.nanos(due));
         let exchange = done.exchange.clone();
         let awaited = || exchange.is_none_or(|exchange| exchange.is_awaited());
         self.push(Message::Done(done));
         // Sequentially consistent with the frontend, which marks what it waits for before it looks at the channel for
         // the last time: either that look sees the message, or the mark is seen here.
-        if !settled || awaited() || self.shared.hungry.load(SeqCst) {
+        let hangs_on_it = match due {
+            // What a request waits for wakes the frontend. Nothing is set going before, but its time may come sooner.
+            Some(due) => due < self.shared.until.load(SeqCst),
+            None => !settled || self.shared.hungry.load(SeqCst),
+        };
+        if hangs_on_it || awaited() {
             self.wake();
         }
     }
@@ -103,6 +119,8 @@ pub(crate) fn channel(waker: Waker) -> (Sender, Inbox) {
         waker,
         sleeping: AtomicBool::new(false),
         hungry: AtomicBool::new(false),
+        started: Instant::now(),
+        until: AtomicU64::new(0),
     });
     let sender = Sender {
         channel: sender,
@@ -116,10 +134,12 @@ pub(crate) fn channel(waker: Waker) -> (Sender, Inbox) {
 }
 
 impl Inbox {
-    /// Announces that the frontend will wait, and whether the end of any exchange is worth a wake-up. False when a
-    /// message is there already: then it must not wait.
-    pub(crate) fn may_sleep(&self, hungry: bool) -> bool {
+    /// Announces that the frontend will wait until then, and whether the end of any exchange is worth a wake-up. False
+    /// when a message is there already: then it must not wait.
+    pub(crate) fn may_sleep(&self, hungry: bool, until: Option<Instant>) -> bool {
         self.shared.hungry.store(hungry, SeqCst);
+        let until = until.map_or(u64::MAX, |until| self.shared.nanos(until));
+        self.shared.until.store(until, SeqCst);
         self.shared.sleeping.store(true, SeqCst);
         // A sender that came before the store is seen here; one that comes after it sees the store.
         let empty = self.channel.is_empty();

@@ -113,9 +113,9 @@ impl WorkerPool {
     pub(super) fn announce(&mut self, registry: &Registry, now: Instant) {
         let stands_still = self.dispatcher.stands_still(now);
         let shared = self.shared.clone();
-        let (roster, predicted) = (&shared.roster, shared.health.predicted());
+        let (roster, work) = (&shared.roster, shared.health.work());
         if self.intake.is_open() {
-            let share = Roster::share(predicted);
+            let share = Roster::share(work);
             let announced = self.dispatcher.announce();
             self.intake.announce(announced, share);
             let sent = self.intake.flush(&mut Registrar(registry));
@@ -140,7 +140,7 @@ impl WorkerPool {
             shared.nudge();
         }
         let awake = roster.awake();
-        let mut needed = roster.needed(self.dispatcher.busy(), predicted);
+        let mut needed = roster.needed(self.dispatcher.at_workers(), work);
         if stands_still {
             needed = needed.max(awake + 1);
         }

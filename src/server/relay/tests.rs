@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Relay, Tunnel, Watcher};
-use crate::net::client::{self, Meanwhile};
+use crate::net::client::{self, Call};
 use crate::net::pool::{Pool, Reuse};
 use crate::patterns::Deadline;
 use crate::server::Server;
@@ -118,12 +118,10 @@ impl Handler for Relaying {
             upgrade,
             reuse: Reuse::Any,
         };
-        let mut meanwhile = Meanwhile {
-            cancelled: &|| request.abandoned(),
-            interim: &mut |_| {},
-        };
         let deadline = Deadline::after(request.remaining());
-        let reply = client::send(&self.pool, &outgoing, PATIENCE, deadline, &mut meanwhile);
+        let cancelled = || request.abandoned();
+        let reply = Call::begin(&self.pool, &outgoing, deadline)
+            .and_then(|call| call.finish(&outgoing, deadline, Some(&cancelled)));
         let reply = reply.expect("the other server answers");
         let length = match reply.head.framing {
             crate::http::body::Framing::Length(length) => Some(length),

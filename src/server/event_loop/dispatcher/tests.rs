@@ -220,3 +220,34 @@ fn announcements_that_nobody_receives_are_lost_but_busy_workers_are_no_loss() {
     assert!(!scenario.dispatcher.stands_still(scenario.now));
     assert!(!scenario.dispatcher.is_lost(true));
 }
+
+/// With one more for each worker that waits no longer, another server would get all that comes.
+#[test]
+fn a_request_that_waits_for_another_server_keeps_its_place_and_no_worker() {
+    let mut scenario = Scenario::new();
+    for _ in 0..4 {
+        scenario.arrive().unwrap();
+    }
+    assert_eq!(scenario.hand_over(None), 2);
+    assert_eq!(scenario.begin(), 2);
+    let mut places = Vec::new();
+    for _ in 0..2 {
+        scenario.dispatcher.done();
+        places.push(scenario.dispatcher.place());
+        assert_eq!(scenario.hand_over(Some(TICK)), 0);
+    }
+    let dispatcher = &scenario.dispatcher;
+    assert_eq!((dispatcher.at_workers(), dispatcher.places()), (0, 2));
+    assert!(!dispatcher.has_idle_worker());
+    // What needs a worker gets one.
+    scenario.dispatcher.resume(Scenario::job());
+    assert_eq!(scenario.hand_over(Some(TICK)), 1);
+    assert_eq!(scenario.begin(), 1);
+    scenario.dispatcher.done();
+    // Also when nobody waits any more, none goes ahead.
+    places.clear();
+    assert_eq!(scenario.hand_over(Some(TICK)), 2);
+    assert_eq!(scenario.dispatcher.waiting(), 0);
+    scenario.arrive().unwrap();
+    assert_eq!(scenario.hand_over(Some(TICK)), 0);
+}

@@ -1,0 +1,74 @@
+//! Requests that wait for another server: no worker waits with them.
+
+use std::time::Instant;
+
+use super::Frontend;
+use super::client::Wait;
+use super::connection::CloseReason;
+use crate::health::bump;
+use crate::panics::catch;
+use crate::server::access_log::End;
+use crate::server::exchange::Stage;
+use crate::server::jobs::Job;
+use crate::server::replier::Task;
+use crate::server::response::Response;
+use crate::server::waiting::{Event, Resumed, Waits};
+
+impl Frontend {
+    /// Looks after a client whose request waits, at its deadline.
+    pub(super) fn handle_wait_timeout(&mut self, slot: u32, now: Instant) {
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        if !client.wait.is_under_way() {
+            return;
+        }
+        if client.has_left(now) {
+            client.connection.close(CloseReason::Client);
+        } else if client.wait.due().is_some_and(|due| due <= now) {
+            self.go_on_waiting(slot, Event::Due, now);
+        }
+    }
+
+    /// Goes on with the request of a client that waits. The caller drives the client then.
+    pub(super) fn go_on_waiting(&mut self, slot: u32, event: Event, now: Instant) {
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        let Wait::For(waits, place) = client.wait.take() else {
+            return;
+        };
+        let Waits { task, waiting } = *waits;
+        let resumed = catch(|| waiting.resume(&task.request, event, now));
+        let response = match resumed {
+            Ok(Resumed::Waits(waiting)) => {
+                client.wait = Wait::For(Box::new(Waits { task, waiting }), place);
+                return;
+            }
+            Ok(Resumed::Works(then)) => {
+                let task = Box::new(task);
+                return self.workers.dispatcher.resume(Job::Continue { task, then });
+            }
+            Ok(Resumed::Replies(response)) => response,
+            Err(what) => {
+                bump(&self.shared.health.counts.panics);
+                log::error!("what waited for another server panicked: {what}");
+                Response::text(500, "the handler failed\n")
+            }
+        };
+        self.reply(task, response, now);
+    }
+
+    /// Sends the reply to a request that has waited.
+    fn reply(&mut self, task: Task, response: Response, now: Instant) {
+        let exchange = task.exchange.clone();
+        if !exchange.advance(Stage::Waiting, Stage::Running) {
+            return;
+        }
+        let ended = self.replier.finish(task, response);
+        if ended.is_sent() {
+            exchange.origin.socket.end_record(End::Whole);
+        }
+        self.end(exchange, ended, now, now);
+    }
+}

@@ -1,0 +1,166 @@
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::server::Server;
+use crate::server::handler::Handler;
+use crate::server::response::Later;
+use crate::server::tests::{PATIENCE, await_that};
+
+/// What it says when it is resumed: by the path of the request.
+struct Scripted {
+    socket: Socket,
+    due: Instant,
+}
+
+impl Waiting for Scripted {
+    fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        watch(&self.socket, registry, token, Interest::Readable)
+    }
+
+    fn due(&self) -> Instant {
+        self.due
+    }
+
+    fn resume(mut self: Box<Self>, request: &Request, event: Event, now: Instant) -> Resumed {
+        let mut byte = [0];
+        let said = match event {
+            Event::Due if self.due <= now => "due",
+            _ => match self.socket.read(&mut byte) {
+                Ok(1) => "ready",
+                _ => return Resumed::Waits(self),
+            },
+        };
+        match request.path() {
+            "/panics" => panic!("as the test asked"),
+            "/works" => {
+                let caller = thread::current().id();
+                Resumed::Works(Box::new(move |_| {
+                    assert_ne!(
+                        thread::current().id(),
+                        caller,
+                        "a worker does what may block"
+                    );
+                    Response::text(200, format!("{said}, worked"))
+                }))
+            }
+            _ => Resumed::Replies(Response::text(200, said)),
+        }
+    }
+}
+
+/// Has each request wait for a byte; the other ends are kept.
+struct Puts {
+    patience: Duration,
+    ends: Mutex<Vec<UnixStream>>,
+    asked: AtomicUsize,
+}
+
+impl Handler for Arc<Puts> {
+    fn handle(&self, _: &mut Request) -> Response {
+        let (near, far) = UnixStream::pair().expect("two sockets");
+        near.set_nonblocking(true).expect("a mode");
+        self.ends.lock().unwrap().push(far);
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Response::later(Later::Waiting(Box::new(Scripted {
+            socket: Socket::Unix(near),
+            due: Instant::now() + self.patience,
+        })))
+    }
+}
+
+fn serve(patience: Duration) -> (Server, Arc<Puts>) {
+    let puts = Arc::new(Puts {
+        patience,
+        ends: Mutex::default(),
+        asked: AtomicUsize::new(0),
+    });
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .workers(2)
+        .queue_budget(PATIENCE)
+        .handler(puts.clone())
+        .start()
+        .unwrap();
+    (server, puts)
+}
+
+fn ask(server: &Server, path: &str) -> TcpStream {
+    let mut client = TcpStream::connect(server.local_addr()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        client,
+        "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    client
+}
+
+fn reply(mut client: TcpStream) -> String {
+    let mut reply = String::new();
+    client.read_to_string(&mut reply).unwrap();
+    reply
+}
+
+#[test]
+fn one_that_waits_goes_on_when_its_socket_is_ready_and_no_sooner() {
+    let (server, puts) = serve(PATIENCE);
+    for (path, said) in [("/", "ready"), ("/works", "ready, worked")] {
+        let client = ask(&server, path);
+        await_that("it waits", || server.health().snapshot().in_flight == 1);
+        await_that("no worker does", || {
+            server.health().snapshot().workers_busy == 0
+        });
+        let mut far = puts.ends.lock().unwrap().pop().unwrap();
+        far.write_all(b"x").unwrap();
+        let reply = reply(client);
+        assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
+        assert!(reply.ends_with(&format!("\r\n\r\n{said}")), "{reply}");
+        await_that("nothing is left", || {
+            server.health().snapshot().in_flight == 0
+        });
+    }
+    assert_eq!(puts.asked.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn one_that_is_due_goes_on_though_nothing_has_come() {
+    let (server, _puts) = serve(Duration::from_millis(5));
+    for (path, said) in [("/", "due"), ("/works", "due, worked")] {
+        let reply = reply(ask(&server, path));
+        assert!(reply.ends_with(&format!("\r\n\r\n{said}")), "{reply}");
+    }
+}
+
+#[test]
+fn a_panic_is_500_and_the_event_loop_lives() {
+    let (server, _puts) = serve(Duration::from_millis(1));
+    for _ in 0..3 {
+        let reply = reply(ask(&server, "/panics"));
+        assert!(reply.starts_with("HTTP/1.1 500 "), "{reply}");
+    }
+    assert_eq!(server.health().snapshot().totals.panics, 3);
+    assert!(reply(ask(&server, "/")).ends_with("due"));
+}
+
+/// An event may be of the time before, or the socket may have been read meanwhile.
+#[test]
+fn a_socket_that_is_watched_again_tells_that_it_is_ready() {
+    let mut poll = mio::Poll::new().unwrap();
+    let mut events = mio::Events::with_capacity(4);
+    let (near, mut far) = UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    let socket = Socket::Unix(near);
+    far.write_all(b"x").unwrap();
+    for token in [Token(1), Token(2), Token(2)] {
+        watch(&socket, poll.registry(), token, Interest::Readable).unwrap();
+        poll.poll(&mut events, Some(PATIENCE)).unwrap();
+        let told: Vec<_> = events.iter().map(mio::event::Event::token).collect();
+        assert_eq!(told, [token]);
+    }
+}
