@@ -223,6 +223,17 @@ fn a_bad_url_of_a_store_exits_2_and_does_not_show_its_password() {
 }
 
 #[test]
+fn the_257th_upstream_is_refused_by_name() {
+    let sources = (1..=257).map(|number| format!("--upstream=http://127.0.0.1:{number}"));
+    let sources: Vec<_> = sources.collect();
+    let arguments: Vec<_> = sources.iter().map(String::as_str).collect();
+    let (code, line) = refusal(&arguments, &[]);
+    let expected =
+        "plimsoll: --upstream: expected at most 256 sources, found http://127.0.0.1:257 too";
+    assert_eq!((code, line.as_str()), (Some(2), expected));
+}
+
+#[test]
 fn a_store_that_goes_down_and_comes_back_is_logged_once_each_time() {
     let store = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let place = store.local_addr().expect("a bound address");

@@ -452,6 +452,12 @@ impl<K: Kind> Kind for List<K> {
     }
 
     fn check(&self, value: &Self::Value) -> Result<(), Complaint> {
+        let most = *self.count.end();
+        if let Some(surplus) = value.get(most) {
+            let expected = format!("at most {most} {}", self.plural);
+            let found = format!("{} too", self.item.show(surplus));
+            return Err(Complaint::found(expected, found));
+        }
         self.check_count(value.len())?;
         value.iter().try_for_each(|item| self.item.check(item))
     }

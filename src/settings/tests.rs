@@ -133,8 +133,9 @@ fn an_address_is_a_host_and_a_port() {
 }
 
 #[test]
-fn the_number_of_addresses_is_bounded() {
-    let addresses = |count| vec!["127.0.0.1:0".to_owned(); count];
+fn the_number_of_addresses_is_bounded_and_the_first_beyond_it_is_named() {
+    let addresses =
+        |count| -> Vec<_> { (0..count).map(|port| format!("127.0.0.1:{port}")).collect() };
     assert!(accepts(|c| c.listen = addresses(64)));
     assert_eq!(
         complaint(|c| c.listen = addresses(0)),
@@ -142,6 +143,6 @@ fn the_number_of_addresses_is_bounded() {
     );
     assert_eq!(
         complaint(|c| c.listen = addresses(65)),
-        "listen: expected a number of addresses from 1 to 64, found 65",
+        "listen: expected at most 64 addresses, found 127.0.0.1:64 too",
     );
 }
