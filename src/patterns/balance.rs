@@ -26,7 +26,7 @@ pub enum Balance {
     ///
     /// The latency is a moving average that rises at once, falls slowly (10 s), and decays while the endpoint is idle,
     /// so one that was slow gets another try. An endpoint that is not known yet gets a request at once, but is alone
-    /// with it until it is known. Sources:
+    /// with it until it is known; so does, after 5 s, one whose last request failed. Sources:
     /// [The power of two choices](https://www.eecs.harvard.edu/~michaelm/postscripts/tpds2001.pdf) and Finagle's [peak
     /// EWMA](https://twitter.github.io/finagle/guide/Clients.html#power-of-two-choices-p2c-least-loaded).
     #[default]

@@ -15,6 +15,10 @@ const SLOW_START: Duration = Duration::from_secs(10);
 /// What it begins with of its weight.
 const LEAST_WEIGHT: f64 = 0.1;
 
+/// How long one is left alone whose last request failed, before it gets another one by which it can show that it is well:
+/// by its latency alone, which a failure puts at that of the deadline, it would be out for minutes.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
 /// Latencies below this, in seconds, count as this, so that pending requests count also when all have decayed.
 const LEAST_LATENCY: f64 = 1e-6;
 
@@ -34,6 +38,8 @@ pub(super) struct Member<E> {
     peak: Peak,
     /// When its slow start began.
     since: Instant,
+    /// When a request failed, if none that began later has succeeded.
+    failed: Option<Instant>,
     pending: u32,
     last_choice: bool,
     /// How far its turn has come, in round-robin.
@@ -50,6 +56,7 @@ impl<E> Member<E> {
             endpoint,
             peak: Peak::default(),
             since: now,
+            failed: None,
             pending: 0,
             last_choice: false,
             turn: 0.0,
@@ -69,8 +76,9 @@ impl<E> Member<E> {
 
     /// Whether only a request can tell what it is like, and none is on its way to do so.
     fn is_fresh(&self, now: Instant) -> bool {
-        self.pending == 0 && self.peak.read(true, now).is_none()
-            || self.standing(now) == Standing::TrialDue
+        let is_unknown = self.peak.read(true, now).is_none();
+        let is_forgiven = self.failed.is_some_and(|at| now >= at + AFTER_FAILURE);
+        self.pending == 0 && (is_unknown || is_forgiven) || self.standing(now) == Standing::TrialDue
     }
 
     /// Its weight, less while it starts.
@@ -114,7 +122,7 @@ pub(super) struct Report {
     /// The time to its answer, if that was not told before; for a failure, the time that it could have taken if that is
     /// longer.
     pub seconds: Option<f64>,
-    /// Whether it was a trial of the breaker: what was known before says nothing about one that comes back.
+    /// Whether it was a trial of the breaker. What was known before says nothing about one that comes back.
     pub trial: bool,
 }
 
@@ -354,7 +362,15 @@ impl<E> Members<E> {
         let Some(seconds) = report.seconds else {
             return;
         };
-        if report.trial && report.success != Some(false) {
+        if report.success == Some(false) {
+            member.failed = Some(now);
+            member.peak.observe(seconds, now);
+            return;
+        }
+        let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let began_after = |failed| now.saturating_duration_since(failed) >= took;
+        if report.trial || member.failed.is_some_and(began_after) {
+            member.failed = None;
             member.peak.restart(seconds, now);
             member.since = now;
         } else {

@@ -201,6 +201,34 @@ fn nothing_oscillates() {
     }
 }
 
+/// A single failure kept an endpoint from all traffic for two minutes: it counts as the deadline, which decays slowly.
+#[test]
+fn one_that_failed_once_gets_another_request_after_5_s_alone_and_then_its_share() {
+    let now = Instant::now();
+    let balancer = balancer(Balance::Latency, 1);
+    balancer.replace_at(set(&["a", "b"]), now).unwrap();
+    for _ in 0..2 {
+        let mut first = pick(&balancer, now);
+        match &**first.name() {
+            "a" => first.failure_at(now + MS),
+            _ => first.success_at(now + MS),
+        }
+    }
+    let count = |at: Duration| {
+        let served = (0..100).map(|_| serve(&balancer, MS, now + at));
+        served.filter(|name| name == "a").count()
+    };
+    assert_eq!(count(4900 * MS), 0);
+    let mut again = pick(&balancer, now + 5001 * MS);
+    assert_eq!(**again.name(), *"a");
+    assert_eq!(count(5001 * MS), 0, "it is alone until it is known");
+    again.failure_at(now + 5001 * MS);
+    drop(again);
+    assert_eq!(count(10 * SECOND), 0);
+    assert!(count(10_002 * MS) > 0);
+    assert!(count(30 * SECOND) > 30, "it is well");
+}
+
 #[test]
 fn an_unknown_endpoint_is_tried_at_once_but_alone() {
     let now = Instant::now();
