@@ -478,6 +478,61 @@ fn what_is_relayed_is_there_with_its_bytes_and_the_id_that_was_sent_on() {
     assert_eq!(lines[2]["bytes"], 3);
 }
 
+#[cfg(feature = "cache")]
+#[test]
+fn what_the_cache_did_is_there() {
+    let upstream = Upstream::start(|asked, stream| {
+        let control = match asked.line().split(' ').nth(1) {
+            Some("/fresh") => "max-age=60",
+            Some("/stale") => "max-age=0, stale-if-error=60",
+            _ => "max-age=0",
+        };
+        if asked.fields("if-none-match").is_empty() {
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: \"a\"\r\nCache-Control: {control}\r\n\r\na"
+            )
+        } else if control.contains("error") {
+            write!(stream, "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+        } else {
+            write!(stream, "HTTP/1.1 304 Not Modified\r\n\r\n")
+        }
+    });
+    let config = ProxyConfig {
+        cache: Some(1 << 20),
+        ..ProxyConfig::to([upstream.url()])
+    };
+    let proxy = Proxy::start(config).expect("it starts");
+    let log = Log::new();
+    let server = log.builder(1).handler(proxy).start().expect("it starts");
+    let mut client = Client::connect(server.local_addr());
+    for target in ["/fresh", "/fresh", "/valid", "/valid", "/stale", "/stale"] {
+        assert_eq!(client.get(target).reply().status, 200, "{target}");
+    }
+    client.send("POST /fresh HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.reply().status, 200);
+    client.send("HEAD /fresh HTTP/1.1\r\nHost: localhost\r\nCache-Control: only-if-cached\r\n\r\n");
+    assert_eq!(client.reply_to_head().status, 504);
+    let lines = log.wait_for(8);
+    let found: Vec<_> = lines.iter().map(|line| &line["cache"]).collect();
+    let expected = [
+        "miss",
+        "hit",
+        "miss",
+        "validated",
+        "miss",
+        "stale",
+        "bypass",
+        "miss",
+    ];
+    assert_eq!(found, expected);
+    let asked: Vec<_> = lines
+        .iter()
+        .map(|line| !line["endpoint"].is_null())
+        .collect();
+    assert_eq!(asked, [true, false, true, true, true, true, true, false]);
+}
+
 /// Every request has its line once, also where worker, deadline and client race for it.
 #[test]
 fn no_request_is_missing_and_none_is_there_twice() {

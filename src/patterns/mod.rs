@@ -135,8 +135,8 @@ pub use breaker::{
 };
 #[cfg(feature = "cache")]
 pub use cache::{
-    Cache, CacheRequest, CacheStats, CacheTime, CachedBody, CachedReply, Fetch, Fetched, Fields,
-    Filling, Lookup, Wait,
+    Cache, CacheRequest, CacheResult, CacheStats, CacheTime, CachedBody, CachedReply, Fetch,
+    Fetched, Fields, Filling, Lookup, PlainGet, Wait,
 };
 pub use deadline::{Deadline, DeadlineExceeded};
 pub use discovery::{Discovered, Discovery, SourceError, SourceStatus};

@@ -8,9 +8,10 @@
 //!                 └ no answer: a stale reply, where it may stand for an error
 //! ```
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
@@ -24,7 +25,7 @@ use crate::health::upstreams::EndpointFault;
 use crate::net::client::{ClientError, ReplyBody};
 use crate::patterns::{
     Cache, CacheRequest, CacheTime, CachedBody, CachedReply, Deadline, Fetch, Fetched, Fields,
-    Filling, Lookup, Wait,
+    Filling, Lookup, PlainGet, Wait,
 };
 use crate::server::response::{Body, Later};
 use crate::threads::Threads;
@@ -77,6 +78,25 @@ impl Caching {
 }
 
 impl Core {
+    /// A fresh reply that is kept, where the request takes it as it is. Nothing is made of the request for that.
+    pub(super) fn hit(&self, request: &Request) -> Option<Response> {
+        let caching = self.caching.as_ref()?;
+        if request.method() != "GET" || request.body_len() > 0 {
+            return None;
+        }
+        let trusted = || self.trust.includes(request.peer().ip());
+        let asked = headers::asked(request.headers_bytes(), trusted)?;
+        let plain = PlainGet {
+            https: asked.https,
+            host: asked.host,
+            target: request.url(),
+            fields: request.headers_bytes(),
+            is_sent_on: headers::goes_on,
+        };
+        let reply = caching.cache.hit(&plain, Instant::now())?;
+        Some(given(reply, request))
+    }
+
     /// Answers from what is kept, or asks the service.
     pub(super) fn look_up(
         self: &Arc<Self>,
@@ -106,10 +126,10 @@ impl Core {
         forwarded: Forwarded,
     ) -> Response {
         match lookup {
-            Lookup::Reply(reply) => given(reply),
+            Lookup::Reply(reply) => given(reply, request),
             Lookup::ReplyAndRefresh(reply, fetch) => {
                 self.refresh(caching, request, forwarded, fetch);
-                given(reply)
+                given(reply, request)
             }
             Lookup::Fetch(fetch) => {
                 let forwarded = forwarded.with_fields(fetch.fields().as_bytes());
@@ -141,13 +161,17 @@ impl Core {
 
     /// Asks the service, for this client and for all who wait for the same.
     fn fetch(&self, request: &Request, forwarded: &Forwarded, fetch: Fetch) -> Response {
-        match self.ask(request, forwarded, !fetch.is_shared()) {
+        let result = fetch.result();
+        let response = match self.ask(request, forwarded, !fetch.is_shared()) {
             Ok(answer) => self.take(answer, request, forwarded, fetch),
             Err(failure) => match fetch.fail(CacheTime::now()) {
-                Some(stale) => given(stale),
+                Some(stale) => given(stale, request),
                 None => self.fail(&failure),
             },
-        }
+        };
+        // Unless a kept reply is given after all, which has said so before.
+        request.note_cache(result.as_str());
+        response
     }
 
     /// What the client gets of an answer, which is kept if it may be.
@@ -163,7 +187,7 @@ impl Core {
             fields.push("Content-Length", length);
         }
         let (fields, filling) = match fetch.respond(answer.head.status, &fields, CacheTime::now()) {
-            Fetched::Reply(reply) => return given(reply),
+            Fetched::Reply(reply) => return given(reply, request),
             Fetched::Relay { fields, filling } => (fields, filling),
         };
         let response = match (answer.body, filling) {
@@ -271,20 +295,20 @@ enum Filled {
 }
 
 /// What the client gets of a kept reply.
-fn given(reply: CachedReply) -> Response {
-    let head = Response::empty(reply.status());
-    let head = reply.fields().iter().fold(head, |head, (name, value)| {
-        head.with_added_header(name, value)
-    });
-    match reply.content_length() {
-        None => head,
+fn given(mut reply: CachedReply, request: &Request) -> Response {
+    request.note_cache(reply.result().as_str());
+    let (status, fields) = (reply.status(), reply.take_fields());
+    let body = match reply.content_length() {
+        None => Body::Bytes(Cow::default()),
         // All of it: to HEAD there is none.
         Some(length) if length <= COPY_UP_TO && length == reply.len() => {
-            head.with_other_body(Body::Bytes(reply.body().into_owned().into()))
+            Body::Bytes(reply.body().into_owned().into())
         }
-        Some(length) => head.with_other_body(Body::Reader {
+        Some(length) => Body::Reader {
             reader: Box::new(reply.into_reader()),
             length: Some(length as u64),
-        }),
-    }
+        },
+    };
+    // They are of a head that was read, and those of one hop are not kept.
+    Response::with_head(status, fields.into_bytes(), body)
 }

@@ -167,6 +167,52 @@ fn options<'a>(
         .flat_map(|(_, value)| fields::list(value))
 }
 
+/// What a cache has to know of a GET to look for a reply.
+#[cfg(feature = "cache")]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Asked<'a> {
+    pub(super) https: bool,
+    pub(super) host: &'a str,
+}
+
+/// Reads that off a request as its client sent it; None where that takes more than a look at each field. `trusted`: what
+/// the peer says of the client is believed.
+#[cfg(feature = "cache")]
+pub(super) fn asked<'a>(
+    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+    trusted: impl Fn() -> bool,
+) -> Option<Asked<'a>> {
+    let (mut host, mut proto) = (None, None);
+    for (name, value) in fields {
+        match Kind::of(name) {
+            (Kind::Host, _) => host = Some(str::from_utf8(value).ok()?),
+            // Other options take fields away.
+            (Kind::Connection, _) => {
+                let known = |option: &[u8]| {
+                    option.eq_ignore_ascii_case(b"keep-alive")
+                        || option.eq_ignore_ascii_case(b"close")
+                };
+                if !fields::list(value).all(known) {
+                    return None;
+                }
+            }
+            (Kind::ForwardedProto, true) if trusted() => proto = proto.or(Some(value)),
+            (Kind::ForwardedProto, true) | (Kind::Upgrade, _) => return None,
+            _ => {}
+        }
+    }
+    Some(Asked {
+        https: proto == Some(b"https"),
+        host: host.unwrap_or_default(),
+    })
+}
+
+/// Whether fields of this name go on as they are, unless Connection names them.
+#[cfg(feature = "cache")]
+pub(super) fn goes_on(name: &str) -> bool {
+    Kind::of(name).0 == Kind::EndToEnd
+}
+
 /// Makes what is forwarded of a request.
 pub(super) fn forward<'a, F>(request: &Received<'a, F>) -> Outcome
 where

@@ -308,6 +308,10 @@ fn deadline(request: &Request) -> Deadline {
 impl Handler for Proxy {
     fn handle(&self, request: &mut Request) -> Response {
         let core = &self.core;
+        #[cfg(feature = "cache")]
+        if let Some(response) = core.hit(request) {
+            return response;
+        }
         let peer = request.peer().ip();
         let outcome = headers::forward(&Received {
             method: request.method(),

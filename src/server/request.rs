@@ -290,6 +290,11 @@ impl Request {
         });
     }
 
+    /// Notes for the access log what a cache did with the request, in a word such as `hit`. The first note counts.
+    pub fn note_cache(&self, result: &'static str) {
+        self.head.note_cache(result);
+    }
+
     /// Time left until the client gets 504 instead of this handler's reply; zero when it is over.
     #[must_use]
     pub fn remaining(&self) -> Duration {

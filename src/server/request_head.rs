@@ -17,6 +17,8 @@ pub(crate) struct RequestHead {
     head: Head,
     id: OnceLock<Box<str>>,
     asked: OnceLock<AskedEndpoint>,
+    /// What a cache did with the request, in a word.
+    cache: OnceLock<&'static str>,
 }
 
 /// Which endpoint a request was forwarded to.
@@ -35,6 +37,7 @@ impl RequestHead {
             head,
             id: OnceLock::new(),
             asked: OnceLock::new(),
+            cache: OnceLock::new(),
         }
     }
 
@@ -42,6 +45,17 @@ impl RequestHead {
     pub(crate) fn note_endpoint(&self, asked: AskedEndpoint) {
         // A second one is of a request in the background.
         let _ = self.asked.set(asked);
+    }
+
+    /// Notes what a cache did with the request; the first note counts.
+    pub(crate) fn note_cache(&self, result: &'static str) {
+        // As above.
+        let _ = self.cache.set(result);
+    }
+
+    /// What a cache did with the request, if one was asked.
+    pub(crate) fn cache(&self) -> Option<&'static str> {
+        self.cache.get().copied()
     }
 
     /// Which endpoint the request was forwarded to, if it was.

@@ -41,6 +41,8 @@ pub struct Response {
     reason: Option<Cow<'static, str>>,
     /// As [`fields::push`] writes them.
     headers: Vec<u8>,
+    /// They can be sent as they are: none of them is the server's, and the date is among them.
+    complete: bool,
     /// Heads of interim replies as they go over the wire.
     interim: Vec<u8>,
     body: Body,
@@ -170,6 +172,17 @@ impl Response {
         }
     }
 
+    /// A reply whose headers can be sent as they are: as [`fields::push`] writes them, none of them one that
+    /// [only the server sets](Self::with_header), and the date among them.
+    #[cfg(all(feature = "proxy", feature = "cache"))]
+    pub(crate) fn with_head(status: u16, headers: Vec<u8>, body: Body) -> Self {
+        Self {
+            headers,
+            complete: true,
+            ..Self::with_body(status, body)
+        }
+    }
+
     /// The same reply with another body.
     #[cfg(all(feature = "proxy", feature = "cache"))]
     pub(crate) fn with_other_body(self, body: Body) -> Self {
@@ -181,6 +194,7 @@ impl Response {
             status: final_status(status),
             reason: None,
             headers: Vec::new(),
+            complete: false,
             interim: Vec::new(),
             body,
         }
@@ -244,6 +258,7 @@ impl Response {
     #[must_use]
     pub fn with_added_header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
         push_header(&mut self.headers, name.as_ref(), value.as_ref());
+        self.complete = false;
         self
     }
 
@@ -324,10 +339,11 @@ impl Response {
         date: &mut DateCache,
         out: &mut Vec<u8>,
     ) -> (bool, Option<Payload>) {
-        let handler_closes = self.headers_bytes().any(|(name, value)| {
-            let is_close = |option: &[u8]| option.eq_ignore_ascii_case(b"close");
+        let is_close = |option: &[u8]| option.eq_ignore_ascii_case(b"close");
+        let asks_to_close = |(name, value): (&str, &[u8])| {
             name.eq_ignore_ascii_case("connection") && fields::list(value).any(is_close)
-        });
+        };
+        let handler_closes = !self.complete && self.headers_bytes().any(asks_to_close);
         let bodiless = matches!(self.status, 204 | 304);
         // RFC 9110 section 15.3.6; unlike the others it says its length.
         let empty = self.status == 205;
@@ -354,18 +370,11 @@ impl Response {
             out.extend_from_slice(&self.interim);
         }
         push_status_line(out, self.status, self.reason.as_deref());
-        let has_date = self
-            .headers_bytes()
-            .any(|(name, _)| name.eq_ignore_ascii_case("date"));
-        if !has_date {
-            push_date(out, date);
-        }
-        let trailers = matches!(&self.body, Body::Relay { relay, .. } if relay.has_trailers());
-        let is_own =
-            |name: &str| is_own(name) && !(trailers && name.eq_ignore_ascii_case("trailer"));
-        for (name, value) in self.headers_bytes().filter(|(name, _)| !is_own(name)) {
+        if let (true, Some(lines)) = (self.complete, self.headers.strip_suffix(b"\r\n")) {
             out.extend_from_slice(b"\r\n");
-            push_field(out, name, value);
+            out.extend_from_slice(lines);
+        } else {
+            self.push_headers(date, out);
         }
         if let Body::Tunnel { protocol, .. } = &self.body {
             out.extend_from_slice(b"\r\nConnection: Upgrade\r\nUpgrade: ");
@@ -395,6 +404,23 @@ impl Response {
             ))),
         };
         (close, payload)
+    }
+}
+
+impl Response {
+    /// Appends the headers that may go out, each behind the end of a line, and the date where none of them is it.
+    fn push_headers(&self, date: &mut DateCache, out: &mut Vec<u8>) {
+        let mut names = self.headers_bytes().map(|(name, _)| name);
+        if !names.any(|name| name.eq_ignore_ascii_case("date")) {
+            push_date(out, date);
+        }
+        let trailers = matches!(&self.body, Body::Relay { relay, .. } if relay.has_trailers());
+        let is_own =
+            |name: &str| is_own(name) && !(trailers && name.eq_ignore_ascii_case("trailer"));
+        for (name, value) in self.headers_bytes().filter(|(name, _)| !is_own(name)) {
+            out.extend_from_slice(b"\r\n");
+            push_field(out, name, value);
+        }
     }
 }
 

@@ -48,15 +48,15 @@ pub(super) fn is_not_modified(request: &Fields, kept: &Fields, dated: SystemTime
             .flat_map(members)
             .any(|listed| listed == b"*" || tag == Some(opaque(listed)));
     }
-    let since = request.text("If-Modified-Since").and_then(date::parse);
+    let Some(since) = request.text("If-Modified-Since").and_then(date::parse) else {
+        return false;
+    };
     // Without a Last-Modified the date of the reply stands for it (RFC 9111 section 4.3.2).
     let modified = match kept.text("Last-Modified") {
         Some(modified) => date::parse(modified),
         None => Some(dated),
     };
-    since
-        .zip(modified)
-        .is_some_and(|(since, modified)| modified <= since)
+    modified.is_some_and(|modified| modified <= since)
 }
 
 /// A tag for weak comparison, where its weakness does not count (RFC 9110 section 8.8.3.2).

@@ -13,7 +13,7 @@ use super::freshness::{CacheTime, Freshness};
 use super::lookup::OwnedRequest;
 use super::reply::CachedReply;
 use super::reuse::may_stand_for_error;
-use super::status::{Forward, push_forward};
+use super::status::{CacheResult, Forward, push_forward};
 use super::store::Entry;
 use super::storing::{is_storable, kept_fields, updated_fields};
 use super::vary::Vary;
@@ -95,6 +95,15 @@ impl Fetch {
     #[must_use]
     pub fn fields(&self) -> &Fields {
         &self.sent
+    }
+
+    /// What the cache did, unless the fetch ends in a kept reply.
+    #[must_use]
+    pub fn result(&self) -> CacheResult {
+        match self.forward {
+            Forward::Bypass | Forward::Method => CacheResult::Bypass,
+            _ => CacheResult::Miss,
+        }
     }
 
     /// Whether several clients may wait for the reply, so that the fetch is worth its time even if its own client has
@@ -220,7 +229,8 @@ impl Fetch {
             )
         };
         self.ticket.land(outcome, now);
-        let mut reply = self.reply(updated.as_ref().unwrap_or(kept), now);
+        let reply = self.reply(updated.as_ref().unwrap_or(kept), now);
+        let mut reply = reply.validated();
         push_forward(
             &mut reply.fields,
             self.forward,
@@ -252,7 +262,7 @@ impl Fetch {
             body: Arc::clone(&kept.body),
             directives: directives.clone(),
             freshness,
-            signature: vary.signature(&self.request.fields),
+            signature: vary.signature(&self.request.fields.iter()),
             vary,
         };
         let request = &self.request.fields;
@@ -309,7 +319,7 @@ impl Fetch {
             body: Arc::default(),
             directives,
             freshness,
-            signature: vary.signature(request),
+            signature: vary.signature(&request.iter()),
             vary,
         };
         let fields = self.relayed(status, fields, true);

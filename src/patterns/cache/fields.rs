@@ -1,6 +1,7 @@
 //! The fields of a head, in one block.
 
 use std::fmt;
+use std::io::Write;
 
 /// The fields of a request's or a reply's head, in order, with duplicates, and with any bytes that HTTP allows in
 /// values.
@@ -41,7 +42,7 @@ impl Fields {
     }
 
     /// All fields, in order: name and value.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         self.0
             .split_inclusive(|&byte| byte == b'\n')
             .filter_map(|line| {
@@ -93,6 +94,25 @@ impl Fields {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The fields as they are written on the wire, for good.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// A copy with room for some more.
+    pub(super) fn with_room(&self, bytes: usize) -> Self {
+        let mut copy = Vec::with_capacity(self.0.len() + bytes);
+        copy.extend_from_slice(&self.0);
+        Self(copy)
+    }
+
+    /// Adds a field whose name and value are known to be ones.
+    pub(super) fn push_made(&mut self, name: &str, value: fmt::Arguments<'_>) {
+        // To write to memory never fails.
+        let _ = write!(self.0, "{name}: {value}\r\n");
     }
 
     /// Moves to an allocation of its own size, and tells how many bytes that is.

@@ -1,5 +1,6 @@
 //! What a reply is kept under, and which other keys a reply can make invalid.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use super::fields::Fields;
@@ -9,14 +10,29 @@ use super::fields::Fields;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key(Arc<str>);
 
+/// Its text has the same hash, and is equal where it is.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Key {
     pub(super) fn new(https: bool, host: &str, target: &str) -> Self {
-        let mut key = String::from(if https { "https://" } else { "http://" });
-        key.push_str(&usual_host(https, host));
+        Self(Self::text(https, host, target).into())
+    }
+
+    /// The text of a key, by which what is kept under it is found too.
+    pub(super) fn text(https: bool, host: &str, target: &str) -> String {
+        let scheme = if https { "https://" } else { "http://" };
+        let mut key = String::with_capacity(scheme.len() + host.len() + 1 + target.len());
+        key.push_str(scheme);
+        key.push_str(usual_host(https, host));
+        key.make_ascii_lowercase();
         // A target begins with a slash, or is an asterisk; a space can be in neither, nor in a host.
         key.push(' ');
         key.push_str(target);
-        Self(key.into())
+        key
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,7 +90,8 @@ impl Key {
             format!("/{target}")
         };
         let https = self.0.starts_with("https:");
-        (usual_host(secure, host) == usual_host(https, self.host()))
+        usual_host(secure, host)
+            .eq_ignore_ascii_case(usual_host(https, self.host()))
             .then(|| Self::new(https, self.host(), &without_dots(&target)))
     }
 
@@ -88,12 +105,11 @@ impl Key {
     }
 }
 
-/// A host in lower case, without its scheme's default port.
-fn usual_host(https: bool, host: &str) -> String {
-    let host = host.to_ascii_lowercase();
+/// A host without its scheme's default port. Its case does not count.
+fn usual_host(https: bool, host: &str) -> &str {
     let port = if https { ":443" } else { ":80" };
     let without = host.strip_suffix(port).or_else(|| host.strip_suffix(':'));
-    without.map_or_else(|| host.clone(), str::to_owned)
+    without.unwrap_or(host)
 }
 
 /// A target whose path has no dot segments (RFC 3986 section 5.2.4).

@@ -161,7 +161,7 @@ impl Shared {
             Joined::Leads(state.fetches.alone(question.key))
         } else {
             let vary = state.store.vary(question.key).cloned().unwrap_or_default();
-            let signature = vary.signature(question.fields);
+            let signature = vary.signature(&question.fields.iter());
             state.fetches.join(question.key, signature, now.monotonic)
         };
         match &joined {

@@ -10,8 +10,11 @@ use super::blocks::Blocks;
 use super::conditional::{is_not_modified, may_have_part};
 use super::fields::Fields;
 use super::range::Part;
-use super::status::push_hit;
+use super::status::{CacheResult, push_hit};
 use super::store::Entry;
+
+/// Bytes of Age and Cache-Status, which each reply has of its own.
+const ROOM: usize = 128;
 
 /// What a client is to be given, without asking the origin or instead of what it said.
 #[derive(Debug, Clone)]
@@ -21,6 +24,7 @@ pub struct CachedReply {
     body: Arc<Blocks>,
     range: Range<usize>,
     is_head: bool,
+    result: CacheResult,
 }
 
 impl CachedReply {
@@ -29,13 +33,17 @@ impl CachedReply {
     pub(super) fn new(entry: &Entry, request: &Fields, is_head: bool, now: Instant) -> Self {
         let mut reply = Self {
             status: entry.status,
-            fields: entry.fields.clone(),
+            fields: entry.fields.with_room(ROOM),
             range: 0..entry.body.len(),
             body: Arc::clone(&entry.body),
             is_head,
+            result: match entry.freshness.left(now) {
+                Some(_) => CacheResult::Hit,
+                None => CacheResult::Stale,
+            },
         };
         let age = entry.freshness.age(now).as_secs();
-        reply.fields.push("Age", age.to_string());
+        reply.fields.push_made("Age", format_args!("{age}"));
         if entry.status == 200 && is_not_modified(request, &entry.fields, entry.freshness.date) {
             reply.status = 304;
             reply.range = 0..0;
@@ -95,7 +103,22 @@ impl CachedReply {
             body: Arc::default(),
             range: 0..0,
             is_head: false,
+            result: CacheResult::Miss,
         }
+    }
+
+    /// The same, which the origin has called valid.
+    pub(super) fn validated(self) -> Self {
+        Self {
+            result: CacheResult::Validated,
+            ..self
+        }
+    }
+
+    /// What the cache did to have it.
+    #[must_use]
+    pub fn result(&self) -> CacheResult {
+        self.result
     }
 
     /// The status code.
@@ -108,6 +131,12 @@ impl CachedReply {
     #[must_use]
     pub fn fields(&self) -> &Fields {
         &self.fields
+    }
+
+    /// Takes the fields out of it, so that they need not be copied.
+    #[must_use]
+    pub fn take_fields(&mut self) -> Fields {
+        std::mem::take(&mut self.fields)
     }
 
     /// The value of a Content-Length: bytes of the body, or of what GET would have got in answer to HEAD. None where a

@@ -1,7 +1,7 @@
 //! Cache-Status: what the cache did with a request (RFC 9211).
 
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fields::Fields;
 use super::freshness::Freshness;
@@ -38,18 +38,46 @@ impl Forward {
     }
 }
 
+/// What a cache did with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheResult {
+    /// It had a fresh reply.
+    Hit,
+    /// It gave a stale reply, which may stand for a fresh one or for an error.
+    Stale,
+    /// The origin said that the kept reply is still valid.
+    Validated,
+    /// It had the origin asked, or, of a client that wants nothing else than what is kept, had nothing.
+    Miss,
+    /// It let the request go past.
+    Bypass,
+}
+
+impl CacheResult {
+    /// The word for it: `hit`, `stale`, `validated`, `miss` or `bypass`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Validated => "validated",
+            Self::Miss => "miss",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
 /// Seconds for which a reply is still fresh, negative when it is stale.
-fn ttl(freshness: &Freshness, now: Instant) -> i128 {
-    let seconds = |duration: std::time::Duration| i128::from(duration.as_secs());
-    seconds(freshness.lifetime) - seconds(freshness.age(now))
+fn ttl(freshness: &Freshness, now: Instant) -> i64 {
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    seconds(freshness.lifetime).saturating_sub(seconds(freshness.age(now)))
 }
 
 /// Says that the request was answered from the cache.
 pub(super) fn push_hit(fields: &mut Fields, freshness: &Freshness, now: Instant) {
-    fields.push(
-        CACHE_STATUS,
-        format!("plimsoll; hit; ttl={}", ttl(freshness, now)),
-    );
+    let ttl = ttl(freshness, now);
+    fields.push_made(CACHE_STATUS, format_args!("plimsoll; hit; ttl={ttl}"));
 }
 
 /// Says that the request went on to the origin.

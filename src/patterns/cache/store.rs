@@ -1,5 +1,6 @@
 //! The replies that are kept, in a bounded amount of memory: the longest unused goes first.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -31,7 +32,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn answers(&self, request: &Fields) -> bool {
+    /// Whether it answers a request with these fields.
+    pub(super) fn answers<'f>(
+        &self,
+        request: &(impl Iterator<Item = (&'f str, &'f [u8])> + Clone),
+    ) -> bool {
         self.vary.signature(request) == self.signature
     }
 }
@@ -43,6 +48,10 @@ struct Node {
     newer: Option<usize>,
     older: Option<usize>,
 }
+
+/// Where a reply is, until something is kept or forgotten.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found(usize);
 
 pub(super) struct Store {
     capacity: usize,
@@ -86,15 +95,27 @@ impl Store {
 
     /// The latest reply under this key that answers the request (RFC 9111 section 4.1), as the one used last.
     pub(super) fn find(&mut self, key: &Key, request: &Fields) -> Option<Arc<Entry>> {
-        let index = *self
-            .by_key
-            .get(key)?
+        let kept = self.under(key.borrow());
+        let answers = kept.filter(|(_, entry)| entry.answers(&request.iter()));
+        let (found, entry) = answers.max_by_key(|(_, entry)| entry.freshness.date)?;
+        let entry = Arc::clone(entry);
+        self.touch(found);
+        Some(entry)
+    }
+
+    /// All replies under the key with this text.
+    pub(super) fn under(&self, key: &str) -> impl Iterator<Item = (Found, &Arc<Entry>)> + Clone {
+        let indexes = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
+        let entry = |index| &self.node(index).entry;
+        indexes
             .iter()
-            .filter(|&&index| self.node(index).entry.answers(request))
-            .max_by_key(|&&index| self.node(index).entry.freshness.date)?;
-        self.unlink(index);
-        self.link_newest(index);
-        Some(Arc::clone(&self.node(index).entry))
+            .map(move |&index| (Found(index), entry(index)))
+    }
+
+    /// Makes it the one used last.
+    pub(super) fn touch(&mut self, found: Found) {
+        self.unlink(found.0);
+        self.link_newest(found.0);
     }
 
     /// The names that the reply kept last under this key varies by.

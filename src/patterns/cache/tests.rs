@@ -2,6 +2,7 @@
 //! that is the same on both clocks.
 
 mod flights;
+mod hits;
 mod hostile;
 mod memory;
 mod parsing;
@@ -112,6 +113,45 @@ impl Scene {
 
     /// One request at this second, which the origin, if it is asked, answers so, at once.
     fn ask(&self, second: u64, request: &CacheRequest<'_>, answer: (u16, Pairs<'_>, &str)) -> Got {
+        let hit = self.hit(second, request);
+        let got = self.look_up(second, request, answer);
+        if let Some(hit) = hit {
+            assert_eq!(hit, got, "the shortest way leads to the same");
+        }
+        got
+    }
+
+    /// What the shortest way through the cache leads to.
+    fn hit(&self, second: u64, request: &CacheRequest<'_>) -> Option<Got> {
+        let CacheRequest {
+            method: "GET",
+            has_body: false,
+            https,
+            host,
+            target,
+            fields,
+        } = *request
+        else {
+            return None;
+        };
+        let plain = PlainGet {
+            https,
+            host,
+            target,
+            fields: fields.iter(),
+            is_sent_on: |_| true,
+        };
+        let reply = self.cache.hit(&plain, self.at(second).monotonic)?;
+        assert_eq!(reply.result(), CacheResult::Hit);
+        Some(Got::of(&reply, None))
+    }
+
+    fn look_up(
+        &self,
+        second: u64,
+        request: &CacheRequest<'_>,
+        answer: (u16, Pairs<'_>, &str),
+    ) -> Got {
         let now = self.at(second);
         match self.cache.lookup(request, now) {
             Lookup::Reply(reply) => Got::of(&reply, None),

@@ -22,15 +22,27 @@ impl Vary {
         Some(Self(names))
     }
 
-    /// What this request has for these names, as one text that is equal for requests that the reply answers alike.
-    pub(super) fn signature(&self, request: &Fields) -> Vec<u8> {
+    /// The names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// What a request with these fields has for these names, as one text that is equal for requests that the reply
+    /// answers alike.
+    pub(super) fn signature<'f>(
+        &self,
+        request: &(impl Iterator<Item = (&'f str, &'f [u8])> + Clone),
+    ) -> Vec<u8> {
         let mut signature = Vec::new();
         for name in &self.0 {
+            let fields = request.clone();
+            let values = fields.filter(|(found, _)| found.eq_ignore_ascii_case(name));
+            let mut values = values.map(|(_, value)| value).peekable();
             // No name has these bytes, and no value CR or LF: what is absent differs from what is empty.
             signature.extend_from_slice(name.as_bytes());
-            if request.contains(name) {
+            if values.peek().is_some() {
                 signature.push(b':');
-                push_normal(&mut signature, name, request);
+                push_normal(&mut signature, name, values);
             }
             signature.push(b'\n');
         }
@@ -40,9 +52,9 @@ impl Vary {
 
 /// All fields of this name as one, with one form of white space around commas (allowed by section 4.1, as neither it
 /// nor several lines change the meaning of a list). Languages and codings are the same in any case.
-fn push_normal(signature: &mut Vec<u8>, name: &str, request: &Fields) {
+fn push_normal<'f>(signature: &mut Vec<u8>, name: &str, values: impl Iterator<Item = &'f [u8]>) {
     let ignores_case = matches!(name, "accept-language" | "accept-encoding");
-    for (number, member) in request.all(name).flat_map(members).enumerate() {
+    for (number, member) in values.flat_map(members).enumerate() {
         if number > 0 {
             signature.push(b',');
         }

@@ -79,7 +79,8 @@ fn write_common(line: &mut String, record: &Record, facts: &Facts) -> fmt::Resul
 }
 
 /// Apache's combined format, and behind it the duration and the wait in seconds, the id and the reason; of a
-/// request that was forwarded also the endpoint, the tries, and their time in seconds.
+/// request that was forwarded also the endpoint, the tries, and their time in seconds; of one that a cache was asked for,
+/// behind these, what it did.
 fn write_combined(line: &mut String, record: &Record, facts: &Facts) -> fmt::Result {
     write_common(line, record, facts)?;
     for name in ["referer", "user-agent"] {
@@ -102,6 +103,11 @@ fn write_combined(line: &mut String, record: &Record, facts: &Facts) -> fmt::Res
         line.push(' ');
         escape(line, name.as_bytes(), VALUE);
         write!(line, " {tries} {}", Seconds(*time))?;
+    } else if cache(record).is_some() {
+        line.push_str(" - - -");
+    }
+    if let Some(result) = cache(record) {
+        write!(line, " {result}")?;
     }
     Ok(())
 }
@@ -146,6 +152,9 @@ fn write_json(line: &mut String, record: &Record, facts: &Facts) -> fmt::Result 
             Seconds(*time)
         )?;
     }
+    if let Some(result) = cache(record) {
+        member(line, "cache", Some(result.as_bytes()), VALUE)?;
+    }
     member(line, "referer", field(record, "referer"), VALUE)?;
     member(line, "user_agent", field(record, "user-agent"), VALUE)?;
     line.push('}');
@@ -165,6 +174,10 @@ fn field<'a>(record: &'a Record, name: &str) -> Option<&'a [u8]> {
 
 fn endpoint(record: &Record) -> Option<&AskedEndpoint> {
     record.head.as_ref()?.endpoint()
+}
+
+fn cache(record: &Record) -> Option<&'static str> {
+    record.head.as_ref()?.cache()
 }
 
 /// That of a request which could not be read is made up, so that every line has one.

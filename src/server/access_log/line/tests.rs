@@ -79,6 +79,28 @@ fn each_format_has_its_fields_in_their_places() {
 }
 
 #[test]
+fn what_a_cache_did_stands_behind_the_endpoint_asked_or_not() {
+    let hit = record(Some(HEAD));
+    let head = hit.head.as_ref().expect("a head");
+    head.note_cache("hit");
+    head.note_cache("miss");
+    let combined = line(AccessLogFormat::Combined, &hit);
+    assert!(combined.ends_with(" abc - - - - hit"), "{combined}");
+    assert_eq!(json(&hit)["cache"], "hit");
+    let miss = record(Some(HEAD));
+    let head = miss.head.as_ref().expect("a head");
+    head.note_cache("miss");
+    head.note_endpoint(AskedEndpoint {
+        name: "10.0.0.1:80".into(),
+        tries: 2,
+        time: Duration::from_millis(3),
+    });
+    let combined = line(AccessLogFormat::Combined, &miss);
+    let expected = " abc - 10.0.0.1:80 2 0.003000 miss";
+    assert!(combined.ends_with(expected), "{combined}");
+}
+
+#[test]
 fn a_request_that_could_not_be_read_has_a_line_too() {
     let record = Record {
         status: 400,
