@@ -509,7 +509,7 @@ fn an_endpoint_that_does_not_answer_its_check_makes_the_server_unready_without_t
     assert!(
         health
             .text()
-            .contains("No endpoint of the service can be tried"),
+            .contains("The only endpoint does not answer its check"),
         "{}",
         health.text()
     );
