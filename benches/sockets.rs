@@ -1,5 +1,5 @@
 //! Requests per second over kept-alive connections, beside the peers: a plain `tiny_http` pool, the Go program of the
-//! pattern, and nginx for what the frontend answers by itself.
+//! pattern, and nginx for what the event loop answers by itself.
 //!
 //! Runs alternate between the servers, so that a slow spell of the machine hits all of them, and the median run of
 //! each counts. `QUICK=1` shortens it.
@@ -55,7 +55,7 @@ pub(crate) fn run() -> io::Result<()> {
     report.table(&HEADS, &rows);
     drop(servers);
 
-    report.heading(2, "Answers of the frontend: health and refusals");
+    report.heading(2, "Answers of the event loop: health and refusals");
     let refusing = start_plimsoll(&["--gate=literal", "--threshold=1us", "--cooldown=60m"])?;
     // The first reply's time trips it, and from then on every request is refused.
     common::get(refusing.address, "/")?;

@@ -25,22 +25,22 @@
 //! # What happens to a request
 //!
 //! ```text
-//!     clients ══ TCP ══▶ frontend ── numbers of requests ─▶ tiny_http ── recv() ──▶ workers ─┐
+//!     clients ═ TCP ═▶ event loop ─ numbers of requests ─▶ tiny_http ─ recv() ──▶ workers ─┐
 //!        ▲               (1 thread,     over a private      (queues)      (fixed pool,      │ handler
 //!        │                holds every   Unix stream                       N threads)       │
 //!        │                socket)                                                          │
 //!        └──────────────── the reply, written by the worker straight to the client ◀───────┘
 //! ```
 //!
-//! The frontend is one thread with an event loop. It enforces every limit and deadline, and reads requests until they
+//! The event loop is one thread. It enforces every limit and deadline, and reads requests until they
 //! are whole, so idle and slow clients cost it a few hundred bytes, and never a thread. Admission lets a request wait
 //! only if it should reach a worker within the queue budget. What was admitted is announced by its number through
 //! `tiny_http`'s queue; the worker that pulls it runs the handler and writes the reply straight to the client's socket.
-//! What the socket does not take at once is the frontend's to finish, so a slow reader never holds a worker. No byte that
+//! What the socket does not take at once is the event loop's to finish, so a slow reader never holds a worker. No byte that
 //! a client chose reaches `tiny_http`.
 //!
 //! The health paths (`/health`, `/livez`, `/readyz`, `/metrics`, `/status`) and every refusal are answered by the
-//! frontend itself, from memory: they work when all workers are stuck. `/status` is a page for people, with the last ten
+//! event loop itself, from memory: they work when all workers are stuck. `/status` is a page for people, with the last ten
 //! minutes; `/status.json` has its numbers, see [`guide::monitors`].
 //!
 //! # The gate

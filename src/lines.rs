@@ -41,10 +41,10 @@ pub(crate) struct Lines(Arc<Near>);
 
 /// Tells the thread, when it is dropped, that nothing more will come.
 #[derive(Debug)]
-struct Near(Arc<Shared>);
+struct Near(Arc<Far>);
 
 #[derive(Debug)]
-struct Shared {
+struct Far {
     name: &'static str,
     queue: Mutex<Queue>,
     /// Something has come, or nothing more will.
@@ -72,7 +72,7 @@ impl Lines {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn start(name: &'static str, sink: impl Sink) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Far {
             name,
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -143,7 +143,7 @@ impl Drop for Near {
     }
 }
 
-impl Shared {
+impl Far {
     fn close(&self) {
         lock(&self.queue).closed = true;
         self.changed.notify_one();

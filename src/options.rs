@@ -256,7 +256,7 @@ pub(crate) fn parse(
     arguments: impl Iterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, OptionError> {
-    let mut reading = Reading::new();
+    let mut reader = OptionsReader::new();
     let mut parser = Parser::from_args(arguments);
     let mut only_checks = false;
 
@@ -266,18 +266,18 @@ pub(crate) fn parse(
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version(version())),
             Arg::Long("check-config") => only_checks = true,
             Arg::Long(flag) => {
-                let index = reading.find(flag)?;
-                reading.argument(index, &mut parser)?;
+                let index = reader.find(flag)?;
+                reader.argument(index, &mut parser)?;
             }
             Arg::Short(letter) => {
                 return Err(OptionError::not_an_option(&format!("-{letter}"), None));
             }
             // It is a command only where it comes first.
-            Arg::Value(word) if word == "probe" && reading.given.is_empty() => {
+            Arg::Value(word) if word == "probe" && reader.given.is_empty() => {
                 return probe::parse(parser, environment);
             }
             #[cfg(feature = "events")]
-            Arg::Value(word) if word == "events" && reading.given.is_empty() => {
+            Arg::Value(word) if word == "events" && reader.given.is_empty() => {
                 return events::parse(parser);
             }
             Arg::Value(word) => {
@@ -286,9 +286,9 @@ pub(crate) fn parse(
             }
         }
     }
-    reading.environment(environment)?;
-    reading.file()?;
-    let options = reading.finish()?;
+    reader.environment(environment)?;
+    reader.file()?;
+    let options = reader.finish()?;
     Ok(if only_checks {
         Command::Checked("all options are good\n".to_owned())
     } else {
@@ -304,21 +304,21 @@ pub(crate) fn parse(
 fn from_environment(
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Options, OptionError> {
-    let mut reading = Reading::new();
-    reading.environment(environment)?;
-    reading.file()?;
-    reading.finish()
+    let mut reader = OptionsReader::new();
+    reader.environment(environment)?;
+    reader.file()?;
+    reader.finish()
 }
 
 /// The options as they are read, the strongest source first.
-struct Reading {
+struct OptionsReader {
     table: Vec<Setting>,
     options: Options,
     /// What has been given so far.
     given: Vec<&'static str>,
 }
 
-impl Reading {
+impl OptionsReader {
     fn new() -> Self {
         Self {
             table: table(),

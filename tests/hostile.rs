@@ -237,7 +237,7 @@ fn clients_that_pipeline_and_never_read_hurt_nobody() {
             "2s",
         ]);
         let before = server.usage();
-        // Replies of the handler, small and large replies of the frontend, and refusals.
+        // Replies of the handler, small and large replies of the event loop, and refusals.
         let mut requests = Vec::new();
         for path in ["/", "/metrics", "/health", "/missing"] {
             let one = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");

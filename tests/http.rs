@@ -105,7 +105,7 @@ fn pipelined_requests_are_answered_in_order() {
         .map(|turn| match turn % 4 {
             0 => format!("GET /{turn} HTTP/1.1\r\nHost: x\r\n\r\n"),
             1 => format!("POST /{turn} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nGET /"),
-            // The frontend's own answers keep their turn too.
+            // The event loop's own answers keep their turn too.
             2 => "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
             _ => format!(
                 "PUT /{turn} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
@@ -328,7 +328,7 @@ fn a_client_that_half_closes_while_its_handler_runs_gets_its_reply() {
     client.get("/");
     latch.wait_for(1);
     client.finish();
-    // Another client's turn: by then the frontend has seen the half-close.
+    // Another client's turn: by then the event loop has seen the half-close.
     assert_eq!(get(server.local_addr(), "/livez").status, 200);
     latch.open();
     assert_eq!(client.reply().text(), "done\n");

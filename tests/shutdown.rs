@@ -385,7 +385,7 @@ fn a_server_that_has_stopped_leaves_no_directory_and_no_thread() {
             let metadata = fs::metadata(directory).expect("a directory");
             assert_eq!(metadata.permissions().mode() & 0o7777, 0o700);
             assert_eq!(private.len(), 1);
-            // A thread has its name once it runs: two workers, the frontend, the reset thread.
+            // A thread has its name once it runs: two workers, the event loop, the reset thread.
             wait_until("four threads", || threads().len() == 4);
             stop(server);
             assert_eq!(directories(), BTreeSet::new());

@@ -21,7 +21,7 @@ pub(super) struct Literal {
 }
 
 pub(super) fn literal(subject: &Subject, capacity: f64, lengths: &Lengths) -> io::Result<Literal> {
-    /// The frontend takes the time once a turn, so a request that was admitted just after the reset may bear the
+    /// The event loop takes the time once a turn, so a request that was admitted just after the reset may bear the
     /// time of just before it.
     const TURN: Duration = Duration::from_millis(20);
     let [before, during, after] = lengths.literal;

@@ -1,13 +1,13 @@
-//! Data stores that are watched: what a check is, and what is known of each.
+//! Data stores that are monitored: what a check is, and what is known of each.
 //!
 //! Checks run in the background, apart from every request; a report reads their last results from memory.
 
 mod metrics;
+pub(crate) mod monitor;
 #[cfg(feature = "r2d2")]
 pub(crate) mod pool;
-pub(crate) mod runner;
+pub(crate) mod scheduler;
 pub(crate) mod store;
-pub(crate) mod watch;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::panics::lock;
 use crate::random::Random;
 use crate::text;
-use watch::Watch;
+use monitor::Monitor;
 
 /// Asks whether a data store is there.
 ///
@@ -145,7 +145,7 @@ impl PoolStatus {
     }
 }
 
-/// How a data store is watched. Each duration is above 0 and at most 24 hours.
+/// How a data store is monitored. Each duration is above 0 and at most 24 hours.
 ///
 /// ```
 /// use plimsoll::{CheckSettings, Server};
@@ -210,7 +210,7 @@ impl CheckState {
     }
 }
 
-/// One watched data store at one moment.
+/// One monitored data store at one moment.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct CheckReport {
@@ -255,13 +255,13 @@ impl CheckReport {
     }
 }
 
-/// A watched data store: what the thread that runs its check writes, and reports read.
-pub(crate) struct Watched {
+/// A monitored data store: what the thread that runs its check writes, and reports read.
+pub(crate) struct Monitored {
     name: Arc<str>,
-    watch: Mutex<Watch>,
+    monitor: Mutex<Monitor>,
 }
 
-impl Watched {
+impl Monitored {
     pub(crate) fn new(
         name: &str,
         settings: CheckSettings,
@@ -270,18 +270,18 @@ impl Watched {
     ) -> Self {
         Self {
             name: name.into(),
-            watch: Mutex::new(Watch::new(settings, now, random)),
+            monitor: Mutex::new(Monitor::new(settings, now, random)),
         }
     }
 
     /// Notes that nobody will tell how the run ends that goes on now.
     pub(crate) fn forget_run(&self, now: Instant) {
-        lock(&self.watch).forget_run(now);
+        lock(&self.monitor).forget_run(now);
     }
 
     /// What a report says of it.
     pub(crate) fn report(&self, now: Instant) -> CheckReport {
-        lock(&self.watch).report(self.name.clone(), now)
+        lock(&self.monitor).report(self.name.clone(), now)
     }
 }
 

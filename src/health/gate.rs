@@ -88,7 +88,7 @@ pub(crate) struct GateConfig {
 
 /// What the workers are doing at the moment of a decision.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Crew {
+pub(crate) struct Occupancy {
     /// Whether a worker would start the next job at once.
     pub idle: bool,
     /// When a worker last started a job; `None` before the first. While no worker is idle this is the start of the
@@ -218,7 +218,7 @@ impl Gate {
     ///
     /// # Errors
     /// It is to be answered 503, with this value of Retry-After: whole seconds, at least one.
-    pub(crate) fn admit(&mut self, crew: Crew, now: Instant) -> Result<Pass, Duration> {
+    pub(crate) fn admit(&mut self, occupancy: Occupancy, now: Instant) -> Result<Pass, Duration> {
         let epoch = self.epoch;
         match self.state(now) {
             GateState::Closed => Ok(Pass {
@@ -226,7 +226,7 @@ impl Gate {
                 probe: false,
             }),
             // A probe that waited for a worker would measure nothing while it waits.
-            GateState::HalfOpen if self.probe.is_none() && crew.idle => {
+            GateState::HalfOpen if self.probe.is_none() && occupancy.idle => {
                 self.probe = Some(now);
                 self.probes += 1;
                 Ok(Pass { epoch, probe: true })
@@ -237,7 +237,7 @@ impl Gate {
     }
 
     /// Trips a guarded gate whose workers, or whose probe, have been stuck for too long to wait for their samples.
-    pub(crate) fn observe(&mut self, crew: Crew, now: Instant) -> Option<Trip> {
+    pub(crate) fn observe(&mut self, occupancy: Occupancy, now: Instant) -> Option<Trip> {
         if self.config.mode != GateMode::Guarded {
             return None;
         }
@@ -247,7 +247,7 @@ impl Gate {
         };
         match self.state {
             // Jobs from before the gate closed are no evidence against what came after.
-            GateState::Closed if self.stalled(crew, Some(self.since), now) => {
+            GateState::Closed if self.stalled(occupancy, Some(self.since), now) => {
                 Some(TripCause::Stalled)
             }
             GateState::HalfOpen if self.probe.is_some_and(|at| over(at, PROBE_THRESHOLDS)) => {
@@ -260,9 +260,9 @@ impl Gate {
 
     /// Whether all workers are busy, and none has begun a job for several thresholds, counted from `since` at the
     /// earliest.
-    fn stalled(&self, crew: Crew, since: Option<Instant>, now: Instant) -> bool {
+    fn stalled(&self, occupancy: Occupancy, since: Option<Instant>, now: Instant) -> bool {
         let limit = self.config.threshold.saturating_mul(STALL_THRESHOLDS);
-        let last_start = crew.last_start.filter(|_| !crew.idle);
+        let last_start = occupancy.last_start.filter(|_| !occupancy.idle);
         last_start.is_some_and(|start| {
             let start = since.map_or(start, |since| start.max(since));
             now.saturating_duration_since(start) > limit
@@ -333,13 +333,13 @@ impl Gate {
     ///
     /// While every worker is stuck there is nobody who could run a probe. A guarded gate stays open then, nothing is
     /// reset, and the thread is to come again after the time returned.
-    pub(crate) fn reset(&mut self, crew: Crew, now: Instant) -> Option<Duration> {
+    pub(crate) fn reset(&mut self, occupancy: Occupancy, now: Instant) -> Option<Duration> {
         if !self.is_open() {
             return None;
         }
         // What the workers hang in may have begun long before the gate opened.
         let guarded = self.config.mode == GateMode::Guarded;
-        if guarded && self.stalled(crew, None, now) {
+        if guarded && self.stalled(occupancy, None, now) {
             self.state = GateState::Open {
                 reopens_in: LOOK_AGAIN,
             };

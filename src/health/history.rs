@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use endpoints::Endpoints;
 pub(crate) use endpoints::{EndpointHistory, EndpointSample};
 
+use super::condition::{Condition, Recent};
 use super::histogram::{Cells, whole};
-use super::standing::{Recent, Standing};
 use super::{GateState, Snapshot, Totals};
 
 /// Samples kept: ten minutes of them, 33 KiB.
@@ -43,16 +43,16 @@ pub(crate) struct Sample {
     pub(crate) bad: u32,
     pub(crate) failed: u32,
     /// Refused for want of a worker.
-    pub(crate) crowded_out: u32,
+    pub(crate) overload: u32,
     /// Refused because the gate was not closed, or the server stopping.
-    pub(crate) turned_away: u32,
+    pub(crate) unavailable: u32,
     /// Refused because their client asked too often.
     pub(crate) throttled: u32,
     pub(crate) connections: u32,
     pub(crate) queue: u32,
     pub(crate) busy: u16,
     /// `None` in a gap.
-    pub(crate) standing: Option<Standing>,
+    pub(crate) condition: Option<Condition>,
     /// A letter: where the gate stood at the second's end; open if it tripped within it.
     gate: u8,
     /// Percent of the load line.
@@ -68,20 +68,20 @@ impl Sample {
         served: 0,
         bad: 0,
         failed: 0,
-        crowded_out: 0,
-        turned_away: 0,
+        overload: 0,
+        unavailable: 0,
         throttled: 0,
         connections: 0,
         queue: 0,
         busy: 0,
-        standing: None,
+        condition: None,
         gate: CLOSED,
         load: 0,
     };
 
     /// Whether nothing is known of that second.
     pub(crate) fn is_gap(&self) -> bool {
-        self.standing.is_none()
+        self.condition.is_none()
     }
 
     /// Median response time of the requests answered in that second.
@@ -139,7 +139,7 @@ pub(crate) struct History {
     endpoints: Endpoints,
     cells: Box<Cells>,
     trips: u64,
-    standing: Standing,
+    condition: Condition,
     since: Instant,
 }
 
@@ -155,7 +155,7 @@ impl History {
             endpoints: Endpoints::default(),
             cells: Box::new(Cells::EMPTY),
             trips: 0,
-            standing: Standing::Healthy,
+            condition: Condition::Healthy,
             since: started,
         }
     }
@@ -181,7 +181,7 @@ impl History {
             self.ring[place(missed)] = Sample::GAP;
         }
         self.next = newest;
-        self.stand(Standing::of(state, self.recent(&state.totals)), state, now);
+        self.enter(Condition::of(state, self.recent(&state.totals)), state, now);
         self.ring[place(newest)] = self.sample(state, cells, span);
         let mut at = 0;
         state.counted(&mut |_, total| {
@@ -223,13 +223,13 @@ impl History {
             served: each(totals.served, before.served),
             bad: each(totals.bad, before.bad),
             failed: each(totals.failed, before.failed),
-            crowded_out: each(crowded_out(totals), crowded_out(before)),
-            turned_away: each(turned_away(totals), turned_away(before)),
+            overload: each(overload(totals), overload(before)),
+            unavailable: each(unavailable(totals), unavailable(before)),
             throttled: each(totals.throttled, before.throttled),
             connections: u32::try_from(state.connections).unwrap_or(u32::MAX),
             queue: u32::try_from(state.queue).unwrap_or(u32::MAX),
             busy: u16::try_from(state.workers_busy).unwrap_or(u16::MAX),
-            standing: Some(self.standing),
+            condition: Some(self.condition),
             gate,
             load: whole(state.load() * 100.0),
         }
@@ -238,25 +238,30 @@ impl History {
     /// What has just happened, up to a state whose totals are these.
     pub(crate) fn recent(&self, totals: &Totals) -> Recent {
         let newest = self.since_sample(self.next.checked_sub(u64::from(RECENT) + 1));
-        let sampled: u64 = newest.map(|(_, it)| u64::from(it.crowded_out)).sum();
-        let unsampled = crowded_out(totals).saturating_sub(crowded_out(&self.totals));
+        let sampled: u64 = newest.map(|(_, it)| u64::from(it.overload)).sum();
+        let unsampled = overload(totals).saturating_sub(overload(&self.totals));
         Recent {
-            crowded_out: sampled + unsampled,
+            overload: sampled + unsampled,
             seconds: RECENT,
         }
     }
 
-    /// Notes that the server stands like that; returns since when it does.
-    pub(crate) fn stand(&mut self, standing: Standing, state: &Snapshot, now: Instant) -> Instant {
+    /// Notes the condition of the server; returns since when it is in it.
+    pub(crate) fn enter(
+        &mut self,
+        condition: Condition,
+        state: &Snapshot,
+        now: Instant,
+    ) -> Instant {
         // The gate knows better than a look a second, and may have opened anew since the last.
-        let of_gate = (standing == Standing::Unhealthy && !state.is_healthy())
-            || standing == Standing::Recovering;
+        let of_gate = (condition == Condition::Unhealthy && !state.is_healthy())
+            || condition == Condition::Recovering;
         if let Some(moved) = now.checked_sub(state.gate_for).filter(|_| of_gate) {
             self.since = moved;
-        } else if standing != self.standing {
+        } else if condition != self.condition {
             self.since = now;
         }
-        self.standing = standing;
+        self.condition = condition;
         self.since
     }
 
@@ -299,11 +304,11 @@ fn place(number: u64) -> usize {
     usize::try_from(number % SAMPLES as u64).unwrap_or(0)
 }
 
-fn crowded_out(totals: &Totals) -> u64 {
+fn overload(totals: &Totals) -> u64 {
     totals.shed_queue + totals.shed_deadline + totals.shed_fair + totals.shed_bodies
 }
 
-fn turned_away(totals: &Totals) -> u64 {
+fn unavailable(totals: &Totals) -> u64 {
     totals.shed_gate + totals.shed_drain
 }
 

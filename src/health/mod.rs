@@ -1,10 +1,12 @@
 //! The numbers that the server knows about itself, and the gate's state.
 //!
-//! Workers and the frontend write them as requests go by; a report reads them from memory. Averages and counts are
+//! Workers and the event loop write them as requests go by; a report reads them from memory. Averages and counts are
 //! atomics, each right by itself; the [gate](gate), whose parts must agree, is behind a lock that is held for a few
 //! additions.
 
 pub(crate) mod causes;
+#[cfg(feature = "status-page")]
+pub(crate) mod condition;
 mod counts;
 pub(crate) mod ewma;
 pub(crate) mod gate;
@@ -14,8 +16,6 @@ pub(crate) mod history;
 mod metrics;
 pub(crate) mod reset;
 mod snapshot;
-#[cfg(feature = "status-page")]
-pub(crate) mod standing;
 pub(crate) mod upstreams;
 
 use std::fmt;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 
-use crate::checks::Watched;
+use crate::checks::Monitored;
 use crate::lines::Lines;
 use crate::panics::lock;
 #[cfg(feature = "cache")]
@@ -40,7 +40,7 @@ pub(crate) use counts::bump;
 use counts::{Counts, Gauges};
 pub use ewma::Ewma;
 pub use gate::GateState;
-use gate::{Crew, Gate, GateConfig, PREDICTOR_AGE, Trip, TripCause};
+use gate::{Gate, GateConfig, Occupancy, PREDICTOR_AGE, Trip, TripCause};
 use histogram::Histogram;
 #[cfg(feature = "status-page")]
 use history::History;
@@ -103,7 +103,7 @@ pub struct Health {
     pub(crate) queue_waits: Histogram,
     pub(crate) counts: Counts,
     pub(crate) gauges: Gauges,
-    pub(crate) checks: Arc<[Arc<Watched>]>,
+    pub(crate) checks: Arc<[Arc<Monitored>]>,
     pub(crate) sources: Sources,
     /// Requests that each limit has refused, with its name.
     throttles: Box<[(Arc<str>, AtomicU64)]>,
@@ -133,7 +133,7 @@ impl Drop for Permit {
 
 /// How a request ended, for the averages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ReplyOutcome {
     Served,
     Bad,
     Failed,
@@ -142,7 +142,7 @@ pub(crate) enum Outcome {
     Throttled(usize),
 }
 
-impl Outcome {
+impl ReplyOutcome {
     pub(crate) fn of(status: u16) -> Self {
         match status {
             400..=499 => Self::Bad,
@@ -198,8 +198,8 @@ impl Health {
         }
     }
 
-    /// Takes the data stores to watch, in the order of the report.
-    pub(crate) fn watching(mut self, checks: impl Iterator<Item = Watched>) -> Self {
+    /// Takes the data stores to monitor, in the order of the report.
+    pub(crate) fn watching(mut self, checks: impl Iterator<Item = Monitored>) -> Self {
         self.checks = checks.map(Arc::new).collect();
         self
     }
@@ -292,7 +292,7 @@ impl Health {
         }
     }
 
-    /// Takes the sample of the last second if it is due; returns when the next one is. Only the frontend calls this, and
+    /// Takes the sample of the last second if it is due; returns when the next one is. Only the event loop calls this, and
     /// has published its gauges.
     #[cfg(feature = "status-page")]
     pub(crate) fn sample(&self, now: Instant) -> Instant {
@@ -310,7 +310,7 @@ impl Health {
         now + Duration::from_secs(1)
     }
 
-    /// The last ten minutes. Held by the frontend for as long as it writes a report of them; nothing else waits for it.
+    /// The last ten minutes. Held by the event loop for as long as it writes a report of them; nothing else waits for it.
     #[cfg(feature = "status-page")]
     pub(crate) fn history(&self) -> std::sync::MutexGuard<'_, History> {
         lock(&self.history)
@@ -321,10 +321,10 @@ impl Health {
     /// # Errors
     /// For how long not, in whole seconds.
     pub(crate) fn admit(self: &Arc<Self>, idle: bool, now: Instant) -> Result<Permit, Duration> {
-        let crew = self.crew(idle);
+        let occupancy = self.occupancy(idle);
         let mut gate = lock(&self.gate);
-        let trip = gate.observe(crew, now);
-        let admitted = gate.admit(crew, now);
+        let trip = gate.observe(occupancy, now);
+        let admitted = gate.admit(occupancy, now);
         drop(gate);
         self.signal(trip);
         admitted.map(|pass| Permit {
@@ -335,7 +335,7 @@ impl Health {
 
     /// Lets the gate notice workers that have been stuck for too long, whether or not anyone asks to be admitted.
     pub(crate) fn observe(&self, idle: bool, now: Instant) {
-        let trip = lock(&self.gate).observe(self.crew(idle), now);
+        let trip = lock(&self.gate).observe(self.occupancy(idle), now);
         self.signal(trip);
     }
 
@@ -351,9 +351,9 @@ impl Health {
     }
 
     /// What admission and the gate know of the workers.
-    pub(crate) fn crew(&self, idle: bool) -> Crew {
+    pub(crate) fn occupancy(&self, idle: bool) -> Occupancy {
         let nanos = self.last_start.load(Relaxed);
-        Crew {
+        Occupancy {
             idle,
             last_start: (nanos > 0).then(|| self.started + Duration::from_nanos(nanos)),
         }
@@ -415,18 +415,18 @@ impl Health {
     }
 
     /// Notes that a request ended: its reply is whole, or never will be.
-    pub(crate) fn ended(&self, outcome: Outcome) {
+    pub(crate) fn ended(&self, outcome: ReplyOutcome) {
         let count = match outcome {
-            Outcome::Served => &self.counts.served,
-            Outcome::Bad => &self.counts.bad,
-            Outcome::Failed => &self.counts.failed,
+            ReplyOutcome::Served => &self.counts.served,
+            ReplyOutcome::Bad => &self.counts.bad,
+            ReplyOutcome::Failed => &self.counts.failed,
             #[cfg(feature = "redis")]
-            Outcome::Throttled(place) => return self.throttled(place),
+            ReplyOutcome::Throttled(place) => return self.throttled(place),
         };
         bump(count);
         let as_sample = |it: bool| if it { 1.0 } else { 0.0 };
-        self.bad.add(as_sample(outcome == Outcome::Bad));
-        self.failed.add(as_sample(outcome == Outcome::Failed));
+        self.bad.add(as_sample(outcome == ReplyOutcome::Bad));
+        self.failed.add(as_sample(outcome == ReplyOutcome::Failed));
     }
 
     /// Notes that a request was refused by the limit at that place. It is in no average: it says nothing of the service.
@@ -439,7 +439,7 @@ impl Health {
     /// thread is to come again after the time returned.
     pub(crate) fn reset(&self, now: Instant) -> Option<Duration> {
         let idle = self.workers.iter().any(|start| start.load(Relaxed) == 0);
-        lock(&self.gate).reset(self.crew(idle), now)
+        lock(&self.gate).reset(self.occupancy(idle), now)
     }
 
     /// Tells the reset thread, and the log. Never under the gate's lock.
@@ -511,8 +511,8 @@ mod tests {
         }
 
         fn log(&self, _: &log::Record<'_>) {
-            WATCHED.with_borrow_mut(|watched| {
-                if let Some((health, found)) = watched {
+            WATCHED.with_borrow_mut(|monitored| {
+                if let Some((health, found)) = monitored {
                     found.push(health.gate.try_lock().is_ok());
                 }
             });

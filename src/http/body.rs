@@ -1,6 +1,6 @@
 //! Content-Length and chunked bodies, bounded.
 //!
-//! [`Body`] does no I/O: it is given what has arrived, in pieces of any size, and the result does not depend on how it
+//! [`BodyDecoder`] does no I/O: it is given what has arrived, in pieces of any size, and the result does not depend on how it
 //! was split. Each byte is looked at once, so a body of one-byte chunks costs time linear in its length.
 
 mod buffer;
@@ -67,7 +67,7 @@ impl Sink for Vec<u8> {
 
 /// Decodes the body of one message.
 #[derive(Debug, Clone)]
-pub(crate) struct Body {
+pub(crate) struct BodyDecoder {
     state: State,
     /// Bytes of data the remaining chunks may have.
     data_left: u64,
@@ -123,7 +123,7 @@ enum Extension {
     AfterQuoted,
 }
 
-impl Body {
+impl BodyDecoder {
     /// A decoder for a body of at most `max_body` bytes, with at most `max_trailers` bytes of trailer fields.
     ///
     /// # Errors

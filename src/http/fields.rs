@@ -16,7 +16,7 @@ pub(crate) enum LineEnds {
 ///
 /// Belongs to one head: start with a new one, and pass it along with a growing input until the parser gives a result.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct Scan {
     /// Bytes whose line ends have been checked.
     scanned: usize,
     /// Length at which the unfinished head is parsed again for errors. It doubles, so that all parses together look at
@@ -24,7 +24,7 @@ pub(crate) struct Progress {
     pub(super) parse_at: usize,
 }
 
-impl Progress {
+impl Scan {
     /// Whether nothing has been looked at yet.
     pub(crate) fn is_fresh(&self) -> bool {
         self.scanned == 0

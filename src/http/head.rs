@@ -15,7 +15,7 @@ use percent_encoding::percent_encode_byte;
 
 use super::authority::{self, is_authority};
 pub(crate) use super::body::Framing;
-pub(crate) use super::fields::Progress;
+pub(crate) use super::fields::Scan;
 use super::fields::{self, Coding, LineEnds, MAX_FIELDS};
 use super::refusal::Refusal;
 
@@ -50,7 +50,7 @@ const CODING_IN_HTTP_1_0: Refusal =
 const LENGTH_AND_CODING: Refusal =
     Refusal::Malformed("Send either Content-Length or Transfer-Encoding, not both.\n");
 
-/// The methods the frontend tells apart.
+/// The methods the event loop tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     /// `GET`
@@ -161,7 +161,7 @@ impl Head {
 pub(crate) fn parse(
     input: &[u8],
     max_head: usize,
-    progress: &mut Progress,
+    progress: &mut Scan,
 ) -> Result<Option<(usize, Head)>, Refusal> {
     let skipped = empty_lines(input);
     let rest = input.get(skipped..).unwrap_or_default();
@@ -185,7 +185,7 @@ pub(crate) fn parse(
         Ok(Status::Complete(used)) => {
             let (head, _) = window.split_at(used);
             let head = accept(head, &request)?;
-            *progress = Progress::default();
+            *progress = Scan::default();
             return Ok(Some((skipped + used, head)));
         }
         Ok(Status::Partial) => {}
@@ -208,7 +208,7 @@ pub(crate) fn parse(
     }
 }
 
-fn advance(progress: &mut Progress, window: &[u8]) -> Result<bool, Refusal> {
+fn advance(progress: &mut Scan, window: &[u8]) -> Result<bool, Refusal> {
     progress.advance(window, LineEnds::CrLf).ok_or(BAD_LINE_END)
 }
 

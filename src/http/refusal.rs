@@ -1,8 +1,8 @@
-//! What the frontend refuses, and what it says when it does.
+//! What the event loop refuses, and what it says when it does.
 
 use super::body::BodyError;
 
-/// Why the frontend answers a request itself instead of handing it to the handler.
+/// Why the event loop answers a request itself instead of handing it to the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The request breaks HTTP/1.1's syntax or framing. Carries the whole answer: one line, ended by `\n`.

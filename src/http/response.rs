@@ -12,7 +12,7 @@ use std::time::Duration;
 use httparse::Status;
 
 use super::body::{BodyError, Framing};
-use super::fields::{self, Coding, LineEnds, MAX_FIELDS, Progress};
+use super::fields::{self, Coding, LineEnds, MAX_FIELDS, Scan};
 
 /// Most bytes of a head, from the status line to the empty line, both included.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
@@ -173,7 +173,7 @@ impl ResponseHead {
 pub(crate) struct ResponseParser {
     asked: Asked,
     interim: u8,
-    progress: Progress,
+    progress: Scan,
 }
 
 impl ResponseParser {
@@ -222,7 +222,7 @@ impl ResponseParser {
         match parsed {
             Ok(Status::Complete(used)) => {
                 let head = accept(used, &response, self.asked)?;
-                self.progress = Progress::default();
+                self.progress = Scan::default();
                 if head.is_interim() {
                     self.interim += 1;
                     if self.interim > MAX_INTERIM {

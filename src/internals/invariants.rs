@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 pub use relay::relay;
 
-use crate::http::body::{Body, BodyError};
+use crate::http::body::{BodyDecoder, BodyError};
 use crate::http::fields;
-use crate::http::head::{self, Framing, Head, Progress};
+use crate::http::head::{self, Framing, Head, Scan};
 use crate::http::response::{Asked, ResponseError, ResponseHead, ResponseParser};
 use crate::server::event_loop::bodies::Room;
-use crate::server::event_loop::connection::{After, CloseReason, Connection, Event, Limits, Piece};
+use crate::server::event_loop::connection::{
+    After, CloseReason, Connection, ConnectionEvent, Limits, Piece,
+};
 
 const MAX_HEAD: usize = 2048;
 const MAX_TRAILERS: usize = 256;
@@ -24,7 +26,7 @@ const MAX_TRAILERS: usize = 256;
 ///
 /// When an invariant of the head parser doesn't hold.
 pub fn head(data: &[u8]) {
-    let whole = head::parse(data, MAX_HEAD, &mut Progress::default());
+    let whole = head::parse(data, MAX_HEAD, &mut Scan::default());
     if let Ok(Some((used, head))) = &whole {
         assert!(*used <= data.len() && *used <= MAX_HEAD + 4);
         check_canonical(head);
@@ -32,7 +34,7 @@ pub fn head(data: &[u8]) {
         assert!(head.canonical().len() <= 3 * used + 32);
     }
 
-    let mut progress = Progress::default();
+    let mut progress = Scan::default();
     let dripped = (0..=data.len())
         .map(|end| head::parse(&data[..end], MAX_HEAD, &mut progress))
         .find(|result| !matches!(result, Ok(None)))
@@ -84,7 +86,7 @@ fn decode<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
 ) -> (Result<(usize, bool), BodyError>, Vec<u8>) {
     let mut out = Vec::new();
-    let mut body = match Body::new(framing, max_body, MAX_TRAILERS) {
+    let mut body = match BodyDecoder::new(framing, max_body, MAX_TRAILERS) {
         Ok(body) => body,
         Err(refusal) => return (Err(refusal), out),
     };
@@ -150,7 +152,7 @@ fn read_response(
         }
     };
     check_response_head(&head);
-    let mut decoder = Body::new(head.framing, input.len(), MAX_TRAILERS)?;
+    let mut decoder = BodyDecoder::new(head.framing, input.len(), MAX_TRAILERS)?;
     let mut body = Vec::new();
     loop {
         let (used, complete) = decoder.decode(&input[start..end], &mut body)?;
@@ -287,7 +289,7 @@ fn settle(connection: &mut Connection, now: Instant, seen: &mut Vec<Seen>) {
         }
         let (what, after) = match connection.poll_event() {
             None => return,
-            Some(Event::Request(incoming)) => {
+            Some(ConnectionEvent::Request(incoming)) => {
                 let keep_alive = incoming.head.keep_alive;
                 let body = incoming.body.to_vec();
                 let canonical = incoming.head.canonical().to_vec();
@@ -301,8 +303,8 @@ fn settle(connection: &mut Connection, now: Instant, seen: &mut Vec<Seen>) {
                     },
                 )
             }
-            Some(Event::Refused(..)) => (Seen::Refused, After::Close),
-            Some(Event::Overdue) => unreachable!("no time passes"),
+            Some(ConnectionEvent::Refused(..)) => (Seen::Refused, After::Close),
+            Some(ConnectionEvent::Overdue) => unreachable!("no time passes"),
         };
         seen.push(what);
         connection.answer([Piece::new(&b"reply"[..], 0)], after, now);

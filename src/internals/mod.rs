@@ -5,10 +5,10 @@ pub mod invariants;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::http::body::Body;
+use crate::http::body::BodyDecoder;
 use crate::http::head::{self, Framing};
 use crate::server::event_loop::bodies::Room;
-use crate::server::event_loop::connection::{After, Connection, Event, Limits, Piece};
+use crate::server::event_loop::connection::{After, Connection, ConnectionEvent, Limits, Piece};
 
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_BODY: usize = 1024 * 1024;
@@ -17,7 +17,7 @@ const MAX_TRAILERS: usize = 8 * 1024;
 /// Judges and rewrites a whole head; the length of its canonical form, unless it is unfinished or refused.
 #[must_use]
 pub fn parse_head(input: &[u8]) -> Option<usize> {
-    let parsed = head::parse(input, MAX_HEAD, &mut head::Progress::default());
+    let parsed = head::parse(input, MAX_HEAD, &mut head::Scan::default());
     let (_, head) = parsed.ok()??;
     Some(head.canonical().len())
 }
@@ -26,7 +26,7 @@ pub fn parse_head(input: &[u8]) -> Option<usize> {
 #[must_use]
 pub fn decode_chunked(input: &[u8]) -> Option<usize> {
     let mut out = Vec::new();
-    let mut body = Body::new(Framing::Chunked, MAX_BODY, MAX_TRAILERS).ok()?;
+    let mut body = BodyDecoder::new(Framing::Chunked, MAX_BODY, MAX_TRAILERS).ok()?;
     let (_, whole) = body.decode(input, &mut out).ok()?;
     whole.then_some(out.len())
 }
@@ -67,7 +67,7 @@ impl Conversation {
             if let Some((_, size)) = self.connection.wants_room() {
                 self.connection.give_room(Room::of_its_own(size), self.now);
             }
-            let Some(Event::Request(incoming)) = self.connection.poll_event() else {
+            let Some(ConnectionEvent::Request(incoming)) = self.connection.poll_event() else {
                 return served;
             };
             let after = if incoming.head.keep_alive {

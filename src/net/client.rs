@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::pool::{Lease, Pool, Reuse};
 use super::stream::{Interest, Socket, Waited};
-use crate::http::body::Body;
+use crate::http::body::BodyDecoder;
 use crate::http::response::{Asked, ResponseError, ResponseHead, ResponseParser};
 use crate::patterns::Deadline;
 
@@ -331,7 +331,7 @@ impl Call {
         let head = self.head.take().ok_or_else(|| self.closed())?;
         let must_close = self.early || request.has_unusual_body();
         let lease = self.pool.map(|pool| Lease::new(pool, &head, must_close));
-        let decoder = Body::new(head.framing, usize::MAX, MAX_TRAILERS)
+        let decoder = BodyDecoder::new(head.framing, usize::MAX, MAX_TRAILERS)
             .map_err(ResponseError::from)?
             .keeping_trailers();
         let mut body = ReplyBody {
@@ -461,7 +461,7 @@ pub(crate) struct ReplyBody {
     ahead: Vec<u8>,
     /// How much of `ahead` was used.
     start: usize,
-    decoder: Body,
+    decoder: BodyDecoder,
     deadline: Deadline,
 }
 
@@ -473,7 +473,7 @@ pub(crate) struct Parts {
     /// What has come and was not decoded yet.
     pub(crate) ahead: Vec<u8>,
     /// Knows where the body ends.
-    pub(crate) decoder: Body,
+    pub(crate) decoder: BodyDecoder,
     /// Where the socket goes when the body is whole and nothing has come behind it.
     pub(crate) lease: Option<Lease>,
 }

@@ -285,11 +285,11 @@ impl CircuitBreaker {
         let mut loan = Loan::take(&*self.inner, Instant::now).map_err(BreakerError::Open)?;
         match call() {
             Ok(value) => {
-                loan.report(Outcome::Success, Instant::now());
+                loan.report(TryOutcome::Success, Instant::now());
                 Ok(value)
             }
             Err(error) => {
-                loan.report(Outcome::Failure, Instant::now());
+                loan.report(TryOutcome::Failure, Instant::now());
                 Err(BreakerError::Failed(error))
             }
         }
@@ -325,7 +325,7 @@ impl CircuitBreaker {
     /// [`trial_due`](Self::trial_due), with the time as an argument.
     #[must_use]
     pub fn trial_due_at(&self, now: Instant) -> bool {
-        self.standing_at(now) == Standing::TrialDue
+        self.standing_at(now) == Condition::TrialDue
     }
 
     /// Says whether this is now the only endpoint of its kind, after the set of endpoints has changed.
@@ -355,18 +355,18 @@ impl CircuitBreaker {
         let inner = &*self.inner;
         let core = inner.core();
         let [calls, failures] = inner.window.sums(now);
-        let standing = core.phase.standing(now);
+        let condition = core.phase.condition(now);
         BreakerStatus {
             state: match core.phase {
                 Phase::Closed => BreakerState::Closed,
                 Phase::Open { .. } => BreakerState::Open,
                 Phase::HalfOpen { .. } => BreakerState::HalfOpen,
             },
-            remaining: match standing {
-                Standing::Refusing(open) => open.remaining,
-                Standing::Closed | Standing::TrialDue => Duration::ZERO,
+            remaining: match condition {
+                Condition::Refusing(open) => open.remaining,
+                Condition::Closed | Condition::TrialDue => Duration::ZERO,
             },
-            trial_due: standing == Standing::TrialDue,
+            trial_due: condition == Condition::TrialDue,
             in_a_row: inner.in_a_row.load(Relaxed),
             calls,
             failures,
@@ -376,11 +376,11 @@ impl CircuitBreaker {
     }
 
     /// What a permit that is asked for now would be.
-    pub(super) fn standing_at(&self, now: Instant) -> Standing {
+    pub(super) fn standing_at(&self, now: Instant) -> Condition {
         if is_closed(self.inner.epoch.load(Acquire)) {
-            Standing::Closed
+            Condition::Closed
         } else {
-            self.inner.core().phase.standing(now)
+            self.inner.core().phase.condition(now)
         }
     }
 }
@@ -411,7 +411,7 @@ impl Permit {
 
     /// [`success`](Self::success), with the time as an argument.
     pub fn success_at(mut self, now: Instant) {
-        self.0.report(Outcome::Success, now);
+        self.0.report(TryOutcome::Success, now);
     }
 
     /// The service could not be reached, took too long or could not do its work.
@@ -421,7 +421,7 @@ impl Permit {
 
     /// [`failure`](Self::failure), with the time as an argument.
     pub fn failure_at(mut self, now: Instant) {
-        self.0.report(Outcome::Failure, now);
+        self.0.report(TryOutcome::Failure, now);
     }
 
     /// Whether the call is a trial of a half-open breaker.
@@ -433,7 +433,7 @@ impl Permit {
 
 /// What a permit that is asked for now would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Condition {
     Closed,
     TrialDue,
     Refusing(BreakerOpen),
@@ -476,16 +476,16 @@ enum Phase {
 }
 
 impl Phase {
-    fn standing(self, now: Instant) -> Standing {
+    fn condition(self, now: Instant) -> Condition {
         match self {
-            Self::Closed => Standing::Closed,
-            Self::Open { until } if now < until => Standing::Refusing(BreakerOpen {
+            Self::Closed => Condition::Closed,
+            Self::Open { until } if now < until => Condition::Refusing(BreakerOpen {
                 remaining: until.duration_since(now),
             }),
-            Self::HalfOpen { trial: true, .. } => Standing::Refusing(BreakerOpen {
+            Self::HalfOpen { trial: true, .. } => Condition::Refusing(BreakerOpen {
                 remaining: Duration::ZERO,
             }),
-            Self::Open { .. } | Self::HalfOpen { trial: false, .. } => Standing::TrialDue,
+            Self::Open { .. } | Self::HalfOpen { trial: false, .. } => Condition::TrialDue,
         }
     }
 }
@@ -500,7 +500,7 @@ enum Pass {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum TryOutcome {
     Success,
     Failure,
     /// Given back without a report.
@@ -551,17 +551,17 @@ impl Inner {
         }
         let now = now();
         let mut core = self.core();
-        match core.phase.standing(now) {
+        match core.phase.condition(now) {
             // It closed since the epoch was read. Under the lock the epoch belongs to the phase.
-            Standing::Closed => Ok(Pass::Counted {
+            Condition::Closed => Ok(Pass::Counted {
                 epoch: self.epoch.load(Relaxed),
             }),
-            Standing::Refusing(open) => {
+            Condition::Refusing(open) => {
                 drop(core);
                 self.refused.fetch_add(1, Relaxed);
                 Err(open)
             }
-            Standing::TrialDue => {
+            Condition::TrialDue => {
                 let (successes, change) = match core.phase {
                     Phase::HalfOpen { successes, .. } => (successes, None),
                     Phase::Closed | Phase::Open { .. } => (0, Some(Change::Trial)),
@@ -577,7 +577,7 @@ impl Inner {
         }
     }
 
-    fn report(&self, pass: Pass, outcome: Outcome, now: Instant) {
+    fn report(&self, pass: Pass, outcome: TryOutcome, now: Instant) {
         let change = match pass {
             Pass::Counted { epoch } => self.count(epoch, outcome, now),
             Pass::Trial => self.judge(outcome, now),
@@ -586,13 +586,13 @@ impl Inner {
     }
 
     /// The report of a call that was admitted while the breaker was closed.
-    fn count(&self, epoch: u64, outcome: Outcome, now: Instant) -> Option<Change> {
+    fn count(&self, epoch: u64, outcome: TryOutcome, now: Instant) -> Option<Change> {
         if self.epoch.load(Acquire) != epoch {
             return None;
         }
         match outcome {
-            Outcome::Nothing => None,
-            Outcome::Success => {
+            TryOutcome::Nothing => None,
+            TryOutcome::Success => {
                 self.window.add(now, [true, false]);
                 // Most often it is zero already, and reading does not take the line from other processors.
                 if self.in_a_row.load(Relaxed) != 0 {
@@ -600,7 +600,7 @@ impl Inner {
                 }
                 None
             }
-            Outcome::Failure => {
+            TryOutcome::Failure => {
                 self.window.add(now, [true, true]);
                 let in_a_row = self.in_a_row.fetch_add(1, Relaxed) + 1;
                 let sums @ [calls, failures] = self.window.sums(now);
@@ -624,15 +624,15 @@ impl Inner {
     }
 
     /// The report of a trial.
-    fn judge(&self, outcome: Outcome, now: Instant) -> Option<Change> {
+    fn judge(&self, outcome: TryOutcome, now: Instant) -> Option<Change> {
         let random = self.chance.draw();
         let mut core = self.core();
         let Phase::HalfOpen { successes, .. } = core.phase else {
             return None;
         };
         match outcome {
-            Outcome::Failure => Some(self.open(&mut core, true, Why::Trial, random, now)),
-            Outcome::Success if successes + 1 >= SUCCESSES => {
+            TryOutcome::Failure => Some(self.open(&mut core, true, Why::Trial, random, now)),
+            TryOutcome::Success if successes + 1 >= SUCCESSES => {
                 core.phase = Phase::Closed;
                 core.closed = Some(now);
                 self.in_a_row.store(0, Relaxed);
@@ -641,10 +641,10 @@ impl Inner {
                 self.epoch.store(epoch + 1, Release);
                 Some(Change::Closed)
             }
-            Outcome::Success | Outcome::Nothing => {
+            TryOutcome::Success | TryOutcome::Nothing => {
                 core.phase = Phase::HalfOpen {
                     trial: false,
-                    successes: successes + u32::from(outcome == Outcome::Success),
+                    successes: successes + u32::from(outcome == TryOutcome::Success),
                 };
                 None
             }
@@ -698,7 +698,7 @@ impl<R: Deref<Target = Inner>> Loan<R> {
         })
     }
 
-    fn report(&mut self, outcome: Outcome, now: Instant) {
+    fn report(&mut self, outcome: TryOutcome, now: Instant) {
         if let Some(pass) = self.pass.take() {
             self.inner.report(pass, outcome, now);
         }
@@ -709,7 +709,7 @@ impl<R: Deref<Target = Inner>> Drop for Loan<R> {
     fn drop(&mut self) {
         // A counted pass that reports nothing changes nothing, so only a trial needs to be given back.
         if self.pass == Some(Pass::Trial) {
-            self.report(Outcome::Nothing, Instant::now());
+            self.report(TryOutcome::Nothing, Instant::now());
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Asks endpoints in the background how they are: `--upstream-check PATH[,interval=2s][,timeout=1s][,fall=3][,rise=2]`.
 //!
-//! When to ask, and when enough has been heard, is decided by the same machine that watches data stores.
+//! When to ask, and when enough has been heard, is decided by the same machine that monitors data stores.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::checks::{Check, CheckError, CheckSettings, CheckState, Watched, runner};
+use crate::checks::{Check, CheckError, CheckSettings, CheckState, Monitored, scheduler};
 use crate::net::client::{self, Request};
 use crate::net::stream::{Address, Socket};
 use crate::patterns::Deadline;
@@ -126,7 +126,7 @@ impl Check for Probe {
 #[derive(Clone)]
 pub(super) struct Checked {
     probe: Arc<Probe>,
-    watched: Arc<Watched>,
+    monitored: Arc<Monitored>,
 }
 
 /// What its checks say of an endpoint.
@@ -162,13 +162,13 @@ impl Checked {
         let settings = check.settings.clone();
         Self {
             probe: Arc::new(probe),
-            watched: Arc::new(Watched::new(name, settings, Instant::now(), &mut random)),
+            monitored: Arc::new(Monitored::new(name, settings, Instant::now(), &mut random)),
         }
     }
 
     /// What its checks say.
     pub(super) fn verdict(&self, now: Instant) -> Verdict {
-        let report = self.watched.report(now);
+        let report = self.monitored.report(now);
         if report.state != CheckState::Down {
             return Verdict::Good;
         }
@@ -200,15 +200,15 @@ impl fmt::Debug for Checked {
 pub(super) fn start(checked: &[Checked]) -> std::io::Result<Threads> {
     for one in checked {
         // Who has begun a run before this listens no more.
-        one.watched.forget_run(Instant::now());
+        one.monitored.forget_run(Instant::now());
     }
-    let watched = checked.iter().map(|one| one.watched.clone()).collect();
+    let monitored = checked.iter().map(|one| one.monitored.clone()).collect();
     let checks = checked
         .iter()
         .map(|one| one.probe.clone() as Arc<dyn Check>)
         .collect();
     let mut threads = Threads::new();
-    runner::spawn(watched, checks, SIDE_BY_SIDE, &mut threads)?;
+    scheduler::spawn(monitored, checks, SIDE_BY_SIDE, &mut threads)?;
     Ok(threads)
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Forwarded {
 
 /// What else than a head to send may come of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Decision {
     Forward(Forwarded),
     /// `Max-Forwards` is used up: it is for this server to answer.
     Answer,
@@ -214,7 +214,7 @@ pub(super) fn goes_on(name: &str) -> bool {
 }
 
 /// Makes what is forwarded of a request.
-pub(super) fn forward<'a, F>(request: &Received<'a, F>) -> Outcome
+pub(super) fn forward<'a, F>(request: &Received<'a, F>) -> Decision
 where
     F: Iterator<Item = (&'a str, &'a [u8])> + Clone,
 {
@@ -231,7 +231,7 @@ where
             Kind::MaxForwards if matches!(request.method, "TRACE" | "OPTIONS") => {
                 let count = fields::parse_length(value);
                 let (Some(count), None) = (count, sorted.max_forwards) else {
-                    return Outcome::BadMaxForwards;
+                    return Decision::BadMaxForwards;
                 };
                 sorted.max_forwards = Some(count);
             }
@@ -252,7 +252,7 @@ where
         }
     }
     if sorted.max_forwards == Some(0) {
-        return Outcome::Answer;
+        return Decision::Answer;
     }
     sorted.finish(request)
 }
@@ -317,7 +317,7 @@ impl Sorted<'_> {
     }
 
     /// Adds what the proxy says itself.
-    fn finish<'a, F>(mut self, request: &Received<'a, F>) -> Outcome
+    fn finish<'a, F>(mut self, request: &Received<'a, F>) -> Decision
     where
         F: Iterator<Item = (&'a str, &'a [u8])> + Clone,
     {
@@ -351,7 +351,7 @@ impl Sorted<'_> {
             let length = request.body_len.to_string();
             fields::push(lines, "Content-Length", length.as_bytes());
         }
-        Outcome::Forward(self.out)
+        Decision::Forward(self.out)
     }
 }
 

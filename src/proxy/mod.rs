@@ -53,7 +53,7 @@ use events::Events;
 #[cfg(feature = "events")]
 pub use events::{EventsAt, EventsConfig, EventsPlace, table as events_table};
 use failure::{Failure, Failures};
-use headers::{Forwarded, Outcome, Received};
+use headers::{Decision, Forwarded, Received};
 use tries::{Answer, Tries};
 use upstreams::Upstreams;
 use way::{Outgoing, Way};
@@ -324,15 +324,15 @@ impl Handler for Proxy {
             host: core.config.upstream_host.as_deref(),
         });
         match outcome {
-            Outcome::Forward(forwarded) => core.forward(request, forwarded),
-            Outcome::BadMaxForwards => {
+            Decision::Forward(forwarded) => core.forward(request, forwarded),
+            Decision::BadMaxForwards => {
                 Response::text(400, "Send at most one Max-Forwards, as decimal digits.\n")
             }
-            Outcome::Answer if request.method() == "TRACE" => {
+            Decision::Answer if request.method() == "TRACE" => {
                 let text = headers::trace("TRACE", request.url(), request.headers_bytes());
                 Response::new(200, text).with_header("Content-Type", "message/http")
             }
-            Outcome::Answer => Response::new(204, Vec::new()),
+            Decision::Answer => Response::new(204, Vec::new()),
         }
     }
 }

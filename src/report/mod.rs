@@ -16,7 +16,7 @@ use crate::health::{Health, Snapshot, Status};
 use crate::http::head::{Head, Method};
 pub(crate) use paths::Paths;
 
-/// An answer that the frontend gives by itself.
+/// An answer that the event loop gives by itself.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

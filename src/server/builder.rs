@@ -7,7 +7,7 @@ use std::time::Duration;
 use mio::net::TcpListener;
 
 use super::aside::Aside;
-use super::event_loop::doors::Door;
+use super::event_loop::listeners::Listener;
 use super::handler::Handler;
 use super::request::Request;
 use super::response::IntoResponse;
@@ -69,7 +69,7 @@ pub struct Builder {
     events: Option<EventSource>,
 }
 
-/// A data store to watch.
+/// A data store to monitor.
 pub(super) struct NamedCheck {
     pub(super) name: String,
     pub(super) settings: CheckSettings,
@@ -80,7 +80,7 @@ pub(super) struct NamedCheck {
 pub(super) struct Given {
     pub(super) checks: Vec<NamedCheck>,
     pub(super) handler: Box<dyn Handler>,
-    pub(super) listeners: Vec<(Door, TcpListener)>,
+    pub(super) listeners: Vec<(Listener, TcpListener)>,
     pub(super) throttling: Throttling,
     pub(super) aside: Option<Aside>,
     pub(super) sources: Sources,

@@ -150,12 +150,12 @@ impl Exchange {
     }
 
     /// Notes that the event loop waits for the end of this exchange.
-    pub(crate) fn set_awaited(&self) {
+    pub(crate) fn wake_at_end(&self) {
         self.awaited.store(true, Ordering::SeqCst);
     }
 
     /// Whether the event loop waits for the end of this exchange.
-    pub(crate) fn is_awaited(&self) -> bool {
+    pub(crate) fn wakes_at_end(&self) -> bool {
         self.awaited.load(Ordering::SeqCst)
     }
 }

@@ -1,10 +1,10 @@
-//! What the workers are to do: handed over by the event loop, announced through tiny_http, begun by whoever is free.
+//! What the workers are to do: dispatched by the event loop, announced through tiny_http, begun by whoever is free.
 //!
 //! ```text
 //!   event loop ── put(1), put(2), put(3) ──▶ ┌───┬───┬───┐
 //!        │                                   │ 1 │ 2 │ 3 │ ── next() ──▶ workers
 //!        └── "up to 3" ─▶ tiny_http ─ recv ─▶ └───┴───┴───┘
-//!                                  come_through(3)
+//!                                  release(3)
 //! ```
 //!
 //! A job may begin once a request with its number, or a later one, has come through tiny_http. Numbers are never used
@@ -67,7 +67,7 @@ struct Queue {
     /// In the order of their numbers.
     jobs: VecDeque<(u64, Job)>,
     /// Up to this number they may begin.
-    through: u64,
+    released: u64,
 }
 
 impl Jobs {
@@ -77,19 +77,19 @@ impl Jobs {
     }
 
     /// Notes that a request with this number has come through tiny_http.
-    pub(crate) fn come_through(&self, number: u64) {
-        let through = &mut lock(&self.queue).through;
-        *through = number.max(*through);
+    pub(crate) fn release(&self, number: u64) {
+        let released = &mut lock(&self.queue).released;
+        *released = number.max(*released);
     }
 
     /// The next job that may begin.
     pub(crate) fn next(&self) -> Option<Job> {
         let mut queue = lock(&self.queue);
-        let through = queue.through;
+        let released = queue.released;
         queue
             .jobs
             .front()
-            .filter(|(number, _)| *number <= through)?;
+            .filter(|(number, _)| *number <= released)?;
         let (_, job) = queue.jobs.pop_front()?;
         self.begun.fetch_add(1, Ordering::Relaxed);
         Some(job)
@@ -99,7 +99,7 @@ impl Jobs {
     pub(crate) fn is_ready(&self) -> bool {
         let queue = lock(&self.queue);
         let first = queue.jobs.front();
-        first.is_some_and(|(number, _)| *number <= queue.through)
+        first.is_some_and(|(number, _)| *number <= queue.released)
     }
 
     /// The number of the first job that no worker has begun.

@@ -3,22 +3,22 @@
 pub(crate) mod access_log;
 pub(crate) mod aside;
 mod builder;
+pub(crate) mod busy_poll;
 pub(crate) mod client_socket;
 mod descriptors;
 pub(crate) mod event_loop;
 pub(crate) mod exchange;
 pub(crate) mod handle;
 pub(crate) mod handler;
+pub(crate) mod idle_workers;
 pub(crate) mod jobs;
 pub(crate) mod relay;
 pub(crate) mod replier;
 pub(crate) mod request;
 pub(crate) mod request_head;
 pub(crate) mod response;
-pub(crate) mod roster;
 mod signals;
 mod sockets;
-pub(crate) mod spin;
 pub(crate) mod stream;
 pub(crate) mod systemd;
 pub(crate) mod throttling;
@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::{Poll, Waker};
 
-use crate::checks::{Watched, runner};
+use crate::checks::{Monitored, scheduler};
 use crate::error::Error;
 use crate::health::{Health, reset};
 use crate::panics;
@@ -45,14 +45,14 @@ use crate::server::access_log::AccessLog;
 use crate::server::aside::Lane;
 pub use crate::server::builder::Builder;
 use crate::server::builder::{Given, NamedCheck};
+use crate::server::busy_poll::BusyPoll;
 use crate::server::event_loop::drain::LAST_WORDS;
 use crate::server::event_loop::intake::Carrier;
 use crate::server::event_loop::wake;
-use crate::server::event_loop::{Frontend, Parts, WAKER};
+use crate::server::event_loop::{EventLoop, Parts, WAKER};
 use crate::server::handle::{Handle, end_of};
+use crate::server::idle_workers::IdleWorkers;
 use crate::server::jobs::Jobs;
-use crate::server::roster::Roster;
-use crate::server::spin::Spin;
 use crate::server::systemd::Manager;
 use crate::server::workers::Shared;
 use crate::settings::Config;
@@ -114,22 +114,22 @@ struct Running {
 fn health_of(config: &Config, checks: &[NamedCheck], trips: Sender<Duration>) -> Health {
     let now = Instant::now();
     let mut random = Random::new(random::seed());
-    let watched = checks
+    let monitored = checks
         .iter()
-        .map(|check| Watched::new(&check.name, check.settings.clone(), now, &mut random));
-    Health::new(config, trips, now).watching(watched)
+        .map(|check| Monitored::new(&check.name, check.settings.clone(), now, &mut random));
+    Health::new(config, trips, now).watching(monitored)
 }
 
 /// Starts the event loop's thread; the channel is disconnected when it has ended.
 fn spawn_event_loop(
-    frontend: Frontend,
+    event_loop: EventLoop,
 ) -> Result<(JoinHandle<io::Result<usize>>, Receiver<()>), Error> {
     let (alive, ended) = crossbeam_channel::bounded(0);
     let thread = std::thread::Builder::new()
         .name("plimsoll-front".into())
         .spawn(move || {
             let _alive: Sender<()> = alive;
-            frontend.run()
+            event_loop.run()
         })
         .map_err(system("the event loop's thread"))?;
     Ok((thread, ended))
@@ -165,8 +165,8 @@ impl Server {
             access_log,
             health: health.clone(),
             jobs: Arc::new(Jobs::default()),
-            roster: Roster::new(config.workers),
-            spin: Spin::new(),
+            idle_workers: IdleWorkers::new(config.workers),
+            busy_poll: BusyPoll::new(),
             throttling: Arc::new(given.throttling),
             event_loop: sender,
             registry,
@@ -175,9 +175,9 @@ impl Server {
         let mut background = Threads::new();
         reset::spawn(health.clone(), tripped, &mut background)
             .map_err(system("the reset thread"))?;
-        let (watched, most) = (health.checks.clone(), runner::STORES_SIDE_BY_SIDE);
+        let (monitored, most) = (health.checks.clone(), scheduler::STORES_SIDE_BY_SIDE);
         let checks = given.checks.into_iter().map(|check| check.check).collect();
-        runner::spawn(watched, checks, most, &mut background)
+        scheduler::spawn(monitored, checks, most, &mut background)
             .map_err(system("the thread of the checks"))?;
         let mut workers = Threads::new();
         let aside = given
@@ -196,8 +196,8 @@ impl Server {
             lane,
             proof,
         };
-        let frontend = Frontend::new(parts, config).map_err(system("the event queue"))?;
-        let (event_loop, event_loop_ended) = spawn_event_loop(frontend)?;
+        let event_loop = EventLoop::new(parts, config).map_err(system("the event queue"))?;
+        let (event_loop, event_loop_ended) = spawn_event_loop(event_loop)?;
         let (handle, drained) = Handle::new(addresses, &shared);
         let mut server = Self {
             handle,

@@ -11,7 +11,7 @@ use mio::{Registry, Token};
 
 use super::stream::Progress;
 use super::waiting::watch;
-use crate::http::body::Body;
+use crate::http::body::BodyDecoder;
 use crate::http::fields;
 use crate::net::client::Parts;
 use crate::net::pool::Lease;
@@ -87,7 +87,7 @@ pub(crate) struct Relay {
     before: Option<Box<dyn Read + Send>>,
     /// What came with the head and was not decoded yet.
     ahead: Vec<u8>,
-    decoder: Body,
+    decoder: BodyDecoder,
     lease: Option<Lease>,
     /// The body ended, and nothing came behind it.
     is_whole: bool,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::health::{Outcome, Permit, bump};
+use crate::health::{Permit, ReplyOutcome, bump};
 use crate::panics::catch;
 use crate::server::event_loop::connection::{CloseReason, Piece};
 use crate::server::exchange::{Exchange, Stage};
@@ -88,7 +88,7 @@ impl Replier {
 
     /// Sends the reply as far as the socket takes it, and counts it once its end is at hand.
     pub(crate) fn reply(&mut self, response: Response, exchange: &Exchange) -> Ended {
-        let outcome = Outcome::of(response.status());
+        let outcome = ReplyOutcome::of(response.status());
         self.reply_as(response, exchange, outcome)
     }
 
@@ -97,7 +97,7 @@ impl Replier {
         &mut self,
         response: Response,
         exchange: &Exchange,
-        outcome: Outcome,
+        outcome: ReplyOutcome,
     ) -> Ended {
         self.buffer.clear();
         let status = response.status();
@@ -112,7 +112,7 @@ impl Replier {
             if !claim(exchange, status, true) {
                 return Ended::Dropped;
             }
-            self.shared.health.ended(Outcome::Failed);
+            self.shared.health.ended(ReplyOutcome::Failed);
             return Ended::Broken(CloseReason::Cut);
         };
         let payload = match payload {
@@ -203,7 +203,7 @@ impl Replier {
                         exchange.origin.peer
                     );
                     bump(&self.shared.health.counts.cut);
-                    self.shared.health.ended(Outcome::Failed);
+                    self.shared.health.ended(ReplyOutcome::Failed);
                     // What came before the fault still goes out; the end that is missing tells the client.
                     drop(exchange.origin.socket.write_some(&self.buffer));
                     self.discard(stream);
@@ -211,7 +211,7 @@ impl Replier {
                 }
             };
             if progress == Progress::End {
-                self.shared.health.ended(Outcome::of(status));
+                self.shared.health.ended(ReplyOutcome::of(status));
                 // Before the client can ask again.
                 if let Source::Relay(relay) = &mut stream.source {
                     relay.give_back(Instant::now());
@@ -224,7 +224,7 @@ impl Replier {
                     if progress != Progress::End
                         && exchange.advance(Stage::Streaming, Stage::Abandoned)
                     {
-                        self.shared.health.ended(Outcome::of(status));
+                        self.shared.health.ended(ReplyOutcome::of(status));
                     }
                     self.discard(stream);
                     return broken(&error);

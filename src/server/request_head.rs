@@ -100,11 +100,11 @@ pub(crate) fn new_id() -> Box<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::head::{Progress, parse};
+    use crate::http::head::{Scan, parse};
 
     fn id_of(fields: &str) -> String {
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-        let parsed = parse(bytes.as_bytes(), 16 * 1024, &mut Progress::default());
+        let parsed = parse(bytes.as_bytes(), 16 * 1024, &mut Scan::default());
         let (_, head) = parsed.expect("a fit head").expect("a whole head");
         let head = RequestHead::new(head);
         let id = head.id().to_owned();

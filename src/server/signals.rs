@@ -15,7 +15,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::{Handle as Watch, Signals};
+use signal_hook::iterator::{Handle as SignalsHandle, Signals};
 
 use crate::error::Error;
 use crate::panics::lock;
@@ -30,7 +30,7 @@ static SERVERS: Mutex<Servers> = Mutex::new(Servers {
 
 struct Servers {
     /// Which signals are handled, once any are.
-    watch: Option<Watch>,
+    watch: Option<SignalsHandle>,
     /// The number of the next server; none is used again.
     next: u64,
     waiting: Vec<Waiting>,
@@ -76,7 +76,7 @@ pub(super) fn register(server: Handle, drain: Duration) -> Result<Registration, 
 }
 
 /// Installs the handlers, and starts the thread that acts.
-fn watch() -> io::Result<Watch> {
+fn watch() -> io::Result<SignalsHandle> {
     let hangup = (!is_hangup_ignored()).then_some(SIGHUP);
     let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
     let watch = signals.handle();

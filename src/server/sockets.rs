@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use mio::net::TcpListener;
 
-use super::event_loop::doors::Door;
+use super::event_loop::listeners::Listener;
 use super::handle::Addresses;
 use crate::error::Error;
 use crate::settings::Config;
@@ -18,26 +18,26 @@ use crate::settings::Config;
 pub(super) fn open(
     config: &Config,
     passed: Vec<std::net::TcpListener>,
-) -> Result<Vec<(Door, TcpListener)>, Error> {
+) -> Result<Vec<(Listener, TcpListener)>, Error> {
     let mut listeners = Vec::new();
     for listener in passed {
         let listener = adopt(listener).map_err(|source| Error::System {
             what: "a socket that was passed",
             source,
         })?;
-        listeners.push((Door::Public, listener));
+        listeners.push((Listener::Public, listener));
     }
     let none_passed = listeners.is_empty();
     let public = config.listen.iter().filter(|_| none_passed);
-    let public = public.map(|text| (Door::Public, text));
-    let admin = config.admin.iter().map(|text| (Door::Admin, text));
-    let agent = config.agent.iter().map(|text| (Door::Agent, text));
-    for (door, address) in public.chain(admin).chain(agent) {
+    let public = public.map(|text| (Listener::Public, text));
+    let admin = config.admin.iter().map(|text| (Listener::Admin, text));
+    let agent = config.agent.iter().map(|text| (Listener::Agent, text));
+    for (kind, address) in public.chain(admin).chain(agent) {
         let listener = bind(address).map_err(|source| Error::Listen {
             address: address.clone(),
             source,
         })?;
-        listeners.push((door, listener));
+        listeners.push((kind, listener));
     }
     Ok(listeners)
 }
@@ -73,18 +73,18 @@ fn refuse_connection(listener: std::net::TcpListener) -> io::Result<std::net::Tc
 }
 
 /// Where they listen.
-pub(super) fn addresses_of(listeners: &[(Door, TcpListener)]) -> io::Result<Addresses> {
+pub(super) fn addresses_of(listeners: &[(Listener, TcpListener)]) -> io::Result<Addresses> {
     let addresses = listeners
         .iter()
-        .map(|(door, listener)| Ok((*door, listener.local_addr()?)));
-    let doors = addresses.collect::<io::Result<Vec<_>>>()?;
-    let at = |wanted: Door| {
-        let found = doors.iter().filter(move |(door, _)| *door == wanted);
+        .map(|(kind, listener)| Ok((*kind, listener.local_addr()?)));
+    let kinds = addresses.collect::<io::Result<Vec<_>>>()?;
+    let at = |wanted: Listener| {
+        let found = kinds.iter().filter(move |(kind, _)| *kind == wanted);
         found.map(|(_, address)| *address)
     };
     Ok(Addresses {
-        public: at(Door::Public).collect(),
-        admin: at(Door::Admin).next(),
-        agent: at(Door::Agent).next(),
+        public: at(Listener::Public).collect(),
+        admin: at(Listener::Admin).next(),
+        agent: at(Listener::Agent).next(),
     })
 }

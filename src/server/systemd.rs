@@ -102,7 +102,7 @@ impl Manager {
     ) -> Option<Duration> {
         // One ping is under way at a time, and this end outlives it: the channel never fills, and never closes.
         let (answer, answers) = crossbeam_channel::bounded(1);
-        let mut watch = Watch::new(self.watchdog, Instant::now());
+        let mut watch = Watchdog::new(self.watchdog, Instant::now());
         loop {
             if watch.poll_ping(Instant::now()) {
                 event_loop.send(Message::Ping(answer.clone()));
@@ -170,14 +170,14 @@ fn watchdog(environment: impl Fn(&str) -> Option<OsString>) -> Option<Duration> 
 
 /// What to tell and when: no I/O, and no clock of its own.
 #[derive(Debug)]
-struct Watch {
+struct Watchdog {
     /// From one sign of life to the next: half the watchdog's time.
     beat: Option<Duration>,
-    /// When the frontend is to be asked next.
+    /// When the event loop is to be asked next.
     next_ping: Instant,
-    /// The frontend has been asked, and has not answered yet.
+    /// The event loop has been asked, and has not answered yet.
     asked: bool,
-    /// The frontend has answered, and the manager has not been told.
+    /// The event loop has answered, and the manager has not been told.
     answered: bool,
     next_look: Instant,
     /// What the manager knows.
@@ -192,7 +192,7 @@ struct Told {
     status: String,
 }
 
-impl Watch {
+impl Watchdog {
     fn new(watchdog: Option<Duration>, now: Instant) -> Self {
         Self {
             beat: watchdog.map(|time| (time / 2).max(MIN_BEAT)),
@@ -205,7 +205,7 @@ impl Watch {
         }
     }
 
-    /// Whether to ask the frontend now if it answers. Never while a question is open, so that a frontend which is stuck
+    /// Whether to ask the event loop now if it answers. Never while a question is open, so that an event loop which is stuck
     /// finds one when it goes on, not hundreds.
     fn poll_ping(&mut self, now: Instant) -> bool {
         let Some(beat) = self.beat else { return false };
@@ -217,7 +217,7 @@ impl Watch {
         true
     }
 
-    /// Notes that the frontend has answered.
+    /// Notes that the event loop has answered.
     fn handle_answer(&mut self) {
         self.asked = false;
         self.answered = true;

@@ -146,7 +146,7 @@ fn jobs_that_came_with_one_that_hangs_are_begun_by_a_worker_that_waits() {
     let end = Instant::now() + PATIENCE;
     loop {
         assert!(Instant::now() < end, "the worker is always quicker");
-        await_that("the worker waits", || shared.roster.is_listening());
+        await_that("the worker waits", || shared.idle_workers.has_receiver());
         let begun = shared.jobs.begun();
         let client = send(address, "/");
         // This thread is the worker that is held up, if it is quicker than the other.
@@ -158,7 +158,7 @@ fn jobs_that_came_with_one_that_hangs_are_begun_by_a_worker_that_waits() {
         });
         let held_up = request.map(|request| {
             let number = carried_number(request.url()).unwrap();
-            shared.jobs.come_through(number);
+            shared.jobs.release(number);
             request.into_writer()
         });
         assert!(reply(client).ends_with("served"));

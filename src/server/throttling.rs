@@ -195,7 +195,7 @@ fn whole_seconds(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::head::{self, Progress};
+    use crate::http::head::{self, Scan};
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
@@ -206,7 +206,7 @@ mod tests {
 
     fn head(path: &str, fields: &str) -> Head {
         let text = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-        let parsed = head::parse(text.as_bytes(), 1024, &mut Progress::default());
+        let parsed = head::parse(text.as_bytes(), 1024, &mut Scan::default());
         parsed.expect(path).expect(path).1
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mio::Registry;
 
 #[cfg(feature = "redis")]
-use crate::health::Outcome;
+use crate::health::ReplyOutcome;
 use crate::health::{Health, Permit, bump};
 #[cfg(feature = "redis")]
 use crate::http::head::Head;
@@ -19,18 +19,18 @@ use crate::http::refusal::Refusal;
 use crate::panics::catch;
 use crate::panics::lock;
 use crate::server::access_log::{AccessLog, End};
+use crate::server::busy_poll::BusyPoll;
 use crate::server::event_loop::clients::upstream_token;
 use crate::server::event_loop::connection::{CloseReason, Incoming, Piece};
 use crate::server::event_loop::intake::{Carrier, carried_number};
 use crate::server::event_loop::wake::{Message, Sender};
 use crate::server::exchange::{Exchange, Stage};
 use crate::server::handler::Handler;
+use crate::server::idle_workers::IdleWorkers;
 use crate::server::jobs::{Job, Jobs};
 use crate::server::replier::{Replier, Task};
 use crate::server::request::Request;
 use crate::server::response::{Continuation, Later, Response};
-use crate::server::roster::Roster;
-use crate::server::spin::Spin;
 use crate::server::stream::Stream;
 use crate::server::throttling::Throttling;
 use crate::server::waiting::Waits;
@@ -44,8 +44,8 @@ pub(crate) struct Shared {
     pub(crate) access_log: Option<Arc<AccessLog>>,
     pub(crate) health: Arc<Health>,
     pub(crate) jobs: Arc<Jobs>,
-    pub(crate) roster: Roster,
-    pub(crate) spin: Spin,
+    pub(crate) idle_workers: IdleWorkers,
+    pub(crate) busy_poll: BusyPoll,
     pub(crate) throttling: Arc<Throttling>,
     pub(crate) event_loop: Sender,
     /// Where sockets are watched for the event loop.
@@ -73,11 +73,11 @@ impl Shared {
     pub(crate) fn close(&self, workers: usize) {
         self.closing.store(true, Ordering::Release);
         unblock(&self.carrier(), workers);
-        self.roster.close();
+        self.idle_workers.close();
     }
 
     /// Wakes a worker that waits for requests.
-    pub(crate) fn nudge(&self) {
+    pub(crate) fn wake_receiver(&self) {
         self.carrier().server.unblock();
     }
 }
@@ -173,7 +173,7 @@ pub(crate) struct Worker {
     replier: Replier,
 }
 
-/// How long a worker stays with a reply whose client takes all that its reader gives. Then the frontend sees that the
+/// How long a worker stays with a reply whose client takes all that its reader gives. Then the event loop sees that the
 /// reply makes progress, and other requests have their turn.
 const STREAM_TURN: Duration = Duration::from_millis(20);
 
@@ -218,18 +218,18 @@ impl Worker {
         if let Some(job) = self.at_hand(&carrier) {
             return Some(job);
         }
-        let listening = self.shared.roster.listen(self.index);
-        let look = || {
-            // First, since to look takes away what tells a worker that blocks of the end.
+        let receiver = self.shared.idle_workers.receive(self.index);
+        let ask = || {
+            // First, since to ask takes away what tells a worker that blocks of the end.
             if self.is_closing() {
                 return Some(None);
             }
             self.at_hand(&carrier).map(Some)
         };
-        let found = if listening.may_spin() {
-            self.shared.spin.look_around(look)
+        let found = if receiver.may_poll() {
+            self.shared.busy_poll.poll(ask)
         } else {
-            look()
+            ask()
         };
         if let Some(found) = found {
             return found;
@@ -258,7 +258,7 @@ impl Worker {
     /// Takes what a request that came through announces.
     fn open(&self, request: tiny_http::Request) {
         if let Some(number) = carried_number(request.url()) {
-            self.shared.jobs.come_through(number);
+            self.shared.jobs.release(number);
         }
         // A request dropped with its writer answers 500 up the stream; without, it is silent.
         drop(request.into_writer());
@@ -432,7 +432,7 @@ impl Worker {
         let throttled = checked.err()?;
         let reason = Refusal::Throttled.name();
         exchange.origin.socket.note(|record| record.refused(reason));
-        let outcome = Outcome::Throttled(throttled.place);
+        let outcome = ReplyOutcome::Throttled(throttled.place);
         let reply = throttled.response();
         Some(self.replier.reply_as(reply, exchange, outcome))
     }

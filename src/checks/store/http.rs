@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use super::clean::clean;
 use super::wire;
-use super::words::clean;
 use crate::checks::CheckError;
 use crate::net::client::{self, ClientError, Reply, Request};
 use crate::net::url::{Endpoint, StoreUrlError, Url};

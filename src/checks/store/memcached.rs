@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use super::clean::clean;
 use super::wire::Wire;
-use super::words::clean;
 use crate::checks::CheckError;
 use crate::net::url::{Endpoint, StoreUrlError, Url};
 

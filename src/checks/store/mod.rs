@@ -4,6 +4,8 @@
 //! All of it (resolving the name, connecting, writing, reading) happens by one absolute deadline, and everything that
 //! the other side says is [bounded](wire) and [cleaned](words) before it gets into an error.
 
+#[cfg(any(feature = "checks", feature = "binary"))]
+mod clean;
 #[cfg(feature = "checks")]
 mod file;
 #[cfg(any(feature = "checks", feature = "binary"))]
@@ -22,8 +24,6 @@ mod redis;
 mod tcp;
 #[cfg(any(feature = "checks", feature = "binary"))]
 mod wire;
-#[cfg(any(feature = "checks", feature = "binary"))]
-mod words;
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,7 +39,7 @@ pub use crate::net::url::{StoreUrlError, UrlPart};
 #[cfg(any(feature = "checks", feature = "binary"))]
 pub use probe::{Probe, Probed};
 
-/// A data store to watch, named by a URL.
+/// A data store to monitor, named by a URL.
 ///
 /// The features `checks`, `postgres` and `mysql` have the protocols; without them no URL is one.
 ///

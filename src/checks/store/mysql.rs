@@ -16,8 +16,8 @@ use self::login::{Greeting, NONCE, Plugin};
 use self::packet::Fields;
 use self::rsa::PublicKey;
 use super::allow_cleartext;
+use super::clean::clean;
 use super::wire::Wire;
-use super::words::clean;
 use crate::checks::CheckError;
 use crate::net::url::{Account, Secret, StoreUrlError, Url};
 

@@ -18,8 +18,8 @@ use postgres_protocol::message::frontend;
 
 use self::scram::SCRAM_SHA_256;
 use super::allow_cleartext;
+use super::clean::clean;
 use super::wire::Wire;
-use super::words::clean;
 use crate::checks::CheckError;
 use crate::net::url::{Account, StoreUrlError, Url};
 

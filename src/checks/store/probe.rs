@@ -5,8 +5,8 @@ use std::io::Read;
 use std::str::FromStr;
 use std::time::Instant;
 
+use super::clean::clean;
 use super::http::Http;
-use super::words::clean;
 use crate::checks::CheckError;
 use crate::health::Status;
 use crate::net::url::{Scheme, StoreUrlError, Url, UrlPart};

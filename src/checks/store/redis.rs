@@ -5,8 +5,8 @@
 
 use std::time::Instant;
 
+use super::clean::clean;
 use super::wire::Wire;
-use super::words::clean;
 use crate::checks::CheckError;
 use crate::net::redis::RedisUrl;
 use crate::net::url::{StoreUrlError, Url};

@@ -5,7 +5,7 @@ const COOLDOWN: Duration = Duration::from_secs(1);
 const QUICK: Duration = Duration::from_millis(5);
 const SLOW: Duration = Duration::from_millis(200);
 
-const IDLE: Crew = Crew {
+const IDLE: Occupancy = Occupancy {
     idle: true,
     last_start: None,
 };
@@ -56,13 +56,13 @@ impl Scenario {
         self.now += time;
     }
 
-    fn admit(&mut self, crew: Crew) -> Admitted {
-        self.observe(crew);
-        self.gate.admit(crew, self.now)
+    fn admit(&mut self, occupancy: Occupancy) -> Admitted {
+        self.observe(occupancy);
+        self.gate.admit(occupancy, self.now)
     }
 
-    fn observe(&mut self, crew: Crew) {
-        self.trips.extend(self.gate.observe(crew, self.now));
+    fn observe(&mut self, occupancy: Occupancy) {
+        self.trips.extend(self.gate.observe(occupancy, self.now));
     }
 
     fn done(&mut self, epoch: u64, service: Duration) {
@@ -90,8 +90,8 @@ impl Scenario {
     }
 
     /// Every worker started a job at this time, and none has finished.
-    fn all_busy_since(start: Instant) -> Crew {
-        Crew {
+    fn all_busy_since(start: Instant) -> Occupancy {
+        Occupancy {
             idle: false,
             last_start: Some(start),
         }
@@ -190,9 +190,9 @@ fn the_prediction_is_quick_at_first_and_slow_later() {
 fn off_never_trips() {
     let mut scenario = Scenario::new(GateMode::Off);
     scenario.run(1_000, SLOW);
-    let crew = Scenario::all_busy_since(scenario.now);
+    let occupancy = Scenario::all_busy_since(scenario.now);
     scenario.pass(1_000 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), Ok(pass(0)));
+    assert_eq!(scenario.admit(occupancy), Ok(pass(0)));
     assert_eq!(scenario.trips, []);
     assert!(scenario.average().is_some());
 }
@@ -239,9 +239,9 @@ fn literal_counts_a_job_from_before_the_reset() {
 #[test]
 fn literal_knows_no_stall() {
     let mut scenario = Scenario::new(GateMode::Literal);
-    let crew = Scenario::all_busy_since(scenario.now);
+    let occupancy = Scenario::all_busy_since(scenario.now);
     scenario.pass(1_000 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), Ok(pass(0)));
+    assert_eq!(scenario.admit(occupancy), Ok(pass(0)));
 }
 
 #[test]
@@ -329,11 +329,11 @@ fn waits_are_rounded_up_to_whole_seconds() {
 #[test]
 fn guarded_trips_when_every_worker_is_stuck() {
     let mut scenario = Scenario::new(GateMode::Guarded);
-    let crew = Scenario::all_busy_since(scenario.now);
+    let occupancy = Scenario::all_busy_since(scenario.now);
     scenario.pass(3 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), Ok(pass(0)));
+    assert_eq!(scenario.admit(occupancy), Ok(pass(0)));
     scenario.pass(Duration::from_millis(1));
-    assert_eq!(scenario.admit(crew), refuse(1));
+    assert_eq!(scenario.admit(occupancy), refuse(1));
     let trip = Trip {
         cooldown: COOLDOWN,
         cause: TripCause::Stalled,
@@ -344,9 +344,9 @@ fn guarded_trips_when_every_worker_is_stuck() {
 #[test]
 fn a_stall_is_noticed_without_traffic() {
     let mut scenario = Scenario::new(GateMode::Guarded);
-    let crew = Scenario::all_busy_since(scenario.now);
+    let occupancy = Scenario::all_busy_since(scenario.now);
     scenario.pass(4 * THRESHOLD);
-    scenario.observe(crew);
+    scenario.observe(occupancy);
     assert!(scenario.is_open());
 
     let mut scenario = Scenario::half();
@@ -359,25 +359,25 @@ fn a_stall_is_noticed_without_traffic() {
 #[test]
 fn an_idle_worker_is_no_stall() {
     let mut scenario = Scenario::new(GateMode::Guarded);
-    let crew = Crew {
+    let occupancy = Occupancy {
         idle: true,
         last_start: Some(scenario.now),
     };
     scenario.pass(1_000 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), Ok(pass(0)));
+    assert_eq!(scenario.admit(occupancy), Ok(pass(0)));
 }
 
 #[test]
 fn a_stall_counts_from_the_closing_of_the_gate() {
     let mut scenario = Scenario::half();
-    let crew = Scenario::all_busy_since(scenario.now);
+    let occupancy = Scenario::all_busy_since(scenario.now);
     scenario.run(4, QUICK);
     scenario.run(1, 3 * THRESHOLD);
     assert_eq!(scenario.state(), GateState::Closed);
     scenario.pass(2 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), Ok(pass(1)));
+    assert_eq!(scenario.admit(occupancy), Ok(pass(1)));
     scenario.pass(2 * THRESHOLD);
-    assert_eq!(scenario.admit(crew), refuse(2));
+    assert_eq!(scenario.admit(occupancy), refuse(2));
 }
 
 /// Half open with every worker stuck, a server would call itself ready and refuse every request.
@@ -438,10 +438,10 @@ fn half_open_admits_one_probe_at_a_time() {
 #[test]
 fn a_probe_goes_to_an_idle_worker_only() {
     let mut scenario = Scenario::half();
-    let crew = Scenario::all_busy_since(scenario.now);
+    let occupancy = Scenario::all_busy_since(scenario.now);
     // However long the workers stay with jobs from before the reset: they say nothing of the service as it is now.
     for _ in 0..10 {
-        assert_eq!(scenario.admit(crew), refuse(1));
+        assert_eq!(scenario.admit(occupancy), refuse(1));
         scenario.pass(THRESHOLD);
     }
     assert_eq!(scenario.gate.probes(), 0);

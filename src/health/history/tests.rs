@@ -1,6 +1,6 @@
 use super::*;
 use crate::health::histogram::Histogram;
-use crate::health::{Health, Outcome};
+use crate::health::{Health, ReplyOutcome};
 
 /// A history whose clock, snapshot and response times a test moves by itself.
 struct Scene {
@@ -54,7 +54,7 @@ fn a_sample_tells_of_its_own_second_alone() {
     scene.record(1.0);
     let first = scene.newest();
     assert_eq!((first.served, first.bad, first.failed), (100, 0, 0));
-    assert_eq!((first.turned_away, first.crowded_out), (7, 2));
+    assert_eq!((first.unavailable, first.overload), (7, 2));
     assert_eq!((first.connections, first.queue), (40, 0));
     assert_eq!(
         (first.service(), first.response()),
@@ -70,7 +70,7 @@ fn a_sample_tells_of_its_own_second_alone() {
     scene.record(2.0);
     let second = scene.newest();
     assert_eq!((second.served, second.failed), (30, 1));
-    assert_eq!((second.turned_away, second.crowded_out), (0, 0));
+    assert_eq!((second.unavailable, second.overload), (0, 0));
     assert_eq!(
         (second.p50(), second.p99(), second.service()),
         (None, None, None)
@@ -175,10 +175,10 @@ fn it_knows_since_when_the_server_stands_as_it_does() {
     let stand = |scene: &mut Scene, seconds: f64| {
         let now = scene.at(seconds);
         let recent = scene.history.recent(&scene.state.totals);
-        let standing = Standing::of(&scene.state, recent);
-        (standing, scene.history.stand(standing, &scene.state, now))
+        let condition = Condition::of(&scene.state, recent);
+        (condition, scene.history.enter(condition, &scene.state, now))
     };
-    assert_eq!(stand(&mut scene, 1.5), (Standing::Healthy, scene.at(0.0)));
+    assert_eq!(stand(&mut scene, 1.5), (Condition::Healthy, scene.at(0.0)));
     // The gate tells when it opened, which was before anybody looked.
     scene.state.gate = GateState::Open {
         reopens_in: Duration::from_secs(3),
@@ -186,15 +186,21 @@ fn it_knows_since_when_the_server_stands_as_it_does() {
     scene.state.gate_for = Duration::from_millis(700);
     scene.record(2.0);
     scene.state.gate_for = Duration::from_millis(1_200);
-    assert_eq!(stand(&mut scene, 2.5), (Standing::Unhealthy, scene.at(1.3)));
-    assert_eq!(scene.newest().standing, Some(Standing::Unhealthy));
+    assert_eq!(
+        stand(&mut scene, 2.5),
+        (Condition::Unhealthy, scene.at(1.3))
+    );
+    assert_eq!(scene.newest().condition, Some(Condition::Unhealthy));
     scene.state.draining = true;
     assert_eq!(
         stand(&mut scene, 2.75),
-        (Standing::Draining, scene.at(2.75))
+        (Condition::Draining, scene.at(2.75))
     );
     scene.record(3.0);
-    assert_eq!(stand(&mut scene, 3.5), (Standing::Draining, scene.at(2.75)));
+    assert_eq!(
+        stand(&mut scene, 3.5),
+        (Condition::Draining, scene.at(2.75))
+    );
 }
 
 #[test]
@@ -202,16 +208,16 @@ fn it_counts_as_shedding_until_five_seconds_without_a_refusal() {
     let mut scene = Scene::new();
     scene.record(1.0);
     scene.state.totals.shed_deadline = 3;
-    assert_eq!(scene.history.recent(&scene.state.totals).crowded_out, 3);
+    assert_eq!(scene.history.recent(&scene.state.totals).overload, 3);
     for second in 2..=6 {
         scene.record(f64::from(second));
-        assert_eq!(scene.history.recent(&scene.state.totals).crowded_out, 3);
+        assert_eq!(scene.history.recent(&scene.state.totals).overload, 3);
     }
-    assert_eq!(scene.newest().standing, Some(Standing::Shedding));
+    assert_eq!(scene.newest().condition, Some(Condition::Shedding));
     scene.record(7.0);
-    assert_eq!(scene.history.recent(&scene.state.totals).crowded_out, 0);
+    assert_eq!(scene.history.recent(&scene.state.totals).overload, 0);
     scene.record(8.0);
-    assert_eq!(scene.newest().standing, Some(Standing::Healthy));
+    assert_eq!(scene.newest().condition, Some(Condition::Healthy));
 }
 
 /// What is not counted by outcome must not be lost between the health's counts and the samples.
@@ -220,7 +226,11 @@ fn samples_add_up_to_what_the_server_counted() {
     let start = Instant::now();
     let health = Health::of_a_new_server(start);
     for second in 1..=3 {
-        for outcome in [Outcome::Served, Outcome::Bad, Outcome::Failed] {
+        for outcome in [
+            ReplyOutcome::Served,
+            ReplyOutcome::Bad,
+            ReplyOutcome::Failed,
+        ] {
             health.responded(Duration::from_millis(2));
             health.ended(outcome);
         }

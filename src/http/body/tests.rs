@@ -14,7 +14,7 @@ fn decode(
     input: &[u8],
     piece: usize,
 ) -> Result<(Vec<u8>, usize, bool), BodyError> {
-    let mut body = Body::new(framing, MAX_BODY, MAX_TRAILERS)?;
+    let mut body = BodyDecoder::new(framing, MAX_BODY, MAX_TRAILERS)?;
     let (mut out, mut total) = (Vec::new(), 0);
     let (_, mut complete) = body.decode(&[], &mut out)?;
     for piece in input.chunks(piece) {
@@ -244,7 +244,7 @@ fn a_body_of_one_byte_chunks_keeps_nothing_but_its_data() {
 
 #[test]
 fn a_promised_length_allocates_nothing() {
-    let mut body = Body::new(Framing::Length(u64::MAX / 2), usize::MAX, 0).unwrap();
+    let mut body = BodyDecoder::new(Framing::Length(u64::MAX / 2), usize::MAX, 0).unwrap();
     let mut out = Vec::new();
     assert_eq!(body.decode(b"", &mut out), Ok((0, false)));
     assert_eq!(out.capacity(), 0);
@@ -280,7 +280,7 @@ proptest! {
     fn any_split_gives_the_same_result(data in nearly_chunked(), cut in any::<prop::sample::Index>()) {
         let whole = decode(Framing::Chunked, &data, usize::MAX);
         let (first, second) = data.split_at(cut.index(data.len() + 1));
-        let mut body = Body::new(Framing::Chunked, MAX_BODY, MAX_TRAILERS).unwrap();
+        let mut body = BodyDecoder::new(Framing::Chunked, MAX_BODY, MAX_TRAILERS).unwrap();
         let mut out = Vec::new();
         let split = body.decode(first, &mut out).and_then(|(used, complete)| {
             if complete {

@@ -5,7 +5,7 @@ use super::*;
 const MAX_HEAD: usize = 4096;
 
 fn parse_whole(input: impl AsRef<[u8]>) -> Result<Option<(usize, Head)>, Refusal> {
-    parse(input.as_ref(), MAX_HEAD, &mut Progress::default())
+    parse(input.as_ref(), MAX_HEAD, &mut Scan::default())
 }
 
 fn head(input: impl AsRef<[u8]>) -> Head {
@@ -111,7 +111,7 @@ fn lines_that_do_not_end_in_crlf_are_refused() {
         ("9112 2.2", "\rGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ] {
         assert_refused(section, input, 400);
-        let (bytes, mut progress) = (input.as_bytes(), Progress::default());
+        let (bytes, mut progress) = (input.as_bytes(), Scan::default());
         let dripped =
             (1..=bytes.len()).find_map(|end| parse(&bytes[..end], MAX_HEAD, &mut progress).err());
         assert!(
@@ -468,7 +468,7 @@ fn up_to_two_empty_lines_are_skipped_and_counted() {
 fn size_limits_include_the_empty_line_at_the_end() {
     let request = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
     let status = |input: &[u8], max| {
-        parse(input, max, &mut Progress::default())
+        parse(input, max, &mut Scan::default())
             .map(|head| head.is_some())
             .map_err(Refusal::status)
     };
@@ -526,7 +526,7 @@ fn garbage_is_refused_from_its_first_piece() {
 #[test]
 fn a_head_that_drips_in_is_parsed_a_logarithmic_number_of_times() {
     let request = with(&format!("b: {}\r\n", "c".repeat(2000)));
-    let mut progress = Progress::default();
+    let mut progress = Scan::default();
     let mut parses = 0;
     for end in 1..request.len() {
         let before = progress.parse_at;

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::body::Body;
+use super::super::body::BodyDecoder;
 use super::ResponseError as E;
 use super::*;
 
@@ -47,7 +47,7 @@ fn hear(asked: Asked, input: &[u8], piece: usize) -> Result<Option<Heard>, Respo
             None => end = (end + piece).min(input.len()),
         }
     };
-    let mut decoder = Body::new(head.framing, 1 << 20, 256)?.keeping_trailers();
+    let mut decoder = BodyDecoder::new(head.framing, 1 << 20, 256)?.keeping_trailers();
     let mut body = Vec::new();
     loop {
         start += decoder.decode(&input[start..end], &mut body)?.0;

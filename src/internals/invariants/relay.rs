@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::http::body::{Body, Framing};
+use crate::http::body::{BodyDecoder, Framing};
 use crate::http::fields;
 use crate::http::response::{Asked, ResponseHead, ResponseParser};
 use crate::net::client::Parts;
@@ -84,7 +84,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(mut decoder: Body, input: &[u8]) -> Self {
+    fn of(mut decoder: BodyDecoder, input: &[u8]) -> Self {
         let mut data = Vec::new();
         let end = match decoder.decode(input, &mut data) {
             Ok((used, true)) => End::Whole(used),
@@ -141,7 +141,7 @@ fn reply(options: u8, steps: &[u8], input: &[u8]) {
         return;
     };
     let body = &input[start..];
-    let decoder = Body::new(head.framing, usize::MAX, MAX_TRAILERS).expect("no limit");
+    let decoder = BodyDecoder::new(head.framing, usize::MAX, MAX_TRAILERS).expect("no limit");
     let decoder = decoder.keeping_trailers();
     if decoder.is_complete() {
         return;
@@ -287,7 +287,7 @@ pub(super) fn send(socket: &mut UnixStream, rest: &mut &[u8], count: usize) {
 /// Reads what went to the client as the client does.
 fn check_client(sent: &[u8], seen: &Seen, is_whole: bool, close: bool, trailers: &[u8]) {
     let (head, start) = final_head(sent).expect("a head of ours");
-    let decoder = Body::new(head.framing, usize::MAX, MAX_TRAILERS).expect("no limit");
+    let decoder = BodyDecoder::new(head.framing, usize::MAX, MAX_TRAILERS).expect("no limit");
     let got = Seen::of(decoder.keeping_trailers(), &sent[start..]);
     match got.end {
         End::Whole(used) => {

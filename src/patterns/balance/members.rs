@@ -3,7 +3,7 @@
 use super::peak::Peak;
 use super::rendezvous;
 use super::{Ask, Balance, Endpoint, EndpointStatus, MOST_ENDPOINTS, Unavailable};
-use crate::patterns::breaker::Standing;
+use crate::patterns::breaker::Condition;
 use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
@@ -65,9 +65,9 @@ impl<E> Member<E> {
         }
     }
 
-    fn standing(&self, now: Instant) -> Standing {
+    fn condition(&self, now: Instant) -> Condition {
         let breaker = self.endpoint.breaker.as_ref();
-        breaker.map_or(Standing::Closed, |breaker| breaker.standing_at(now))
+        breaker.map_or(Condition::Closed, |breaker| breaker.standing_at(now))
     }
 
     fn is_full(&self) -> bool {
@@ -78,7 +78,8 @@ impl<E> Member<E> {
     fn is_fresh(&self, now: Instant) -> bool {
         let is_unknown = self.peak.read(true, now).is_none();
         let is_forgiven = self.failed.is_some_and(|at| now >= at + AFTER_FAILURE);
-        self.pending == 0 && (is_unknown || is_forgiven) || self.standing(now) == Standing::TrialDue
+        self.pending == 0 && (is_unknown || is_forgiven)
+            || self.condition(now) == Condition::TrialDue
     }
 
     /// Its weight, less while it starts.
@@ -216,7 +217,7 @@ impl<E> Members<E> {
     /// Chooses an endpoint whose breaker is due for a trial, and counts a request as pending there.
     pub(super) fn choose_trial(&mut self, refused: &[Id], now: Instant) -> Option<&Member<E>> {
         let member = self.list.iter_mut().find(|member| {
-            !refused.contains(&member.id) && member.standing(now) == Standing::TrialDue
+            !refused.contains(&member.id) && member.condition(now) == Condition::TrialDue
         })?;
         member.pending += 1;
         Some(member)
@@ -228,7 +229,7 @@ impl<E> Members<E> {
             !member.last_choice
                 && !tried.contains(&member.endpoint.name)
                 && !member.is_full()
-                && !matches!(member.standing(now), Standing::Refusing(_))
+                && !matches!(member.condition(now), Condition::Refusing(_))
         })
     }
 
@@ -240,8 +241,8 @@ impl<E> Members<E> {
         let mut full = false;
         let mut soonest: Option<Duration> = None;
         for (index, member) in self.list.iter().enumerate() {
-            let standing = member.standing(now);
-            if let Standing::Refusing(open) = standing {
+            let condition = member.condition(now);
+            if let Condition::Refusing(open) = condition {
                 soonest = Some(soonest.map_or(open.remaining, |other| other.min(open.remaining)));
                 continue;
             }

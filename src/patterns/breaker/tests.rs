@@ -281,7 +281,7 @@ fn errors_tell_what_happened() {
 enum Step {
     Ask,
     /// The report of one of the permits that are out.
-    Report(usize, Outcome),
+    Report(usize, TryOutcome),
     Wait(u64),
     Only(bool),
 }
@@ -290,9 +290,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => Just(Step::Ask),
         4 => (any::<usize>(), prop_oneof![
-            2 => Just(Outcome::Success),
-            3 => Just(Outcome::Failure),
-            1 => Just(Outcome::Nothing),
+            2 => Just(TryOutcome::Success),
+            3 => Just(TryOutcome::Failure),
+            1 => Just(TryOutcome::Nothing),
         ]).prop_map(|(which, outcome)| Step::Report(which, outcome)),
         2 => (0..20_000_u64).prop_map(Step::Wait),
         1 => any::<bool>().prop_map(Step::Only),
@@ -328,9 +328,9 @@ proptest! {
                 Step::Report(which, outcome) if !out.is_empty() => {
                     let permit = out.swap_remove(which % out.len());
                     match outcome {
-                        Outcome::Success => permit.success_at(now),
-                        Outcome::Failure => permit.failure_at(now),
-                        Outcome::Nothing => drop(permit),
+                        TryOutcome::Success => permit.success_at(now),
+                        TryOutcome::Failure => permit.failure_at(now),
+                        TryOutcome::Nothing => drop(permit),
                     }
                 }
                 Step::Report(..) => {}

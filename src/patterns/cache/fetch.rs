@@ -8,7 +8,7 @@ use super::control::{Directives, Scope};
 use super::date;
 use super::fields::Fields;
 use super::filling::Filling;
-use super::flight::{Outcome, Place};
+use super::flight::{FetchOutcome, Place};
 use super::freshness::{CacheTime, Freshness};
 use super::lookup::OwnedRequest;
 use super::reply::CachedReply;
@@ -38,7 +38,7 @@ pub(super) struct Ticket {
 
 impl Ticket {
     /// Lets those go on who wait.
-    pub(super) fn land(&mut self, outcome: Outcome, now: CacheTime) {
+    pub(super) fn land(&mut self, outcome: FetchOutcome, now: CacheTime) {
         let mut state = self.shared.state();
         let flight = state.fetches.land(&mut self.place, outcome, now.monotonic);
         drop(state);
@@ -50,7 +50,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.land(Outcome::Abandoned, CacheTime::now());
+        self.land(FetchOutcome::Abandoned, CacheTime::now());
         self.shared.state().fetches.end(&self.place);
     }
 }
@@ -126,7 +126,7 @@ impl Fetch {
                 if matches!(status, 500 | 502 | 503 | 504)
                     && let Some(mut reply) = self.stale(now)
                 {
-                    self.ticket.land(Outcome::Failed, now);
+                    self.ticket.land(FetchOutcome::Failed, now);
                     push_forward(
                         &mut reply.fields,
                         self.forward,
@@ -145,7 +145,7 @@ impl Fetch {
     /// asked, as its circuit breaker is open. A kept reply that may be given stale for that is returned.
     #[must_use]
     pub fn fail(mut self, now: CacheTime) -> Option<CachedReply> {
-        self.ticket.land(Outcome::Failed, now);
+        self.ticket.land(FetchOutcome::Failed, now);
         let mut reply = self.stale(now)?;
         push_forward(&mut reply.fields, self.forward, None, false, self.collapsed);
         Some(reply)
@@ -216,15 +216,15 @@ impl Fetch {
     fn validated(mut self, kept: &Arc<Entry>, fields: &Fields, now: CacheTime) -> Fetched {
         self.ticket.shared.state().counts.validated += 1;
         let (updated, outcome) = if is_of_another(&kept.fields, fields) {
-            (None, Outcome::NotShared)
+            (None, FetchOutcome::NotShared)
         } else {
             let (updated, is_fresh) = self.update(kept, fields, now);
             (
                 Some(updated),
                 if is_fresh {
-                    Outcome::Kept
+                    FetchOutcome::Kept
                 } else {
-                    Outcome::NotShared
+                    FetchOutcome::NotShared
                 },
             )
         };
@@ -304,9 +304,9 @@ impl Fetch {
                 shared.state().store.remove(&self.ticket.place.key, kept);
             }
             let outcome = if failed {
-                Outcome::Failed
+                FetchOutcome::Failed
             } else {
-                Outcome::NotShared
+                FetchOutcome::NotShared
             };
             self.ticket.land(outcome, now);
             return self.relay(status, fields);

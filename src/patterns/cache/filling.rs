@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::blocks::{BLOCK, Growing};
 use super::control::Scope;
 use super::fetch::Ticket;
-use super::flight::Outcome;
+use super::flight::FetchOutcome;
 use super::freshness::CacheTime;
 use super::reply::CachedBody;
 use super::store::Entry;
@@ -65,7 +65,7 @@ impl Filling {
     fn give_up(&mut self) {
         self.entry = None;
         self.release();
-        self.ticket.land(Outcome::NotShared, CacheTime::now());
+        self.ticket.land(FetchOutcome::NotShared, CacheTime::now());
     }
 
     fn release(&mut self) {
@@ -98,9 +98,9 @@ impl Filling {
         drop(state);
         let shared = is_valid && is_fresh;
         let outcome = if shared {
-            Outcome::Kept
+            FetchOutcome::Kept
         } else {
-            Outcome::NotShared
+            FetchOutcome::NotShared
         };
         self.ticket.land(outcome, now);
         whole

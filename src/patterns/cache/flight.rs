@@ -14,7 +14,7 @@ const MOST_NOT_COLLAPSED: usize = 4096;
 
 /// How a fetch ended for those who wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum FetchOutcome {
     /// Its reply is kept, and is fresh.
     Kept,
     /// Its reply is for one request alone, so each of the others makes its own fetch.
@@ -34,12 +34,12 @@ pub(super) struct Flight {
 
 #[derive(Default)]
 struct FlightState {
-    outcome: Option<Outcome>,
+    outcome: Option<FetchOutcome>,
     wakers: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Flight {
-    pub(super) fn end(&self, outcome: Outcome) {
+    pub(super) fn end(&self, outcome: FetchOutcome) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.outcome = Some(outcome);
         let wakers = std::mem::take(&mut state.wakers);
@@ -50,13 +50,13 @@ impl Flight {
         }
     }
 
-    pub(super) fn outcome(&self) -> Option<Outcome> {
+    pub(super) fn outcome(&self) -> Option<FetchOutcome> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.outcome
     }
 
     /// Blocks until it has ended; none if the deadline is over before.
-    pub(super) fn wait(&self, deadline: Instant) -> Option<Outcome> {
+    pub(super) fn wait(&self, deadline: Instant) -> Option<FetchOutcome> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -193,11 +193,11 @@ impl Fetches {
     pub(super) fn land(
         &mut self,
         place: &mut Place,
-        outcome: Outcome,
+        outcome: FetchOutcome,
         now: Instant,
     ) -> Option<Arc<Flight>> {
         let (signature, flight) = place.flight.take()?;
-        if outcome == Outcome::NotShared {
+        if outcome == FetchOutcome::NotShared {
             self.do_not_collapse(&place.key, now);
         }
         if let Some(under_way) = self.by_key.get_mut(&place.key)

@@ -6,7 +6,7 @@ use super::conditional::{has_validator, is_conditional, is_for_origin, validate}
 use super::control::Directives;
 use super::fetch::{Fetch, Purpose, Ticket};
 use super::fields::Fields;
-use super::flight::{Joined, Outcome, Place};
+use super::flight::{FetchOutcome, Joined, Place};
 use super::freshness::CacheTime;
 use super::key::Key;
 use super::reply::CachedReply;
@@ -27,7 +27,7 @@ pub(super) struct Question<'a> {
     /// How often it has waited for others.
     pub(super) waits: u8,
     /// How the last of these fetches ended.
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<FetchOutcome>,
 }
 
 impl Question<'_> {
@@ -40,7 +40,10 @@ impl Question<'_> {
         let had_enough = self.waits >= MOST_WAITS;
         let outcome = self.outcome;
         had_enough
-            || matches!(outcome, Some(Outcome::NotShared | Outcome::Failed))
+            || matches!(
+                outcome,
+                Some(FetchOutcome::NotShared | FetchOutcome::Failed)
+            )
             || self.is_head()
             || self.fields.contains("Range")
     }
@@ -128,7 +131,7 @@ impl Shared {
                 if directives.only_if_cached {
                     return Lookup::Reply(CachedReply::not_cached());
                 }
-                let failed = question.outcome == Some(Outcome::Failed);
+                let failed = question.outcome == Some(FetchOutcome::Failed);
                 if failed && may_stand_for_error(&kept, directives, now.monotonic) {
                     state.counts.stale += 1;
                     drop(state);

@@ -28,14 +28,14 @@ pub(super) enum Seen {
 
 /// A file that is looked at again and again.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct FileState {
     /// What counts.
     text: Option<Vec<u8>>,
     /// What was found last, if that is another text.
     changed: Option<Found>,
 }
 
-impl Watch {
+impl FileState {
     /// Takes what the file holds now.
     pub(super) fn see(&mut self, found: Found) -> Seen {
         if self.text.as_ref() == Some(&found.text) {
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_text_counts_once_it_was_found_twice_but_the_first_at_once() {
-        let mut watch = Watch::default();
+        let mut watch = FileState::default();
         assert_eq!(watch.see(found("http://a\n", 0)), Seen::Settled);
         assert_eq!(watch.see(found("http://a\n", 0)), Seen::Same);
         for half in ["http://b", "http://b:8", "http://b:80"] {
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_change_that_is_taken_back_is_none() {
-        let mut watch = Watch::default();
+        let mut watch = FileState::default();
         watch.see(found("a", 0));
         assert_eq!(watch.see(found("", 1)), Seen::Changing);
         assert_eq!(watch.see(found("a", 1)), Seen::Same);
@@ -115,7 +115,7 @@ mod tests {
     /// A file that was written all the time was looked at when it was half-written twice.
     #[test]
     fn a_text_that_was_written_anew_in_between_has_not_been_found_twice() {
-        let mut watch = Watch::default();
+        let mut watch = FileState::default();
         watch.see(found("http://a\n", 0));
         for second in 1..9 {
             assert_eq!(watch.see(found("http://b:8", second)), Seen::Changing);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::{Address, Deadline};
 use crate::net::resolve::resolve;
 use crate::net::url::Endpoint as Place;
-use file::{Seen, Watch};
+use file::{FileState, Seen};
 pub use source::SourceError;
 use source::{Options, Source};
 
@@ -129,7 +129,7 @@ struct State {
     /// When it is to be asked again; none: at once.
     due: Option<Instant>,
     /// For a file.
-    watch: Watch,
+    watch: FileState,
     /// When the names in a file were asked for.
     asked: Option<Instant>,
     /// What each line of a file has told.

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use super::record::{BLOCK, FIRST, HEAD, Head, Header, to_usize};
+use super::record::{BLOCK, FIRST, HEAD, Header, RecordHead, to_usize};
 
 /// What is read at once, unless a record is longer.
 const WINDOW: usize = 64 * 1024;
@@ -34,7 +34,7 @@ pub(crate) enum Item<'a> {
     Record {
         /// Where it begins.
         offset: u64,
-        head: Head,
+        head: RecordHead,
         body: &'a [u8],
     },
     /// Bytes that are no record.
@@ -212,13 +212,13 @@ impl<'a, S: Source + ?Sized> Reader<'a, S> {
         })))
     }
 
-    fn head_at(&mut self, offset: u64) -> io::Result<Option<Head>> {
+    fn head_at(&mut self, offset: u64) -> io::Result<Option<RecordHead>> {
         if offset + HEAD as u64 > self.length {
             return Ok(None);
         }
         let salt = self.salt;
         let (start, end) = self.window(offset, HEAD)?;
-        Ok(Head::decode(&self.window[start..end], salt, offset))
+        Ok(RecordHead::decode(&self.window[start..end], salt, offset))
     }
 
     /// Goes on from where there is no head: to the next block if there are only zeros before it, else by 8 bytes.

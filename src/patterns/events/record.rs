@@ -174,7 +174,7 @@ pub(crate) enum Kind {
 
 /// The head of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct RecordHead {
     pub(crate) kind: Kind,
     /// Bytes of the body.
     pub(crate) length: u32,
@@ -183,7 +183,7 @@ pub(crate) struct Head {
     body_crc: u32,
 }
 
-impl Head {
+impl RecordHead {
     /// Reads a head, if it is whole and was written at this very offset of the segment with this salt.
     pub(crate) fn decode(bytes: &[u8], salt: u64, offset: u64) -> Option<Self> {
         let head = bytes.get(..HEAD)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::files::{Directory, File, UNFINISHED};
 use super::reader::{Reader, Source};
-use super::record::{BLOCK, BadHeader, FIRST, HEAD, Head, Header, Purpose, to_usize};
+use super::record::{BLOCK, BadHeader, FIRST, HEAD, Header, Purpose, RecordHead, to_usize};
 
 /// What is written at once when a segment is filled with zeros.
 const PIECE: usize = 256 * 1024;
@@ -219,7 +219,7 @@ pub(crate) fn read_record(
     let mut bytes = vec![0; HEAD + length as usize];
     let count = file.read_at(&mut bytes, offset)?;
     bytes.truncate(count);
-    let Some(head) = Head::decode(&bytes, salt, offset) else {
+    let Some(head) = RecordHead::decode(&bytes, salt, offset) else {
         return Ok(None);
     };
     if !head.fits(salt, offset, &bytes[HEAD..]) {

@@ -15,7 +15,7 @@ pub use config::{EventsAt, EventsConfig, EventsPlace, table};
 use delivery::Deliverer;
 use kept::Kept;
 
-use super::headers::{self, Outcome, Received};
+use super::headers::{self, Decision, Received};
 use super::{ProxyConfig, Upstreams};
 use crate::http::trust::Trust;
 use crate::patterns::{Event, EventError, EventId, EventSettings};
@@ -87,7 +87,7 @@ impl Events {
             id: request.id(),
             host: None,
         });
-        let Outcome::Forward(forwarded) = outcome else {
+        let Decision::Forward(forwarded) = outcome else {
             unreachable!("only TRACE and OPTIONS have a Max-Forwards that counts");
         };
         let text = |name| request.header(name).map(str::to_owned);

@@ -35,7 +35,7 @@ const TO: Destination<'_> = Destination {
 };
 
 impl Given<'_> {
-    fn outcome(&self, lines: &[&str]) -> Outcome {
+    fn outcome(&self, lines: &[&str]) -> Decision {
         forward(&Received {
             method: self.method,
             version: self.version,
@@ -51,7 +51,7 @@ impl Given<'_> {
     #[track_caller]
     fn forwarded(&self, lines: &[&str]) -> Forwarded {
         match self.outcome(lines) {
-            Outcome::Forward(forwarded) => forwarded,
+            Decision::Forward(forwarded) => forwarded,
             other => panic!("{other:?}"),
         }
     }
@@ -365,13 +365,13 @@ fn max_forwards_is_counted_down_where_it_means_something() {
             &["Connection: max-forwards", "Max-Forwards: 1"],
             &["Max-Forwards: 0"],
         );
-        assert_eq!(given.outcome(&["Max-Forwards: 0"]), Outcome::Answer);
+        assert_eq!(given.outcome(&["Max-Forwards: 0"]), Decision::Answer);
         for bad in ["-1", "", "1, 2", "a", "99999999999999999999"] {
             let line = format!("Max-Forwards: {bad}");
-            assert_eq!(given.outcome(&[&line]), Outcome::BadMaxForwards, "{bad}");
+            assert_eq!(given.outcome(&[&line]), Decision::BadMaxForwards, "{bad}");
         }
         let twice = ["Max-Forwards: 1", "Max-Forwards: 1"];
-        assert_eq!(given.outcome(&twice), Outcome::BadMaxForwards);
+        assert_eq!(given.outcome(&twice), Decision::BadMaxForwards);
     }
 }
 
@@ -407,7 +407,7 @@ fn bytes_outside_ascii_go_on() {
         id: "id-1",
         host: None,
     };
-    let Outcome::Forward(forwarded) = forward(&received) else {
+    let Decision::Forward(forwarded) = forward(&received) else {
         panic!("it goes on");
     };
     let head = forwarded.head("GET", "/", &TO);

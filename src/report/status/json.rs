@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::checks::CheckReport;
+use crate::health::condition::{self, Condition};
 use crate::health::history::{EndpointHistory, EndpointSample, INTERVAL, SAMPLES, Sample};
-use crate::health::standing::{self, Standing};
 use crate::health::upstreams::{EndpointFault, UpstreamsReport};
 use crate::health::{GateState, Health, Snapshot};
 use crate::json::{Number, Object, append};
@@ -16,9 +16,9 @@ use crate::settings::{self, Config};
 pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> String {
     let mut history = health.history();
     let recent = history.recent(&now.totals);
-    let standing = Standing::of(now, recent);
+    let condition = Condition::of(now, recent);
     let at = Instant::now();
-    let lasted = at.saturating_duration_since(history.stand(standing, now, at));
+    let lasted = at.saturating_duration_since(history.enter(condition, now, at));
     let time = SystemTime::now();
 
     let mut out = String::with_capacity(8 * 1024);
@@ -28,9 +28,9 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
     report.field("start_time", unix(now.start_time));
     report.field("uptime", seconds(now.uptime));
     report.object("state", |state| {
-        state.text("word", standing.word());
-        state.text("detail", &standing::detail(now, recent));
-        state.text("why", &standing::why(now, recent));
+        state.text("word", condition.word());
+        state.text("detail", &condition::detail(now, recent));
+        state.text("why", &condition::why(now, recent));
         state.field("since", unix(time.checked_sub(lasted).unwrap_or(time)));
         state.text("status", now.status().as_str());
         state.field("ready", now.is_ready());
@@ -291,7 +291,7 @@ fn history(fields: &mut Object, samples: &[(u64, &Sample)], next: u64) {
         };
         samples.iter().map(letter).collect()
     };
-    let state = |sample: &Sample| sample.standing.map_or('-', Standing::letter);
+    let state = |sample: &Sample| sample.condition.map_or('-', Condition::letter);
     fields.text("state", &letters(state));
     fields.text("gate", &letters(Sample::gate));
     let mut column = |name, value: fn(&Sample) -> Option<u32>| {
@@ -305,7 +305,7 @@ fn history(fields: &mut Object, samples: &[(u64, &Sample)], next: u64) {
     column("bad", |sample| Some(sample.bad));
     column("failed", |sample| Some(sample.failed));
     column("shed", |sample| {
-        Some(sample.crowded_out.saturating_add(sample.turned_away))
+        Some(sample.overload.saturating_add(sample.unavailable))
     });
     column("throttled", |sample| Some(sample.throttled));
     column("connections", |sample| Some(sample.connections));

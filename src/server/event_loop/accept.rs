@@ -1,4 +1,4 @@
-//! Taking connections in: as many as each door may have, and what each is told first.
+//! Taking connections in: as many as each listener may have, and what each is told first.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -6,44 +6,44 @@ use std::time::Instant;
 use mio::Interest;
 use mio::net::TcpStream;
 
+use super::acceptor::Accepted;
 use super::client::Client;
 use super::connection::{CloseReason, Connection};
-use super::doors::Door;
-use super::listeners::Accepted;
-use super::{Frontend, TURN};
+use super::listeners::Listener;
+use super::{EventLoop, TURN};
 use crate::health::bump;
 use crate::report;
 
-impl Frontend {
-    /// Accepts a turn's worth of connections at each door.
+impl EventLoop {
+    /// Accepts a turn's worth of connections at each listener.
     pub(super) fn accept(&mut self, now: Instant) {
-        for door in Door::ALL {
-            self.accept_at(door, now);
+        for listener in Listener::ALL {
+            self.accept_at(listener, now);
         }
     }
 
-    /// Accepts a turn's worth of one door's connections.
-    pub(super) fn accept_at(&mut self, door: Door, now: Instant) {
+    /// Accepts a turn's worth of one listener's connections.
+    pub(super) fn accept_at(&mut self, listener: Listener, now: Instant) {
         for _ in 0..TURN {
-            if !self.doors.of(door).is_ready(now) {
+            if !self.listeners.of(listener).is_ready(now) {
                 return;
             }
-            let full = self.clients.count(door) >= self.doors.most(door);
-            if full && self.clients.dispensable(door).is_none() {
+            let full = self.clients.count(listener) >= self.listeners.most(listener);
+            if full && self.clients.longest_idle(listener).is_none() {
                 // The kernel's backlog holds the others until a client leaves or falls idle.
-                if door == Door::Public {
+                if listener == Listener::Public {
                     bump(&self.shared.health.counts.accept_pauses_full);
                 }
-                self.doors.of(door).pause();
+                self.listeners.of(listener).pause();
                 return;
             }
-            match self.doors.of(door).accept(now) {
+            match self.listeners.of(listener).accept(now) {
                 Accepted::Client(socket, peer) => {
                     // Not before somebody is known to wait: readiness may be spurious.
                     if full {
-                        self.make_room(door, now);
+                        self.make_room(listener, now);
                     }
-                    self.welcome(door, socket, peer, now);
+                    self.connect(listener, socket, peer, now);
                 }
                 Accepted::Gone => {}
                 Accepted::Nobody => return,
@@ -55,18 +55,24 @@ impl Frontend {
         }
     }
 
-    /// Closes the connection of that door that has been idle the longest.
-    fn make_room(&mut self, door: Door, now: Instant) {
-        let Some(slot) = self.clients.dispensable(door) else {
+    /// Closes the connection of that listener that has been idle the longest.
+    fn make_room(&mut self, listener: Listener, now: Instant) {
+        let Some(slot) = self.clients.longest_idle(listener) else {
             return;
         };
         if let Some(client) = self.clients.get_mut(slot) {
             client.connection.close(CloseReason::Evicted);
         }
-        self.drive(slot, now);
+        self.advance(slot, now);
     }
 
-    fn welcome(&mut self, door: Door, mut socket: TcpStream, peer: SocketAddr, now: Instant) {
+    fn connect(
+        &mut self,
+        listener: Listener,
+        mut socket: TcpStream,
+        peer: SocketAddr,
+        now: Instant,
+    ) {
         let slot = self.clients.vacant();
         let interest = Interest::READABLE | Interest::WRITABLE;
         let ready = socket.set_nodelay(true).and_then(|()| {
@@ -78,16 +84,16 @@ impl Frontend {
             log::debug!("{peer}: gone while it was accepted: {error}");
             return;
         }
-        let connection = match door {
-            Door::Agent => Connection::telling(self.limits.clone(), self.agent_line(now), now),
-            Door::Public | Door::Admin => Connection::new(self.limits.clone(), now),
+        let connection = match listener {
+            Listener::Agent => Connection::telling(self.limits.clone(), self.agent_line(now), now),
+            Listener::Public | Listener::Admin => Connection::new(self.limits.clone(), now),
         };
-        if door == Door::Public {
+        if listener == Listener::Public {
             bump(&self.shared.health.counts.accepted);
         }
         self.clients
-            .insert(Client::new(socket, peer, door, connection));
-        self.drive(slot, now);
+            .insert(Client::new(socket, peer, listener, connection));
+        self.advance(slot, now);
     }
 
     /// What HAProxy's agent-check is told.

@@ -11,7 +11,7 @@
 //! [`expire`](Admission::expire) returns until it is `None`, then [`pop`](Admission::pop) for as long as a worker is
 //! idle.
 
-use crate::health::gate::Crew;
+use crate::health::gate::Occupancy;
 use crate::net::peer::Peer;
 use crate::random::Random;
 use std::collections::hash_map::Entry;
@@ -98,26 +98,26 @@ impl<T> Admission<T> {
         &self,
         peer: IpAddr,
         ahead: usize,
-        crew: Crew,
+        occupancy: Occupancy,
         predicted: Option<Duration>,
         now: Instant,
     ) -> Result<(), Shed> {
         // Whatever the prediction, an idle worker is no wait. Were it not for this, one slow sample could refuse
         // everything, and no sample would ever come to correct it.
-        if crew.idle {
+        if occupancy.idle {
             return Ok(());
         }
         if self.queue.len() >= self.queue_max {
             return Err(Shed::Queue);
         }
-        if self.predicted_wait(ahead, crew, predicted, now) > self.budget {
+        if self.predicted_wait(ahead, occupancy, predicted, now) > self.budget {
             return Err(Shed::Deadline);
         }
         if let Some(peers) = &self.peers {
             let peer = Peer::from(peer);
             let queued = peers.get(&peer).copied().unwrap_or(0);
             let waiting = peers.len() + usize::from(queued == 0);
-            let service = self.service(crew, predicted, now).as_secs_f64();
+            let service = self.service(occupancy, predicted, now).as_secs_f64();
             let room =
                 self.budget.as_secs_f64() * f64::from(self.workers) / service.max(f64::EPSILON);
             // A share of places that are not there would be all of those that are.
@@ -133,15 +133,17 @@ impl<T> Admission<T> {
     pub(crate) fn predicted_wait(
         &self,
         ahead: usize,
-        crew: Crew,
+        occupancy: Occupancy,
         predicted: Option<Duration>,
         now: Instant,
     ) -> Duration {
-        if crew.idle {
+        if occupancy.idle {
             return Duration::ZERO;
         }
         let ahead = u32::try_from(self.len() + ahead + 1).unwrap_or(u32::MAX);
-        self.service(crew, predicted, now).saturating_mul(ahead) / self.workers
+        self.service(occupancy, predicted, now)
+            .saturating_mul(ahead)
+            / self.workers
     }
 
     /// The service time to reckon with.
@@ -151,8 +153,8 @@ impl<T> Admission<T> {
     /// a lower bound that shows a stall before any sample can. (The mean age of the running jobs would not do: it is
     /// biased towards long jobs.) A gap that is short beside the budget shows nothing: the system's scheduler makes
     /// such gaps, and taken for the service time of everything queued they refuse thousands of short requests.
-    fn service(&self, crew: Crew, predicted: Option<Duration>, now: Instant) -> Duration {
-        let gap = crew
+    fn service(&self, occupancy: Occupancy, predicted: Option<Duration>, now: Instant) -> Duration {
+        let gap = occupancy
             .last_start
             .map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
         let expected = predicted.unwrap_or(Duration::ZERO);

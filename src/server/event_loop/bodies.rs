@@ -22,11 +22,11 @@ use crate::server::exchange::ClientKey;
 pub(crate) struct Bodies {
     bound: usize,
     spare: Arc<Spare>,
-    state: Mutex<State>,
+    state: Mutex<Accounts>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Accounts {
     /// Bytes that all hold together.
     held: usize,
     /// Those that hold room or wait for it.
@@ -43,7 +43,7 @@ struct State {
 struct Share {
     held: usize,
     waiting: BTreeMap<u64, Waiting>,
-    /// The number under which it stands in [`State::next`].
+    /// The number under which it stands in [`Accounts::next`].
     next: Option<u64>,
 }
 
@@ -159,7 +159,7 @@ fn may_have(held: usize, size: usize, bound: usize) -> bool {
     held == 0 || held.saturating_add(size) <= bound / 2
 }
 
-impl State {
+impl Accounts {
     fn give(&mut self, peer: Peer, size: usize) {
         self.held += size;
         self.peers.entry(peer).or_default().held += size;

@@ -12,7 +12,7 @@ use socket2::SockRef;
 use super::admission::Ticket;
 use super::connection::{CloseReason, Connection};
 use super::dispatcher::Place;
-use super::doors::Door;
+use super::listeners::Listener;
 use crate::server::client_socket::ClientSocket;
 use crate::server::exchange::{Exchange, ReplyRules, Stage};
 use crate::server::stream::{Source, Stream};
@@ -58,7 +58,7 @@ pub(crate) struct Client {
     pub(crate) socket: Arc<ClientSocket>,
     pub(crate) peer: SocketAddr,
     /// What it came through.
-    pub(crate) door: Door,
+    pub(crate) listener: Listener,
     pub(crate) connection: Connection,
     /// The request that is being answered.
     pub(crate) exchange: Option<Arc<Exchange>>,
@@ -81,13 +81,13 @@ impl Client {
     pub(crate) fn new(
         socket: TcpStream,
         peer: SocketAddr,
-        door: Door,
+        listener: Listener,
         connection: Connection,
     ) -> Self {
         Self {
             socket: Arc::new(ClientSocket::new(socket)),
             peer,
-            door,
+            listener,
             connection,
             exchange: None,
             parked: None,
@@ -101,8 +101,9 @@ impl Client {
     }
 
     /// Whether nothing is lost when it has to go for another one: it waits for a request, or has been told everything.
-    pub(crate) fn is_dispensable(&self) -> bool {
-        self.connection.is_idle() || (self.door == Door::Agent && self.connection.is_lingering())
+    pub(crate) fn is_evictable(&self) -> bool {
+        self.connection.is_idle()
+            || (self.listener == Listener::Agent && self.connection.is_lingering())
     }
 
     /// Whether it has left while its request waits for a worker, or for another server. An end that comes with the request,
@@ -136,7 +137,7 @@ impl Client {
         if let Some(exchange) = &self.exchange {
             self.wait = Wait::Early;
             // The worker's word is not to wait for the next event.
-            exchange.set_awaited();
+            exchange.wake_at_end();
         }
     }
 
@@ -235,11 +236,11 @@ impl Client {
     }
 
     /// Has the event loop woken at the end of the exchange, if the client has sent more already, or has ended.
-    pub(super) fn await_exchange(&self) {
+    pub(super) fn await_end(&self) {
         if let Some(exchange) = &self.exchange
             && (self.readable || self.connection.has_input())
         {
-            exchange.set_awaited();
+            exchange.wake_at_end();
         }
     }
 

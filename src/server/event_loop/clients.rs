@@ -6,7 +6,7 @@ use mio::Token;
 
 use super::client::Client;
 use super::deadlines::Deadlines;
-use super::doors::Door;
+use super::listeners::Listener;
 use crate::server::exchange::ClientKey;
 
 const NONE: u32 = u32::MAX;
@@ -55,15 +55,15 @@ struct Slot {
 pub(crate) struct Clients {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    doors: [AtDoor; Door::ALL.len()],
+    listeners: [ByListener; Listener::ALL.len()],
     deadlines: Deadlines,
     /// Those that have more to do than one turn allowed.
     unfinished: Vec<u32>,
 }
 
-/// The clients that came through one door.
+/// The clients that came through one listener.
 #[derive(Debug, Clone, Copy)]
-struct AtDoor {
+struct ByListener {
     count: usize,
     /// Both ends of the list of those that are idle.
     longest_idle: u32,
@@ -76,19 +76,19 @@ impl Clients {
         Self {
             slots: Vec::with_capacity(clients),
             free: Vec::new(),
-            doors: [AtDoor {
+            listeners: [ByListener {
                 count: 0,
                 longest_idle: NONE,
                 latest_idle: NONE,
-            }; Door::ALL.len()],
+            }; Listener::ALL.len()],
             deadlines: Deadlines::with_capacity(clients),
             unfinished: Vec::new(),
         }
     }
 
-    /// How many came through that door.
-    pub(crate) fn count(&self, door: Door) -> usize {
-        self.doors[door as usize].count
+    /// How many came through that listener.
+    pub(crate) fn count(&self, listener: Listener) -> usize {
+        self.listeners[listener as usize].count
     }
 
     /// The slot that [`insert`](Self::insert) will use.
@@ -111,7 +111,7 @@ impl Clients {
     pub(crate) fn insert(&mut self, client: Client) {
         let slot = self.vacant();
         self.free.pop();
-        self.doors[client.door as usize].count += 1;
+        self.listeners[client.listener as usize].count += 1;
         self.slots[slot as usize].client = Some(Box::new(client));
     }
 
@@ -136,7 +136,7 @@ impl Clients {
         self.set_idle(slot, false);
         let place = self.slots.get_mut(slot as usize)?;
         let client = place.client.take()?;
-        self.doors[client.door as usize].count -= 1;
+        self.listeners[client.listener as usize].count -= 1;
         place.generation = place.generation.wrapping_add(1);
         self.free.push(slot);
         Some(*client)
@@ -173,7 +173,7 @@ impl Clients {
         if idle == listed {
             return;
         }
-        let at = &mut self.doors[client.door as usize];
+        let at = &mut self.listeners[client.listener as usize];
         let (previous, next) = (place.previous, place.next);
         if idle {
             let last = std::mem::replace(&mut at.latest_idle, slot);
@@ -196,9 +196,9 @@ impl Clients {
         }
     }
 
-    /// The client of that door that has been idle the longest.
-    pub(crate) fn dispensable(&self, door: Door) -> Option<u32> {
-        let longest = self.doors[door as usize].longest_idle;
+    /// The client of that listener that has been idle the longest.
+    pub(crate) fn longest_idle(&self, listener: Listener) -> Option<u32> {
+        let longest = self.listeners[listener as usize].longest_idle;
         (longest != NONE).then_some(longest)
     }
 
@@ -247,7 +247,7 @@ mod tests {
 
     fn order(clients: &mut Clients) -> Vec<u32> {
         std::iter::from_fn(|| {
-            let slot = clients.dispensable(Door::Public)?;
+            let slot = clients.longest_idle(Listener::Public)?;
             clients.set_idle(slot, false);
             Some(slot)
         })
@@ -256,10 +256,10 @@ mod tests {
 
     #[test]
     fn the_longest_idle_comes_first_and_leaving_the_list_keeps_the_order() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut clients = Clients::with_capacity(0);
         for _ in 0..5 {
-            clients.insert(client(&listener, Door::Public));
+            clients.insert(client(&socket, Listener::Public));
         }
         for slot in [3, 0, 4, 1] {
             clients.set_idle(slot, true);
@@ -270,46 +270,46 @@ mod tests {
         assert_eq!(order(&mut clients), [3, 0, 1]);
         clients.set_idle(4, true);
         assert_eq!(order(&mut clients), [4]);
-        assert_eq!(clients.dispensable(Door::Public), None);
+        assert_eq!(clients.longest_idle(Listener::Public), None);
     }
 
-    fn client(listener: &std::net::TcpListener, door: Door) -> Client {
-        let peer = listener.local_addr().unwrap();
+    fn client(socket: &std::net::TcpListener, listener: Listener) -> Client {
+        let peer = socket.local_addr().unwrap();
         let socket = TcpStream::connect(peer).unwrap();
         let limits = Arc::new(crate::internals::invariants::LIMITS);
         let connection = Connection::new(limits, std::time::Instant::now());
-        Client::new(socket, peer, door, connection)
+        Client::new(socket, peer, listener, connection)
     }
 
     /// An event that told nothing new made a monitor the latest to be idle, and another one went in its stead.
     #[test]
     fn a_monitor_keeps_its_place_while_it_stays_idle_and_is_the_last_after_a_request() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut clients = Clients::with_capacity(0);
         for slot in 0..3 {
-            clients.insert(client(&listener, Door::Admin));
+            clients.insert(client(&socket, Listener::Admin));
             clients.set_idle(slot, true);
         }
         clients.set_idle(0, true);
-        assert_eq!(clients.dispensable(Door::Admin), Some(0));
+        assert_eq!(clients.longest_idle(Listener::Admin), Some(0));
         clients.set_idle(0, false);
         clients.set_idle(0, true);
-        assert_eq!(clients.dispensable(Door::Admin), Some(1));
-        assert_eq!(clients.dispensable(Door::Public), None);
+        assert_eq!(clients.longest_idle(Listener::Admin), Some(1));
+        assert_eq!(clients.longest_idle(Listener::Public), None);
     }
 
     #[test]
     fn a_client_has_one_turn_more_however_often_it_was_noted_and_is_not_idle() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut clients = Clients::with_capacity(0);
         for slot in 0..2 {
-            clients.insert(client(&listener, Door::Public));
+            clients.insert(client(&socket, Listener::Public));
             clients.set_idle(slot, true);
         }
         for slot in [1, 0, 1, 1] {
             clients.set_unfinished(slot);
         }
-        assert_eq!(clients.dispensable(Door::Public), None);
+        assert_eq!(clients.longest_idle(Listener::Public), None);
         assert_eq!(clients.take_unfinished(), [0, 1]);
         assert!(!clients.has_unfinished());
     }

@@ -7,7 +7,7 @@
 //!          first byte       head whole, body due            room         request whole
 //!   Idle ────────────▶ Head ───────────────────▶ Announced ──────▶ Body ───────────────▶ Answering
 //!    ▲                   └────────────────────────────────────────────────────▲  │
-//!    │  kept alive                       refusal: Event::Refused              │  │ answer()
+//!    │  kept alive                       refusal: ConnectionEvent::Refused              │  │ answer()
 //!    └───────────────────── Replying ◀───────────────────────────────────────────┘
 //!                               │ to be closed
 //!                               ▼
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bodies::{Place, Room};
-use crate::http::body::{Body, BodyBuffer};
+use crate::http::body::{BodyBuffer, BodyDecoder};
 use crate::http::head::{self, Framing, Head};
 use crate::http::refusal::Refusal;
 use crate::server::request_head::RequestHead;
@@ -68,14 +68,14 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 struct Receiving {
     head: Head,
-    decoder: Body,
+    decoder: BodyDecoder,
     body: BodyBuffer,
     room: Room,
 }
 
 /// What the driver has to act on.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum ConnectionEvent {
     /// A whole request: to be answered with [`Connection::answer`].
     Request(Incoming),
     /// What came can't be served: to be answered likewise, with the refusal. With the head, if that was fit.
@@ -145,9 +145,9 @@ pub(crate) enum After {
 #[derive(Debug)]
 enum State {
     Idle,
-    Head(head::Progress),
+    Head(head::Scan),
     /// A body is to come, and waits for room. The place among those that wait is given up with the state.
-    Announced(Box<(Head, Body)>, Option<Place>),
+    Announced(Box<(Head, BodyDecoder)>, Option<Place>),
     Body(Box<Receiving>),
     /// The driver has the request, or a refusal to send.
     Answering,
@@ -168,7 +168,7 @@ pub(crate) struct Connection {
     /// Bytes that came and are not consumed yet.
     input: Vec<u8>,
     output: VecDeque<Piece>,
-    event: Option<Event>,
+    event: Option<ConnectionEvent>,
     /// A reply is out, and [`poll_sent`](Self::poll_sent) has not said so.
     sent: bool,
     /// The client sends nothing more; it may still read.
@@ -245,7 +245,7 @@ impl Connection {
             State::Idle => self.close(CloseReason::IdleTimeout),
             State::Head(_) | State::Body(_) => self.refuse(Refusal::TooSlow, now),
             State::Announced(..) => self.refuse(Refusal::NoRoom, now),
-            State::Answering if self.event.is_none() => self.event = Some(Event::Overdue),
+            State::Answering if self.event.is_none() => self.event = Some(ConnectionEvent::Overdue),
             // What the driver has not taken yet, it can't be late with.
             State::Answering => self.deadline = Some(now + self.limits.request_timeout),
             State::Replying(_) => self.close(CloseReason::WriteTimeout),
@@ -255,7 +255,7 @@ impl Connection {
     }
 
     /// What the driver has to act on, once.
-    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+    pub(crate) fn poll_event(&mut self) -> Option<ConnectionEvent> {
         self.event.take()
     }
 
@@ -479,7 +479,7 @@ impl Connection {
             (State::Body(receiving), _) => {
                 receiving.body.capacity() + receiving.head.canonical().len()
             }
-            (_, Some(Event::Request(incoming))) => {
+            (_, Some(ConnectionEvent::Request(incoming))) => {
                 incoming.body.capacity() + incoming.head.canonical().len()
             }
             _ => 0,
@@ -508,7 +508,7 @@ impl Connection {
             match &mut self.state {
                 State::Idle if is_blank(rest) => return used,
                 State::Idle => {
-                    self.state = State::Head(head::Progress::default());
+                    self.state = State::Head(head::Scan::default());
                     self.deadline = Some(now + self.limits.head_timeout);
                 }
                 State::Head(progress) => match head::parse(rest, self.limits.max_head, progress) {
@@ -561,7 +561,7 @@ impl Connection {
         if matches!(head.framing, Framing::None | Framing::Length(0)) {
             return self.request_is_whole(head, BodyBuffer::default(), None, now);
         }
-        match Body::new(head.framing, self.limits.max_body, MAX_TRAILERS) {
+        match BodyDecoder::new(head.framing, self.limits.max_body, MAX_TRAILERS) {
             Ok(decoder) => {
                 self.deadline = Some(now + self.limits.body_timeout);
                 self.state = State::Announced(Box::new((head, decoder)), None);
@@ -574,7 +574,7 @@ impl Connection {
         self.state = State::Answering;
         self.deadline = Some(now + self.limits.request_timeout);
         let head = Arc::new(RequestHead::new(head));
-        self.event = Some(Event::Request(Incoming { head, body, room }));
+        self.event = Some(ConnectionEvent::Request(Incoming { head, body, room }));
     }
 
     /// Refuses what has come of a request so far.
@@ -592,7 +592,7 @@ impl Connection {
         self.state = State::Answering;
         self.deadline = Some(now + self.limits.request_timeout);
         let head = head.map(|head| Arc::new(RequestHead::new(head)));
-        self.event = Some(Event::Refused(refusal, head));
+        self.event = Some(ConnectionEvent::Refused(refusal, head));
     }
 
     fn next_request(&mut self, now: Instant) {

@@ -1,8 +1,8 @@
-//! From admission to the workers: what waits, what is handed over, and how much of it the workers still have.
+//! From admission to the workers: what waits, what is dispatched, and how much of it the workers still have.
 //!
 //! ```text
 //!   submit ──▶ admission ──┐
-//!                          ├─ next ─▶ hand_over ─▶ jobs (announced through tiny_http) ─▶ a worker ─▶ done
+//!                          ├─ next ─▶ dispatch ─▶ jobs (announced through tiny_http) ─▶ a worker ─▶ done
 //!   resume ──▶ resuming ───┘
 //! ```
 //!
@@ -15,25 +15,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::admission::{Admission, Shed, Ticket};
-use crate::health::gate::Crew;
+use crate::health::gate::Occupancy;
 use crate::server::jobs::{Job, Jobs};
 
-/// Requests handed over beyond one for each worker are at most so many ...
-const MOST_AHEAD: usize = 64;
+/// Requests dispatched beyond one for each worker are at most so many ...
+const MOST_PREFETCHED: usize = 64;
 
 /// ... and no more than the workers finish in this time: enough to hide the way to a worker behind the jobs that are
 /// about to end, too little to matter to a queue budget.
-const AHEAD: Duration = Duration::from_millis(1);
+const PREFETCH_TIME: Duration = Duration::from_millis(1);
 
-/// When no job has been begun for this time though some are handed over, the workers that are awake are busy for
-/// longer than was predicted: another one is called.
-const STANDSTILL: Duration = Duration::from_millis(1);
+/// When no job has been begun for this time though some are dispatched, the workers that are awake are busy for longer
+/// than was predicted: another one is woken.
+const PROGRESS_WITHIN: Duration = Duration::from_millis(1);
 
-/// The same while every worker is awake and has something to do, so that there is nobody to call.
-const FULL_STANDSTILL: Duration = Duration::from_millis(20);
+/// The same while every worker is awake and has something to do, so that there is nobody to wake.
+const PROGRESS_WITHIN_WHEN_FULL: Duration = Duration::from_millis(20);
 
-/// Standstills in a row in which a worker waits for requests in vain, a second at least, until the way to the workers is
-/// taken for broken. Counted and not timed, so that a process that gets no processor does not look like this.
+/// How often in a row there is no progress although a worker waits for requests, until the stream to the workers is taken
+/// for broken: a second at least. Counted and not timed, so that a process that gets no processor does not look like this.
 const LOST: u32 = 1000;
 
 /// The requests on their way to the workers.
@@ -43,13 +43,13 @@ pub(crate) struct Dispatcher {
     admission: Admission<Job>,
     /// Replies to go on with, and what a worker is to drop. Bounded by the number of clients.
     resuming: VecDeque<Job>,
-    /// The last job that was handed over came from there.
+    /// The last job that was dispatched came from there.
     resumed: bool,
     jobs: Arc<Jobs>,
-    /// Whether what is handed over reaches the workers.
+    /// Whether what is dispatched reaches the workers.
     open: bool,
-    /// Jobs handed over since the start; the last one's number.
-    handed: u64,
+    /// Jobs dispatched since the start; the last one's number.
+    dispatched: u64,
     /// Of these, how many have been announced.
     announced: u64,
     /// Of these, how many nobody has to do any more.
@@ -60,13 +60,13 @@ pub(crate) struct Dispatcher {
     places: Arc<AtomicUsize>,
     /// Some have.
     has_places: bool,
-    /// The way to the workers was made anew when so many had been begun, and nothing has come through it yet.
+    /// The stream was made anew when so many had been begun, and nothing has come through it yet.
     unproven: Option<u64>,
     /// How many had been begun when that last changed, and when that was.
     begun: (u64, Instant),
-    /// Standstills since then in which a worker waited for requests.
+    /// How often since then there was no progress although a worker waited for requests.
     unanswered: u32,
-    /// When a standstill was last acted upon.
+    /// When a lack of progress was last acted upon.
     called: Instant,
 }
 
@@ -84,7 +84,7 @@ impl Dispatcher {
             resumed: false,
             jobs,
             open: true,
-            handed: 0,
+            dispatched: 0,
             announced: 0,
             done: 0,
             taken_back: 0,
@@ -97,9 +97,9 @@ impl Dispatcher {
         }
     }
 
-    /// Jobs handed over that no worker is done with.
+    /// Jobs dispatched that no worker is done with.
     pub(crate) fn at_workers(&self) -> usize {
-        usize::try_from(self.handed - self.done).unwrap_or(usize::MAX)
+        usize::try_from(self.dispatched - self.done).unwrap_or(usize::MAX)
     }
 
     /// Requests that wait for another server.
@@ -126,7 +126,7 @@ impl Dispatcher {
     }
 
     /// Whether the end of any job sets something going here.
-    pub(crate) fn is_hungry(&self) -> bool {
+    pub(crate) fn has_backlog(&self) -> bool {
         self.admission.len() > 0 || !self.resuming.is_empty()
     }
 
@@ -139,23 +139,25 @@ impl Dispatcher {
     pub(crate) fn decide(
         &self,
         peer: IpAddr,
-        crew: Crew,
+        occupancy: Occupancy,
         predicted: Option<Duration>,
         now: Instant,
     ) -> Result<(), Shed> {
         let ahead = self.busy().saturating_sub(self.workers);
-        self.admission.decide(peer, ahead, crew, predicted, now)
+        self.admission
+            .decide(peer, ahead, occupancy, predicted, now)
     }
 
     /// How long a request that came now would wait for a worker.
     pub(crate) fn predicted_wait(
         &self,
-        crew: Crew,
+        occupancy: Occupancy,
         predicted: Option<Duration>,
         now: Instant,
     ) -> Duration {
         let ahead = self.busy().saturating_sub(self.workers);
-        self.admission.predicted_wait(ahead, crew, predicted, now)
+        self.admission
+            .predicted_wait(ahead, occupancy, predicted, now)
     }
 
     /// Appends an admitted request to those that wait.
@@ -174,9 +176,9 @@ impl Dispatcher {
     }
 
     /// The next job for the workers, if they have room for one. The caller looks whether it is still wanted, and then
-    /// calls [`hand_over`](Self::hand_over).
+    /// calls [`dispatch`](Self::dispatch).
     pub(crate) fn next(&mut self, predicted: Option<Duration>, now: Instant) -> Option<Job> {
-        if !self.open || self.at_workers() >= self.workers + self.most_ahead(predicted) {
+        if !self.open || self.at_workers() >= self.workers + self.prefetch(predicted) {
             return None;
         }
         // Where requests wait without a worker, one is free at once for what is handed over ahead.
@@ -189,22 +191,24 @@ impl Dispatcher {
         resuming.or_else(|| waits.then(|| self.admission.pop(now)).flatten())
     }
 
-    fn most_ahead(&self, predicted: Option<Duration>) -> usize {
+    fn prefetch(&self, predicted: Option<Duration>) -> usize {
         let Some(predicted) = predicted else {
             return 0;
         };
-        let jobs = AHEAD.as_nanos() * self.workers as u128 / predicted.as_nanos().max(1);
-        usize::try_from(jobs).unwrap_or(usize::MAX).min(MOST_AHEAD)
+        let jobs = PREFETCH_TIME.as_nanos() * self.workers as u128 / predicted.as_nanos().max(1);
+        usize::try_from(jobs)
+            .unwrap_or(usize::MAX)
+            .min(MOST_PREFETCHED)
     }
 
     /// Gives a job to the workers; true when there is an idle one for it.
-    pub(crate) fn hand_over(&mut self, job: Job, now: Instant) -> bool {
+    pub(crate) fn dispatch(&mut self, job: Job, now: Instant) -> bool {
         let idle = self.busy() < self.workers;
         if self.unbegun() == 0 {
             self.begun.1 = now;
         }
-        self.handed += 1;
-        self.jobs.put(self.handed, job);
+        self.dispatched += 1;
+        self.jobs.put(self.dispatched, job);
         idle
     }
 
@@ -216,18 +220,18 @@ impl Dispatcher {
     /// The numbers of the jobs that are to be announced: beyond the first, up to the second. They count as announced
     /// from now on.
     pub(crate) fn announce(&mut self) -> (u64, u64) {
-        let announced = std::mem::replace(&mut self.announced, self.handed);
-        (announced, self.handed)
+        let announced = std::mem::replace(&mut self.announced, self.dispatched);
+        (announced, self.dispatched)
     }
 
     /// Notes that announcements are lost: what no worker has begun is to be announced anew, once
     /// [`opened`](Self::opened).
     pub(crate) fn broken(&mut self) {
         self.open = false;
-        self.announced = self.jobs.first().map_or(self.handed, |first| first - 1);
+        self.announced = self.jobs.first().map_or(self.dispatched, |first| first - 1);
     }
 
-    /// Notes that the way to the workers was made anew. A job that is nothing to do shows whether it works.
+    /// Notes that the stream was made anew. A job that is nothing to do shows whether it works.
     pub(crate) fn opened(&mut self, now: Instant) {
         self.open = true;
         self.begun.1 = now;
@@ -236,7 +240,7 @@ impl Dispatcher {
         self.resume(Job::Drop(Box::new(())));
     }
 
-    /// Whether something has just come through a way that was made anew; true once.
+    /// Whether something has just come through a stream that was made anew; true once.
     pub(crate) fn is_proven(&mut self) -> bool {
         let proven = |begun: &mut u64| *begun < self.jobs.begun();
         self.unproven.take_if(proven).is_some()
@@ -245,9 +249,9 @@ impl Dispatcher {
     /// Ends: leaves all that is left, and `more`, for a worker to drop.
     pub(crate) fn leave(mut self, more: impl Send + 'static) {
         let left = (std::mem::take(&mut self.resuming), more);
-        self.handed += 1;
-        self.jobs.put(self.handed, Job::Drop(Box::new(left)));
-        self.jobs.come_through(self.handed);
+        self.dispatched += 1;
+        self.jobs.put(self.dispatched, Job::Drop(Box::new(left)));
+        self.jobs.release(self.dispatched);
     }
 
     /// The next request that has waited for a worker as long as it may.
@@ -255,7 +259,7 @@ impl Dispatcher {
         self.admission.expire(now)
     }
 
-    /// Requests that were handed over and have waited as long as they may. While a worker is idle there are none: it
+    /// Requests that were dispatched and have waited as long as they may. While a worker is idle there are none: it
     /// only has to be scheduled.
     pub(crate) fn overdue(&mut self, now: Instant) -> Vec<Job> {
         if (self.open && self.at_workers() <= self.workers) || self.unbegun() == 0 {
@@ -268,27 +272,27 @@ impl Dispatcher {
         overdue
     }
 
-    /// Jobs handed over that no worker has begun.
+    /// Jobs dispatched that no worker has begun.
     pub(crate) fn unbegun(&self) -> u64 {
-        self.handed - self.taken_back - self.jobs.begun()
+        self.dispatched - self.taken_back - self.jobs.begun()
     }
 
-    /// Whether another worker is to be called, since no job has been begun for a while; not again for as long.
-    pub(crate) fn stands_still(&mut self, now: Instant) -> bool {
+    /// Whether another worker is to be woken, since no job has been begun for a while; not again for as long.
+    pub(crate) fn lacks_progress(&mut self, now: Instant) -> bool {
         let begun = self.jobs.begun();
         if begun != self.begun.0 || self.unbegun() == 0 {
             self.begun = (begun, now);
             self.unanswered = 0;
         }
-        let still = now >= self.begun.1.max(self.called) + STANDSTILL;
+        let still = now >= self.begun.1.max(self.called) + PROGRESS_WITHIN;
         if still {
             self.called = now;
         }
         still
     }
 
-    /// Notes that in a standstill a worker waits for requests, or that none does. True when they have waited in vain for
-    /// so long that what is announced can't have reached them.
+    /// Notes whether a worker waits for requests although there is no progress. True when that has been so for so long that
+    /// what is announced can't have reached them.
     pub(crate) fn is_lost(&mut self, in_vain: bool) -> bool {
         self.unanswered = if in_vain { self.unanswered + 1 } else { 0 };
         self.unanswered >= LOST
@@ -296,15 +300,15 @@ impl Dispatcher {
 
     /// When to look again. `all_work` while every worker has something to do.
     pub(crate) fn next_timeout(&self, all_work: bool) -> Option<Instant> {
-        let standstill = (self.unbegun() > 0).then(|| {
+        let progress = (self.unbegun() > 0).then(|| {
             let time = if all_work {
-                FULL_STANDSTILL
+                PROGRESS_WITHIN_WHEN_FULL
             } else {
-                STANDSTILL
+                PROGRESS_WITHIN
             };
             self.called.max(self.begun.1) + time
         });
-        [standstill, self.admission.next_timeout()]
+        [progress, self.admission.next_timeout()]
             .into_iter()
             .flatten()
             .min()

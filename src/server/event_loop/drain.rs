@@ -15,10 +15,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::Frontend;
+use super::EventLoop;
 use super::client::Client;
 use super::connection::CloseReason;
-use super::doors::Door;
+use super::listeners::Listener;
 use crate::health::bump;
 use crate::http::refusal::Refusal;
 use std::sync::atomic::Ordering::Relaxed;
@@ -151,7 +151,7 @@ impl Drain {
 
     /// Whether the drain need not wait for a client that would be served.
     fn leaves(&self, client: &Client, last_words: bool) -> bool {
-        client.door != Door::Public
+        client.listener != Listener::Public
             || client.connection.is_lingering()
             || client.connection.is_idle() && self.over
             || !self.serves && !client.is_in_flight()
@@ -165,7 +165,7 @@ impl Drain {
     }
 }
 
-impl Frontend {
+impl EventLoop {
     pub(super) fn begin_drain(&mut self, until: Instant, serves: bool, now: Instant) {
         self.draining.begin(until, serves, now);
         self.shared.health.gauges.draining.store(true, Relaxed);
@@ -183,25 +183,25 @@ impl Frontend {
         else {
             return;
         };
-        // Monitors can still ask how it goes: their doors close at the very end.
-        if !accepts && !self.doors.of(Door::Public).is_closed() {
+        // Monitors can still ask how it goes: the other listeners close at the very end.
+        if !accepts && !self.listeners.of(Listener::Public).is_closed() {
             // Whoever is in the backlog was promised a reply.
             for _ in 0..BACKLOG_TURNS {
-                if !self.doors.of(Door::Public).is_ready(now) {
+                if !self.listeners.of(Listener::Public).is_ready(now) {
                     break;
                 }
-                self.accept_at(Door::Public, now);
+                self.accept_at(Listener::Public, now);
             }
-            self.doors.of(Door::Public).close();
+            self.listeners.of(Listener::Public).close();
             // Their requests may still be on the way: the next step closes whoever is idle then.
             return;
         }
         if quiet || !accepts {
-            while let Some(slot) = self.clients.dispensable(Door::Public) {
+            while let Some(slot) = self.clients.longest_idle(Listener::Public) {
                 if let Some(client) = self.clients.get_mut(slot) {
                     client.connection.close(CloseReason::Stopped);
                 }
-                self.drive(slot, now);
+                self.advance(slot, now);
             }
         }
     }
@@ -226,7 +226,7 @@ impl Frontend {
 
     /// Lets go of every client; returns how many were still waiting for their reply.
     pub(super) fn stop(mut self, now: Instant) -> usize {
-        self.doors.close();
+        self.listeners.close();
         let mut cut = 0;
         for slot in self.clients.used() {
             let Some(client) = self.clients.get_mut(slot) else {
@@ -240,12 +240,12 @@ impl Frontend {
                 self.workers.dispatcher.remove(ticket);
                 bump(&self.shared.health.counts.shed_drain);
                 self.refuse(slot, Refusal::Draining, None, now);
-            } else if client.door == Door::Public && client.is_in_flight() {
+            } else if client.listener == Listener::Public && client.is_in_flight() {
                 cut += 1;
-                self.part(slot, CloseReason::Cut, now);
+                self.disconnect(slot, CloseReason::Cut, now);
                 continue;
             }
-            self.part(slot, CloseReason::Stopped, now);
+            self.disconnect(slot, CloseReason::Stopped, now);
         }
         self.publish(now);
         self.sampler.end();

@@ -1,8 +1,8 @@
 //! The way through tiny_http: a private Unix stream that the event loop writes and one of tiny_http's threads reads.
 //!
 //! What goes through it are requests whose target is a number: "jobs up to this one may begin". Nothing that a client
-//! sent is in them, so none of tiny_http's faults can be triggered from outside. Jobs that are handed over at once share
-//! a request while they are short, since each costs a system call and a dozen allocations. Nothing travels back: a byte
+//! sent is in them, so none of tiny_http's faults can be triggered from outside. Jobs that are dispatched at once
+//! share a request while they are short, since each costs a system call and a dozen allocations. Nothing travels back: a byte
 //! or an end from there means that the stream is broken. Then all of it, tiny_http's server included, is made anew.
 
 use std::ffi::OsString;
@@ -262,11 +262,11 @@ impl Intake {
         self.socket.is_none().then_some(self.retry_at)
     }
 
-    /// Announces the jobs beyond the first number, up to the second, up to `share` of them by one request.
-    pub(crate) fn announce(&mut self, (mut from, to): (u64, u64), share: usize) {
-        let share = u64::try_from(share).unwrap_or(u64::MAX);
+    /// Announces the jobs beyond the first number, up to the second, up to `batch` of them by one request.
+    pub(crate) fn announce(&mut self, (mut from, to): (u64, u64), batch: usize) {
+        let batch = u64::try_from(batch).unwrap_or(u64::MAX);
         while from < to {
-            from = from.saturating_add(share).min(to);
+            from = from.saturating_add(batch).min(to);
             push_request(&mut self.pending, from);
         }
     }

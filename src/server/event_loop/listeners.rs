@@ -1,138 +1,85 @@
-//! The listening sockets of one door, and when accepting pauses.
+//! The listeners: of the service, of the health paths alone, and of HAProxy's agent-check.
 
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 
-/// After a failed accept, how long until the next try.
-const PAUSE: Duration = Duration::from_millis(100);
+use super::acceptor::Acceptor;
 
-/// How often the log hears of pauses.
-const LOG_EVERY: Duration = Duration::from_secs(1);
+/// Connections that the admin listener and the agent listener hold each, beyond those of the service: so that they can
+/// be reached when the service is full. They come out of the descriptors that are kept from its clients.
+const RESERVE: usize = 16;
 
-#[derive(Debug)]
-pub(crate) struct Listeners {
-    sockets: Vec<TcpListener>,
-    /// The listener to ask first, so that no one of them starves the others.
-    next: usize,
-    /// A connection may be waiting.
-    ready: bool,
-    /// All connections are in use: not before one is given back.
-    full: bool,
-    /// Descriptors or memory had run out: not before this.
-    paused_until: Option<Instant>,
-    logged: Option<Instant>,
+/// What a listener is for, and so what its connections may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// The service, and the health paths in it.
+    Public,
+    /// The health paths only, with all details.
+    Admin,
+    /// HAProxy's agent-check.
+    Agent,
 }
 
-/// What an attempt to accept gave.
+impl Listener {
+    pub(crate) const ALL: [Self; 3] = [Self::Public, Self::Admin, Self::Agent];
+}
+
+/// All listeners, each with its sockets.
 #[derive(Debug)]
-pub(crate) enum Accepted {
-    Client(TcpStream, SocketAddr),
-    /// Nobody waits.
-    Nobody,
-    /// Somebody waited, and gave up or lost the network (accept(2)): the next one's turn.
-    Gone,
-    /// Descriptors or memory have run out; accepting pauses.
-    Exhausted,
+pub(crate) struct Listeners {
+    acceptors: [Acceptor; Listener::ALL.len()],
+    /// Most connections of the service at once.
+    max_connections: usize,
 }
 
 impl Listeners {
-    pub(crate) fn new(sockets: Vec<TcpListener>) -> Self {
+    pub(crate) fn new(sockets: Vec<(Listener, TcpListener)>, max_connections: usize) -> Self {
+        let mut by_listener = Listener::ALL.map(|_| Vec::new());
+        for (listener, socket) in sockets {
+            by_listener[listener as usize].push(socket);
+        }
         Self {
-            sockets,
-            next: 0,
-            ready: true,
-            full: false,
-            paused_until: None,
-            logged: None,
+            acceptors: by_listener.map(Acceptor::new),
+            max_connections,
         }
     }
 
-    /// Notes that a connection may be waiting.
-    pub(crate) fn set_ready(&mut self) {
-        self.ready = true;
+    /// Most connections that came through that listener at once.
+    pub(crate) fn most(&self, listener: Listener) -> usize {
+        match listener {
+            Listener::Public => self.max_connections,
+            Listener::Admin | Listener::Agent => RESERVE,
+        }
     }
 
-    /// Whether an accept is worth trying at `now`.
+    /// The sockets of one listener.
+    pub(crate) fn of(&mut self, listener: Listener) -> &mut Acceptor {
+        &mut self.acceptors[listener as usize]
+    }
+
+    /// Whether an accept is worth trying at any listener.
     pub(crate) fn is_ready(&self, now: Instant) -> bool {
-        self.ready && !self.full && self.paused_until.is_none_or(|until| now >= until)
+        self.acceptors
+            .iter()
+            .any(|listeners| listeners.is_ready(now))
+    }
+
+    /// Whether the service waits for a connection to be given back before it accepts another.
+    pub(crate) fn is_full(&self) -> bool {
+        self.acceptors[Listener::Public as usize].is_full()
     }
 
     /// When accepting goes on by itself.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.paused_until.filter(|_| self.ready && !self.full)
+        self.acceptors
+            .iter()
+            .filter_map(Acceptor::next_timeout)
+            .min()
     }
 
-    /// Notes that all connections are in use.
-    pub(crate) fn pause(&mut self) {
-        self.full = true;
-    }
-
-    /// Whether accepting waits for a connection to be given back.
-    pub(crate) fn is_full(&self) -> bool {
-        self.full
-    }
-
-    /// Notes that a connection has been given back: a paused accept may go on.
-    pub(crate) fn resume(&mut self) {
-        self.full = false;
-        self.paused_until = None;
-    }
-
-    /// Notes that a connection is idle, and could be given back.
-    pub(crate) fn make_room(&mut self) {
-        self.full = false;
-    }
-
-    pub(crate) fn accept(&mut self, now: Instant) -> Accepted {
-        let mut empty = 0;
-        while empty < self.sockets.len() {
-            let listener = &self.sockets[self.next % self.sockets.len()];
-            match listener.accept() {
-                Ok((socket, peer)) => return Accepted::Client(socket, peer),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.next = (self.next + 1) % self.sockets.len();
-                    empty += 1;
-                }
-                // Its caller counts these too: should a system say this without end, others still have their turn.
-                Err(error) if is_the_clients(&error) => return Accepted::Gone,
-                Err(error) => {
-                    self.paused_until = Some(now + PAUSE);
-                    let quiet = self.logged.map(|at| now.saturating_duration_since(at));
-                    if quiet.is_none_or(|quiet| quiet >= LOG_EVERY) {
-                        self.logged = Some(now);
-                        log::warn!("accepting pauses: {error}");
-                    }
-                    return Accepted::Exhausted;
-                }
-            }
-        }
-        self.ready = false;
-        Accepted::Nobody
-    }
-
-    /// Closes the sockets: from now on the system refuses new connections.
+    /// Closes every socket: from now on the system refuses new connections.
     pub(crate) fn close(&mut self) {
-        self.sockets.clear();
-        self.ready = false;
+        self.acceptors.iter_mut().for_each(Acceptor::close);
     }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.sockets.is_empty()
-    }
-}
-
-fn is_the_clients(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::Interrupted
-            | ErrorKind::NetworkDown
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::HostUnreachable
-            | ErrorKind::TimedOut
-    )
 }

@@ -7,23 +7,23 @@
 //! every read and write is prepared to be told that it would block.
 
 mod accept;
+mod acceptor;
 pub(crate) mod admission;
 pub(crate) mod bodies;
 mod client;
 pub(crate) mod clients;
 pub(crate) mod connection;
 mod deadlines;
-mod dispatch;
 pub(crate) mod dispatcher;
-pub(crate) mod doors;
 pub(crate) mod drain;
 pub(crate) mod intake;
-mod listeners;
+pub(crate) mod listeners;
 mod poller;
 mod records;
 mod relays;
 mod reply;
 mod reports;
+mod requests;
 mod sampler;
 mod shedding;
 #[cfg(test)]
@@ -41,7 +41,7 @@ use crossbeam_channel::Sender;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll};
 
-use crate::health::{Outcome, bump};
+use crate::health::{ReplyOutcome, bump};
 use crate::http::trust::Trust;
 use crate::random;
 use crate::server::aside::Lane;
@@ -55,8 +55,8 @@ use admission::RetryAfter;
 use bodies::Bodies;
 use clients::{Clients, client_of};
 use connection::{CloseReason, Limits};
-use doors::{Door, Doors};
 use drain::Draining;
+use listeners::{Listener, Listeners};
 use poller::{Poller, STREAM, listener_of, listener_token};
 use relays::Buffers;
 use reply::Replies;
@@ -79,12 +79,12 @@ const ROOM: usize = 64 * 1024;
 /// Reads of one client in its turn: a large body is not to keep small requests waiting.
 const READS: usize = 4;
 
-/// What a frontend is put together from.
+/// What an event loop is put together from.
 pub(crate) struct Parts {
     pub(crate) poll: Poll,
     pub(crate) inbox: Inbox,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) listeners: Vec<(Door, TcpListener)>,
+    pub(crate) listeners: Vec<(Listener, TcpListener)>,
     /// The stream to the workers.
     pub(crate) stream: UnixStream,
     pub(crate) lane: Option<Lane>,
@@ -92,11 +92,11 @@ pub(crate) struct Parts {
     pub(crate) proof: Sender<()>,
 }
 
-/// The event loop: the state of each concern, and what happens between them. [`run`](Frontend::run) is the thread.
-pub(crate) struct Frontend {
+/// The event loop: the state of each concern, and what happens between them. [`run`](EventLoop::run) is the thread.
+pub(crate) struct EventLoop {
     shared: Arc<Shared>,
     poller: Poller,
-    doors: Doors,
+    listeners: Listeners,
     clients: Clients,
     limits: Arc<Limits>,
     /// The proxies whose word is taken for whom they ask.
@@ -114,7 +114,7 @@ pub(crate) struct Frontend {
     buffers: Buffers,
 }
 
-impl Frontend {
+impl EventLoop {
     /// # Errors
     /// The event queue's refusal of a listener.
     pub(crate) fn new(parts: Parts, config: &Config) -> io::Result<Self> {
@@ -128,8 +128,8 @@ impl Frontend {
             proof,
         } = parts;
         let registry = poll.registry();
-        for (door, socket) in &mut listeners {
-            registry.register(socket, listener_token(*door), Interest::READABLE)?;
+        for (listener, socket) in &mut listeners {
+            registry.register(socket, listener_token(*listener), Interest::READABLE)?;
         }
         let now = Instant::now();
         let workers = WorkerPool::new(config, shared.clone(), stream, lane, proof, registry, now)?;
@@ -138,7 +138,7 @@ impl Frontend {
         Ok(Self {
             shared,
             poller: Poller::new(poll, inbox),
-            doors: Doors::new(listeners, config.max_connections),
+            listeners: Listeners::new(listeners, config.max_connections),
             clients: Clients::with_capacity(config.max_connections.min(ROOM)),
             limits: Arc::new(Limits {
                 max_head: config.max_head,
@@ -170,7 +170,7 @@ impl Frontend {
     pub(crate) fn run(mut self) -> io::Result<usize> {
         let mut events = Events::with_capacity(256);
         let now = Instant::now();
-        self.hand_over(now);
+        self.dispatch(now);
         self.announce(now);
         loop {
             let began = Instant::now();
@@ -189,17 +189,17 @@ impl Frontend {
                 self.handle_message(message, now);
             }
             // What has waited longest comes before what came just now.
-            self.hand_over(now);
+            self.dispatch(now);
             for event in &events {
                 self.handle_readiness(event, now);
             }
             for slot in self.clients.take_unfinished() {
-                self.drive(slot, now);
+                self.advance(slot, now);
             }
             self.handle_timeouts(now);
             self.admit_bodies(now);
             self.accept(now);
-            self.hand_over(now);
+            self.dispatch(now);
             self.announce(now);
             self.publish(now);
             self.replier.trim();
@@ -212,7 +212,7 @@ impl Frontend {
     /// Waits until there is something to do.
     fn wait(&mut self, events: &mut Events, now: Instant) -> io::Result<()> {
         if !self.has_more_to_do(now)
-            && let Some(polled) = self.poller.poll_busily(events, &self.shared.spin)
+            && let Some(polled) = self.poller.busy_poll(events, &self.shared.busy_poll)
         {
             return polled;
         }
@@ -226,13 +226,13 @@ impl Frontend {
 
     /// Whether a turn's worth was not all that there is to do.
     fn has_more_to_do(&self, now: Instant) -> bool {
-        self.clients.has_unfinished() || self.doors.is_ready(now) || self.bodies.is_ready()
+        self.clients.has_unfinished() || self.listeners.is_ready(now) || self.bodies.is_ready()
     }
 
     /// Whether the end of any exchange sets something going.
     fn has_backlog(&self) -> bool {
-        self.workers.dispatcher.is_hungry()
-            || self.doors.is_full()
+        self.workers.dispatcher.has_backlog()
+            || self.listeners.is_full()
             || self.bodies.usage().waiting > 0
             || self.draining.is_under_way()
     }
@@ -242,7 +242,7 @@ impl Frontend {
         let due = [
             self.clients.next_timeout(),
             self.workers.next_timeout(),
-            self.doors.next_timeout(),
+            self.listeners.next_timeout(),
             self.draining.next_timeout(),
             Some(self.sampler.next_timeout()),
         ];
@@ -252,7 +252,7 @@ impl Frontend {
     /// Sets the gauges that only the event loop knows.
     fn publish(&self, now: Instant) {
         let gauges = &self.shared.health.gauges;
-        let connections = self.clients.count(Door::Public);
+        let connections = self.clients.count(Listener::Public);
         gauges.connections.store(connections, Relaxed);
         gauges
             .queue
@@ -282,8 +282,8 @@ impl Frontend {
             if event.is_readable() {
                 self.workers.handle_readable(now);
             }
-        } else if let Some(door) = listener_of(token) {
-            self.doors.of(door).set_ready();
+        } else if let Some(listener) = listener_of(token) {
+            self.listeners.of(listener).set_ready();
         } else if let Some(client) = client_of(token) {
             if let Some(slot) = self.clients.slot_of(client) {
                 self.handle_upstream(slot, event, now);
@@ -292,7 +292,7 @@ impl Frontend {
             && let Some(client) = self.clients.get_mut(slot)
         {
             client.handle_readiness(event, now);
-            self.drive(slot, now);
+            self.advance(slot, now);
         }
     }
 
@@ -323,7 +323,7 @@ impl Frontend {
                 client.flush(now);
                 client.connection.handle_timeout(now);
                 self.handle_wait_timeout(slot, now);
-                self.drive(slot, now);
+                self.advance(slot, now);
             }
         }
         while let Some(job) = self.workers.dispatcher.expire(now) {
@@ -333,7 +333,7 @@ impl Frontend {
             self.expire(job, now);
         }
         if self.workers.reopen_stream(self.poller.registry(), now) {
-            self.hand_over(now);
+            self.dispatch(now);
         }
         self.drain_step(now);
         if self.sampler.is_due(now) {
@@ -343,7 +343,7 @@ impl Frontend {
     }
 
     /// Does for a client what can be done now, up to a turn's worth.
-    fn drive(&mut self, slot: u32, now: Instant) {
+    fn advance(&mut self, slot: u32, now: Instant) {
         let mut reads = 0;
         for _ in 0..TURN {
             let Some(client) = self.clients.get_mut(slot) else {
@@ -370,7 +370,7 @@ impl Frontend {
             } else if parked && self.go_on(slot, now) {
                 reads += 1;
             } else {
-                self.settle(slot, now);
+                self.wait_for_client(slot, now);
                 return;
             }
         }
@@ -378,17 +378,17 @@ impl Frontend {
     }
 
     /// Puts a client that can do nothing now where it waits: on the list of the idle, before its deadline; or out.
-    fn settle(&mut self, slot: u32, now: Instant) {
+    fn wait_for_client(&mut self, slot: u32, now: Instant) {
         let Some(client) = self.clients.get_mut(slot) else {
             return;
         };
         client.finish_lingering();
         if let Some(reason) = client.connection.close_reason() {
-            self.part(slot, reason, now);
+            self.disconnect(slot, reason, now);
             return;
         }
-        client.await_exchange();
-        let (door, idle) = (client.door, client.is_dispensable());
+        client.await_end();
+        let (listener, idle) = (client.listener, client.is_evictable());
         if let Some(deadline) = client.next_timeout() {
             // The end of an exchange need not wake this thread, so the idle timeout behind it has to be looked for.
             let idle_timeout = now + self.limits.idle_timeout;
@@ -396,12 +396,12 @@ impl Frontend {
         }
         self.clients.set_idle(slot, idle);
         if idle {
-            self.doors.of(door).make_room();
+            self.listeners.of(listener).make_room();
         }
     }
 
-    /// Takes leave of a client.
-    fn part(&mut self, slot: u32, reason: CloseReason, now: Instant) {
+    /// Lets go of a client, whose connection is over.
+    fn disconnect(&mut self, slot: u32, reason: CloseReason, now: Instant) {
         let Some(mut client) = self.clients.remove(slot) else {
             return;
         };
@@ -425,9 +425,9 @@ impl Frontend {
             && exchange.advance(Stage::Streaming, Stage::Abandoned)
         {
             let outcome = if reason.is_the_clients() {
-                Outcome::of(exchange.status())
+                ReplyOutcome::of(exchange.status())
             } else {
-                Outcome::Failed
+                ReplyOutcome::Failed
             };
             self.shared.health.ended(outcome);
         }
@@ -438,6 +438,6 @@ impl Frontend {
             self.workers.dispatcher.resume(Job::Drop(Box::new(stream)));
         }
         client.hang_up(reason);
-        self.doors.of(client.door).resume();
+        self.listeners.of(client.listener).resume();
     }
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Registry, Token};
 
-use super::doors::Door;
 use super::intake::Register;
+use super::listeners::Listener;
 use super::wake::{Inbox, Message};
-use crate::server::spin::Spin;
+use crate::server::busy_poll::BusyPoll;
 
 /// Readiness tokens: clients have their slot's number, the others count down from the top.
 pub(crate) const WAKER: Token = Token(usize::MAX);
@@ -19,15 +19,15 @@ const LISTENER: usize = usize::MAX - 2;
 /// Events come often when a wait for the next was no longer than this.
 const OFTEN: Duration = Duration::from_micros(100);
 
-/// The token of a door's listeners: one for them all, since each is asked when any is ready.
-pub(super) fn listener_token(door: Door) -> Token {
-    Token(LISTENER - door as usize)
+/// The token of a listener's sockets: one for them all, since each is asked when any is ready.
+pub(super) fn listener_token(listener: Listener) -> Token {
+    Token(LISTENER - listener as usize)
 }
 
-/// The door whose listeners have that token.
-pub(super) fn listener_of(token: Token) -> Option<Door> {
+/// The listener whose sockets have that token.
+pub(super) fn listener_of(token: Token) -> Option<Listener> {
     let place = LISTENER.checked_sub(token.0)?;
-    Door::ALL.get(place).copied()
+    Listener::ALL.get(place).copied()
 }
 
 /// The sources of events, and how often they have come.
@@ -53,15 +53,15 @@ impl Poller {
     }
 
     /// Polls for some microseconds without blocking, while events come often; `None` when none has come, and no message.
-    pub(super) fn poll_busily(
+    pub(super) fn busy_poll(
         &mut self,
         events: &mut Events,
-        spin: &Spin,
+        busy_poll: &BusyPoll,
     ) -> Option<io::Result<()>> {
         if !self.often {
             return None;
         }
-        spin.look_around(|| match self.poll.poll(events, Some(Duration::ZERO)) {
+        busy_poll.poll(|| match self.poll.poll(events, Some(Duration::ZERO)) {
             Ok(()) if events.is_empty() && self.inbox.is_empty() => None,
             polled => Some(polled),
         })
@@ -140,10 +140,15 @@ mod tests {
 
     #[test]
     fn each_door_has_a_token_of_its_own() {
-        for door in Door::ALL {
-            assert_eq!(listener_of(listener_token(door)), Some(door));
+        for listener in Listener::ALL {
+            assert_eq!(listener_of(listener_token(listener)), Some(listener));
         }
-        for token in [Token(0), STREAM, WAKER, Token(LISTENER - Door::ALL.len())] {
+        for token in [
+            Token(0),
+            STREAM,
+            WAKER,
+            Token(LISTENER - Listener::ALL.len()),
+        ] {
             assert_eq!(listener_of(token), None, "{token:?}");
         }
     }
@@ -173,14 +178,14 @@ mod tests {
     #[test]
     fn it_polls_busily_only_after_a_short_wait() {
         let (mut poller, sender) = poller();
-        let (mut events, spin) = (Events::with_capacity(4), Spin::new());
+        let (mut events, busy_poll) = (Events::with_capacity(4), BusyPoll::new());
         let now = Instant::now();
         let (answer, _answered) = crossbeam_channel::bounded(1);
         sender.send(Message::Ping(answer));
-        assert!(poller.poll_busily(&mut events, &spin).is_none());
+        assert!(poller.busy_poll(&mut events, &busy_poll).is_none());
         poller.waited(now, now + OFTEN);
-        assert!(poller.poll_busily(&mut events, &spin).is_some());
+        assert!(poller.busy_poll(&mut events, &busy_poll).is_some());
         poller.waited(now, now + 2 * OFTEN);
-        assert!(poller.poll_busily(&mut events, &spin).is_none());
+        assert!(poller.busy_poll(&mut events, &busy_poll).is_none());
     }
 }

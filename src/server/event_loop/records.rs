@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Frontend;
+use super::EventLoop;
 use super::client::Client;
 use super::connection::CloseReason;
-use super::doors::Door;
+use super::listeners::Listener;
 use crate::server::access_log::{About, End};
 use crate::server::exchange::{Exchange, Stage};
 use crate::server::request_head::RequestHead;
 
-impl Frontend {
+impl EventLoop {
     /// Begins the record of a client's request, if there is a log that is to have it.
     pub(super) fn begin_record(
         &mut self,
@@ -30,7 +30,7 @@ impl Frontend {
         let is_page = head.is_some_and(|head| self.reports.has_page(head.path()));
         let about = About {
             head: head.cloned(),
-            is_health: is_page || client.door != Door::Public,
+            is_health: is_page || client.listener != Listener::Public,
         };
         if let Some(record) = log.record(about, client_ip, client.peer, now) {
             client.socket.begin_record(record);

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use mio::{Registry, Token};
 
-use super::Frontend;
+use super::EventLoop;
 use super::client::Client;
 use super::clients::upstream_token;
 use super::connection::{After, CloseReason, Piece};
-use crate::health::{Health, Outcome, bump};
+use crate::health::{Health, ReplyOutcome, bump};
 use crate::server::exchange::Stage;
 use crate::server::relay::Step;
 use crate::server::stream::{Progress, Source};
@@ -47,7 +47,7 @@ impl Buffers {
     }
 }
 
-impl Frontend {
+impl EventLoop {
     /// Goes on with the part of a client's reply that comes from elsewhere; whether something has changed.
     pub(super) fn go_on(&mut self, slot: u32, now: Instant) -> bool {
         let token = upstream_token(self.clients.token(slot));
@@ -87,14 +87,14 @@ impl Frontend {
         let writable = event.is_writable() || event.is_error();
         if client.wait.is_under_way() {
             self.go_on_waiting(slot, waiting::Event::Ready { readable }, now);
-            return self.drive(slot, now);
+            return self.advance(slot, now);
         }
         match client.parked.as_mut().map(|stream| &mut stream.source) {
             Some(Source::Relay(relay)) if readable => relay.set_readable(),
             Some(Source::Tunnel(tunnel)) => tunnel.set_ready(readable, writable),
             _ => return client.note_early(),
         }
-        self.drive(slot, now);
+        self.advance(slot, now);
     }
 }
 
@@ -157,7 +157,7 @@ impl Client {
             if let Some(exchange) = self.exchange.take()
                 && exchange.advance(Stage::Streaming, Stage::Replying)
             {
-                health.ended(Outcome::of(exchange.status()));
+                health.ended(ReplyOutcome::of(exchange.status()));
             }
             if close { After::Close } else { After::Keep }
         };
@@ -173,7 +173,7 @@ impl Client {
             && exchange.advance(Stage::Streaming, Stage::Abandoned)
         {
             bump(&health.counts.cut);
-            health.ended(Outcome::Failed);
+            health.ended(ReplyOutcome::Failed);
         }
         self.connection.close(CloseReason::Cut);
     }
@@ -261,7 +261,7 @@ impl Client {
         if let Some(exchange) = self.exchange.take()
             && exchange.advance(Stage::Streaming, Stage::Replying)
         {
-            health.ended(Outcome::of(exchange.status()));
+            health.ended(ReplyOutcome::of(exchange.status()));
         }
         self.connection.close(reason);
     }

@@ -1,8 +1,8 @@
-//! What the frontend answers by itself: the health paths and every refusal.
+//! What the event loop answers by itself: the health paths and every refusal.
 
 use std::time::Instant;
 
-use super::Frontend;
+use super::EventLoop;
 use super::admission::Shed;
 use super::client::Client;
 use super::connection::{After, CloseReason, Piece};
@@ -14,7 +14,7 @@ use crate::server::exchange::ReplyRules;
 use crate::server::response::{DateCache, write_head};
 use crate::server::throttling::Throttled;
 
-impl Frontend {
+impl EventLoop {
     /// Refuses a request for want of a worker.
     pub(super) fn shed(&mut self, slot: u32, reason: Shed, now: Instant) {
         let counts = &self.shared.health.counts;

@@ -1,8 +1,8 @@
-//! The server's own pages: which there are at each door, and who sees more of them than the status word.
+//! The server's own pages: which there are at each listener, and who sees more of them than the status word.
 
 use std::net::IpAddr;
 
-use super::doors::Door;
+use super::listeners::Listener;
 use crate::health::Health;
 use crate::report::{Answer, Page, Paths};
 use crate::server::request_head::RequestHead;
@@ -35,23 +35,23 @@ impl Reports {
         }
     }
 
-    /// Whether there is a page at that path, at whatever door.
+    /// Whether there is a page at that path, at whatever listener.
     pub(super) fn has_page(&self, path: &str) -> bool {
         self.paths.find(path).is_some()
     }
 
-    /// The page at that path, for who came in by that door.
-    pub(super) fn page(&self, door: Door, path: &str) -> Option<Page> {
-        match door {
-            Door::Admin => self.paths.find(path),
-            Door::Public | Door::Agent => self.paths.find_public(path),
+    /// The page at that path, for who came in by that listener.
+    pub(super) fn page(&self, listener: Listener, path: &str) -> Option<Page> {
+        match listener {
+            Listener::Admin => self.paths.find(path),
+            Listener::Public | Listener::Agent => self.paths.find_public(path),
         }
     }
 
-    /// Whether somebody who came in by that door sees more of the pages than the status word.
-    pub(super) fn shows_details(&self, door: Door, asks: Asks<'_>) -> bool {
-        match (door, self.details) {
-            (Door::Admin, _) | (_, Details::Always) => true,
+    /// Whether somebody who came in by that listener sees more of the pages than the status word.
+    pub(super) fn shows_details(&self, listener: Listener, asks: Asks<'_>) -> bool {
+        match (listener, self.details) {
+            (Listener::Admin, _) | (_, Details::Always) => true,
             (_, Details::Local) => asks.is_from_this_host() && asks.by_a_name_of_ours(&self.hosts),
             (_, Details::Never) => false,
         }
@@ -130,7 +130,7 @@ mod tests {
                 (Details::Always, true),
                 (Details::Never, false),
             ] {
-                let shown = reports(details, &hosts).shows_details(Door::Public, asks);
+                let shown = reports(details, &hosts).shows_details(Listener::Public, asks);
                 assert_eq!(shown, expected, "{details} {host:?}");
             }
         }
@@ -159,9 +159,9 @@ mod tests {
                     client: address,
                     host: None,
                 };
-                let shown = reports(details, &[]).shows_details(Door::Public, asks);
+                let shown = reports(details, &[]).shows_details(Listener::Public, asks);
                 assert_eq!(shown, public, "{details} {peer}");
-                assert!(reports(details, &[]).shows_details(Door::Admin, asks));
+                assert!(reports(details, &[]).shows_details(Listener::Admin, asks));
             }
         }
     }
@@ -180,7 +180,7 @@ mod tests {
                 host: None,
             };
             let reports = reports(Details::Local, &[]);
-            assert_eq!(reports.shows_details(Door::Public, asks), shown);
+            assert_eq!(reports.shows_details(Listener::Public, asks), shown);
         }
     }
 
@@ -192,9 +192,13 @@ mod tests {
         });
         for (path, public) in [("/health", false), ("/metrics", false), ("/livez", true)] {
             assert!(reports.has_page(path), "{path}");
-            assert!(reports.page(Door::Admin, path).is_some(), "{path}");
-            assert_eq!(reports.page(Door::Public, path).is_some(), public, "{path}");
+            assert!(reports.page(Listener::Admin, path).is_some(), "{path}");
+            assert_eq!(
+                reports.page(Listener::Public, path).is_some(),
+                public,
+                "{path}"
+            );
         }
-        assert!(!reports.has_page("/") && reports.page(Door::Public, "/").is_none());
+        assert!(!reports.has_page("/") && reports.page(Listener::Public, "/").is_none());
     }
 }

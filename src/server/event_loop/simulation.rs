@@ -6,7 +6,7 @@
 
 use super::admission::Admission;
 use crate::health::ewma::Ewma;
-use crate::health::gate::{Crew, Gate, GateConfig, GateState, PREDICTOR_AGE, Trip};
+use crate::health::gate::{Gate, GateConfig, GateState, Occupancy, PREDICTOR_AGE, Trip};
 use crate::random::Random;
 use crate::settings::GateMode;
 use std::cmp::Reverse;
@@ -90,7 +90,7 @@ impl Scenario {
         Self { seed, ..self }
     }
 
-    fn run(self) -> Outcome {
+    fn run(self) -> Results {
         Simulation::new(self).run()
     }
 }
@@ -144,7 +144,7 @@ impl Ord for Scheduled {
 
 /// What a run showed. Times in seconds.
 #[derive(Default)]
-struct Outcome {
+struct Results {
     /// Requests finished for a client that still waited, by bucket.
     good: Vec<u32>,
     /// Of requests that arrived after the warm-up.
@@ -168,7 +168,7 @@ struct Outcome {
     good_for_localhost: u32,
 }
 
-impl Outcome {
+impl Results {
     /// Goodput from one second to another, as a part of the capacity.
     fn goodput(&self, from: f64, to: f64) -> f64 {
         let bucket = |second: f64| (second / BUCKET).round() as usize;
@@ -212,7 +212,7 @@ struct Simulation {
     asleep: bool,
     timeout: Option<Instant>,
     was_closed: bool,
-    outcome: Outcome,
+    outcome: Results,
 }
 
 impl Simulation {
@@ -239,11 +239,11 @@ impl Simulation {
             asleep: false,
             timeout: None,
             was_closed: true,
-            outcome: Outcome::default(),
+            outcome: Results::default(),
         }
     }
 
-    fn run(mut self) -> Outcome {
+    fn run(mut self) -> Results {
         let end = self.start + Duration::from_secs_f64(self.scenario.length);
         self.outcome.good = vec![0; (self.scenario.length / BUCKET) as usize];
         self.schedule(self.start, Event::Arrival);
@@ -257,7 +257,7 @@ impl Simulation {
                 Event::Timeout => self.timeout = None,
                 Event::Reset => {
                     self.asleep = false;
-                    if let Some(again) = self.gate.reset(self.crew(), self.now) {
+                    if let Some(again) = self.gate.reset(self.occupancy(), self.now) {
                         self.asleep = true;
                         self.schedule(self.now + again, Event::Reset);
                     }
@@ -282,8 +282,8 @@ impl Simulation {
         (self.now - self.start).as_secs_f64()
     }
 
-    fn crew(&self) -> Crew {
-        Crew {
+    fn occupancy(&self) -> Occupancy {
+        Occupancy {
             idle: self.busy + self.admission.len() < WORKERS,
             last_start: self.last_start,
         }
@@ -300,9 +300,9 @@ impl Simulation {
             peer: (self.scenario.peer)(&mut self.random),
             epoch: 0,
         };
-        let trip = self.gate.observe(self.crew(), self.now);
+        let trip = self.gate.observe(self.occupancy(), self.now);
         self.sleep(trip);
-        let admitted = self.gate.admit(self.crew(), self.now);
+        let admitted = self.gate.admit(self.occupancy(), self.now);
         self.outcome.admitted_while_open += u32::from(self.asleep && admitted.is_ok());
         let Ok(pass) = admitted else {
             return self.refuse(request);
@@ -312,9 +312,9 @@ impl Simulation {
             return self.begin(request);
         }
         let predicted = self.gate.predicted();
-        let decision = self
-            .admission
-            .decide(request.peer, 0, self.crew(), predicted, self.now);
+        let decision =
+            self.admission
+                .decide(request.peer, 0, self.occupancy(), predicted, self.now);
         match decision {
             Ok(()) => {
                 self.admission.push(request, request.peer, self.now);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Frontend;
+use super::EventLoop;
 use super::client::Wait;
 use super::connection::CloseReason;
 use crate::health::bump;
@@ -14,7 +14,7 @@ use crate::server::replier::Task;
 use crate::server::response::Response;
 use crate::server::waiting::{Event, Resumed, Waits};
 
-impl Frontend {
+impl EventLoop {
     /// Looks after a client whose request waits, at its deadline.
     pub(super) fn handle_wait_timeout(&mut self, slot: u32, now: Instant) {
         let Some(client) = self.clients.get_mut(slot) else {

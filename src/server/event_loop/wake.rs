@@ -1,4 +1,4 @@
-//! How other threads reach the frontend: a channel, and a wake-up that is skipped when it is awake anyway.
+//! How other threads reach the event loop: a channel, and a wake-up that is skipped when it is awake anyway.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::intake::Carrier;
 use crate::server::jobs::Job;
 use crate::server::workers::Done;
 
-/// What other threads tell the frontend.
+/// What other threads tell the event loop.
 pub(crate) enum Message {
     /// A worker is done with an exchange.
     Done(Done),
@@ -40,22 +40,22 @@ pub(crate) enum Message {
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
     channel: crossbeam_channel::Sender<Message>,
-    shared: Arc<Shared>,
+    shared: Arc<WakeState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct WakeState {
     waker: Waker,
-    /// Whether the frontend waits, or is about to, without having seen the channel empty since.
+    /// Whether the event loop waits, or is about to, without having seen the channel empty since.
     sleeping: AtomicBool,
     /// Whether requests wait for a worker, or anything else does that the end of any exchange sets going.
-    hungry: AtomicBool,
+    backlog: AtomicBool,
     started: Instant,
-    /// When the frontend wakes at the latest: nanoseconds since the start.
+    /// When the event loop wakes at the latest: nanoseconds since the start.
     until: AtomicU64,
 }
 
-impl Shared {
+impl WakeState {
     fn nanos(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.started).as_nanos();
         u64::try_from(since).unwrap_or(u64::MAX)
@@ -63,28 +63,28 @@ impl Shared {
 }
 
 impl Sender {
-    /// Tells the frontend, at once.
+    /// Tells the event loop, at once.
     pub(crate) fn send(&self, message: Message) {
         self.push(message);
         self.wake();
     }
 
-    /// Tells the frontend that an exchange is done; at once only if something hangs on that.
+    /// Tells the event loop that an exchange is done; at once only if something hangs on that.
     ///
     /// When the reply is out and the connection is kept, what comes next is the client's next request. That wakes the
-    /// frontend by itself, and messages are read first then: so most exchanges cost it one wake-up, not two.
+    /// event_loop by itself, and messages are read first then: so most exchanges cost it one wake-up, not two.
     pub(crate) fn send_done(&self, done: Done) {
         let settled = done.is_settled();
         let due = done.due().map(|due| self.shared.nanos(due));
         let exchange = done.exchange.clone();
-        let awaited = || exchange.is_none_or(|exchange| exchange.is_awaited());
+        let awaited = || exchange.is_none_or(|exchange| exchange.wakes_at_end());
         self.push(Message::Done(done));
-        // Sequentially consistent with the frontend, which marks what it waits for before it looks at the channel for
+        // Sequentially consistent with the event loop, which marks what it waits for before it looks at the channel for
         // the last time: either that look sees the message, or the mark is seen here.
         let hangs_on_it = match due {
-            // What a request waits for wakes the frontend. Nothing is set going before, but its time may come sooner.
+            // What a request waits for wakes the event loop. Nothing is set going before, but its time may come sooner.
             Some(due) => due < self.shared.until.load(SeqCst),
-            None => !settled || self.shared.hungry.load(SeqCst),
+            None => !settled || self.shared.backlog.load(SeqCst),
         };
         if hangs_on_it || awaited() {
             self.wake();
@@ -92,7 +92,7 @@ impl Sender {
     }
 
     fn push(&self, message: Message) {
-        // Once the frontend has ended there is nobody to tell, and nothing left to do.
+        // Once the event loop has ended there is nobody to tell, and nothing left to do.
         drop(self.channel.send(message));
     }
 
@@ -100,25 +100,25 @@ impl Sender {
         if self.shared.sleeping.swap(false, SeqCst)
             && let Err(error) = self.shared.waker.wake()
         {
-            log::error!("cannot wake the frontend: {error}");
+            log::error!("cannot wake the event loop: {error}");
         }
     }
 }
 
-/// The frontend's end.
+/// The event loop's end.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     channel: Receiver<Message>,
-    shared: Arc<Shared>,
+    shared: Arc<WakeState>,
 }
 
 /// Makes both ends.
 pub(crate) fn channel(waker: Waker) -> (Sender, Inbox) {
     let (sender, receiver) = crossbeam_channel::unbounded();
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(WakeState {
         waker,
         sleeping: AtomicBool::new(false),
-        hungry: AtomicBool::new(false),
+        backlog: AtomicBool::new(false),
         started: Instant::now(),
         until: AtomicU64::new(0),
     });
@@ -134,10 +134,10 @@ pub(crate) fn channel(waker: Waker) -> (Sender, Inbox) {
 }
 
 impl Inbox {
-    /// Announces that the frontend will wait until then, and whether the end of any exchange is worth a wake-up. False
+    /// Announces that the event loop will wait until then, and whether the end of any exchange is worth a wake-up. False
     /// when a message is there already: then it must not wait.
-    pub(crate) fn may_sleep(&self, hungry: bool, until: Option<Instant>) -> bool {
-        self.shared.hungry.store(hungry, SeqCst);
+    pub(crate) fn may_sleep(&self, backlog: bool, until: Option<Instant>) -> bool {
+        self.shared.backlog.store(backlog, SeqCst);
         let until = until.map_or(u64::MAX, |until| self.shared.nanos(until));
         self.shared.until.store(until, SeqCst);
         self.shared.sleeping.store(true, SeqCst);
@@ -149,7 +149,7 @@ impl Inbox {
         empty
     }
 
-    /// Announces that the frontend is awake: no wake-up is needed.
+    /// Announces that the event loop is awake: no wake-up is needed.
     pub(crate) fn awake(&self) {
         self.shared.sleeping.store(false, SeqCst);
     }

@@ -13,11 +13,11 @@ use super::admission::Admission;
 use super::dispatcher::Dispatcher;
 use super::intake::Intake;
 use super::poller::Registrar;
-use crate::health::gate::Crew;
+use crate::health::gate::Occupancy;
 use crate::health::{Health, bump};
 use crate::server::aside::Lane;
+use crate::server::idle_workers::IdleWorkers;
 use crate::server::jobs::Job;
-use crate::server::roster::Roster;
 use crate::server::workers::Shared;
 use crate::settings::Config;
 
@@ -71,14 +71,15 @@ impl WorkerPool {
     }
 
     /// What admission and the gate know of the workers.
-    pub(super) fn crew(&self) -> Crew {
-        self.health().crew(self.dispatcher.has_idle_worker())
+    pub(super) fn occupancy(&self) -> Occupancy {
+        self.health().occupancy(self.dispatcher.has_idle_worker())
     }
 
     /// How long a request that came now would wait for a worker.
     pub(super) fn predicted_wait(&self, now: Instant) -> Duration {
         let predicted = self.health().predicted();
-        self.dispatcher.predicted_wait(self.crew(), predicted, now)
+        self.dispatcher
+            .predicted_wait(self.occupancy(), predicted, now)
     }
 
     /// The next job for the workers, see [`Dispatcher::next`].
@@ -87,14 +88,14 @@ impl WorkerPool {
     }
 
     /// Gives a job to the workers.
-    pub(super) fn hand_over(&mut self, job: Job, now: Instant) {
+    pub(super) fn dispatch(&mut self, job: Job, now: Instant) {
         self.health().gauges.in_flight.fetch_add(1, Relaxed);
-        if self.dispatcher.hand_over(job, now) {
+        if self.dispatcher.dispatch(job, now) {
             self.health().idle_worker_taken(now);
         }
     }
 
-    /// Takes back what was handed over and has waited as long as it may.
+    /// Takes back what was dispatched and has waited as long as it may.
     pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<Job> {
         let overdue = self.dispatcher.overdue(now);
         self.health()
@@ -109,18 +110,18 @@ impl WorkerPool {
         self.proof = None;
     }
 
-    /// Announces what is handed over to tiny_http, and calls as many workers as it needs.
+    /// Announces what is dispatched through tiny_http, and wakes as many workers as it needs.
     pub(super) fn announce(&mut self, registry: &Registry, now: Instant) {
-        let stands_still = self.dispatcher.stands_still(now);
+        let lacks_progress = self.dispatcher.lacks_progress(now);
         let shared = self.shared.clone();
-        let (roster, work) = (&shared.roster, shared.health.work());
+        let (idle_workers, work) = (&shared.idle_workers, shared.health.work());
         if self.intake.is_open() {
-            let share = Roster::share(work);
+            let batch = IdleWorkers::batch(work);
             let announced = self.dispatcher.announce();
-            self.intake.announce(announced, share);
+            self.intake.announce(announced, batch);
             let sent = self.intake.flush(&mut Registrar(registry));
-            let in_vain = roster.is_listening() && !shared.jobs.is_ready();
-            let lost = stands_still && self.dispatcher.is_lost(in_vain);
+            let in_vain = idle_workers.has_receiver() && !shared.jobs.is_ready();
+            let lost = lacks_progress && self.dispatcher.is_lost(in_vain);
             if let Err(error) = sent {
                 self.lose_stream(&error, now);
             } else if lost {
@@ -136,15 +137,15 @@ impl WorkerPool {
         }
         // Of jobs that were announced together, the worker that has the first may be held up by it, and one that waits
         // for requests sees the others only when it wakes.
-        if stands_still && roster.is_listening() && shared.jobs.is_ready() {
-            shared.nudge();
+        if lacks_progress && idle_workers.has_receiver() && shared.jobs.is_ready() {
+            shared.wake_receiver();
         }
-        let awake = roster.awake();
-        let mut needed = roster.needed(self.dispatcher.at_workers(), work);
-        if stands_still {
+        let awake = idle_workers.awake();
+        let mut needed = idle_workers.needed(self.dispatcher.at_workers(), work);
+        if lacks_progress {
             needed = needed.max(awake + 1);
         }
-        roster.call(needed.saturating_sub(awake));
+        idle_workers.wake(needed.saturating_sub(awake));
     }
 
     /// Looks at the stream, which has become readable.
@@ -181,9 +182,9 @@ impl WorkerPool {
 
     /// When to look again.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        let roster = &self.shared.roster;
+        let idle_workers = &self.shared.idle_workers;
         // A worker may begin to wait just after this look, so it has to be repeated all the same.
-        let all_work = roster.awake() == self.workers && !roster.is_listening();
+        let all_work = idle_workers.awake() == self.workers && !idle_workers.has_receiver();
         let due = [
             self.dispatcher.next_timeout(all_work),
             self.intake.next_timeout(),

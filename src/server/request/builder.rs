@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Reply, Request};
 use crate::health::Health;
 use crate::http::fields::{self, has_control, is_token_byte};
-use crate::http::head::{self, Progress};
+use crate::http::head::{self, Scan};
 use crate::server::request_head::RequestHead;
 use crate::settings::{Config, LONGEST};
 
@@ -133,7 +133,7 @@ impl RequestBuilder {
         text.extend_from_slice(b"\r\n");
         // The ends of lines are written above, and nowhere else.
         let one_line = !has_control(self.method.as_bytes()) && !has_control(self.url.as_bytes());
-        let head = match head::parse(&text, usize::MAX, &mut Progress::default()) {
+        let head = match head::parse(&text, usize::MAX, &mut Scan::default()) {
             Ok(Some((_, head))) if one_line => head,
             other => panic!(
                 "no server hands {} {:?} to a handler: {other:?}",

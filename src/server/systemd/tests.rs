@@ -103,7 +103,7 @@ fn the_status_stays_one_short_line_whatever_the_stores_are_called() {
 #[test]
 fn it_is_ready_at_once_and_the_status_is_told_only_when_it_changes() {
     let start = Instant::now();
-    let mut watch = Watch::new(None, start);
+    let mut watch = Watchdog::new(None, start);
     let (mut now, at) = (healthy(), |seconds| start + Duration::from_secs(seconds));
     let message = watch.poll_message(&now, at(0));
     assert_eq!(message.as_deref(), Some("READY=1\nSTATUS=healthy\n"));
@@ -123,7 +123,7 @@ fn it_is_ready_at_once_and_the_status_is_told_only_when_it_changes() {
 #[test]
 fn what_the_manager_did_not_take_is_told_again_whatever_it_took_since() {
     let start = Instant::now();
-    let mut watch = Watch::new(Some(Duration::from_millis(200)), start);
+    let mut watch = Watchdog::new(Some(Duration::from_millis(200)), start);
     let now = healthy();
     assert!(watch.poll_message(&now, start).is_some());
     watch.handle_told(false);
@@ -139,7 +139,7 @@ fn what_the_manager_did_not_take_is_told_again_whatever_it_took_since() {
 fn a_sign_of_life_comes_at_half_the_watchdogs_time() {
     let start = Instant::now();
     let at = |milliseconds| start + Duration::from_millis(milliseconds);
-    let mut watch = Watch::new(Some(Duration::from_millis(200)), start);
+    let mut watch = Watchdog::new(Some(Duration::from_millis(200)), start);
     let now = healthy();
     assert!(watch.poll_message(&now, at(0)).is_some());
     watch.handle_told(true);
@@ -159,7 +159,7 @@ fn a_sign_of_life_comes_at_half_the_watchdogs_time() {
 fn a_frontend_that_does_not_answer_is_asked_once_and_gives_no_sign_of_life() {
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
-    let mut watch = Watch::new(Some(Duration::from_secs(1)), start);
+    let mut watch = Watchdog::new(Some(Duration::from_secs(1)), start);
     let now = healthy();
     assert!(watch.poll_ping(start));
     for second in 0..10 {
@@ -167,7 +167,11 @@ fn a_frontend_that_does_not_answer_is_asked_once_and_gives_no_sign_of_life() {
         let message = watch.poll_message(&now, at(second)).unwrap_or_default();
         assert!(!message.contains("WATCHDOG"), "{message}");
         watch.handle_told(true);
-        assert_eq!(watch.next_timeout(), at(second + 1), "it must not spin");
+        assert_eq!(
+            watch.next_timeout(),
+            at(second + 1),
+            "it must not busy_poll"
+        );
     }
     watch.handle_answer();
     let message = watch.poll_message(&now, at(9));
@@ -177,7 +181,7 @@ fn a_frontend_that_does_not_answer_is_asked_once_and_gives_no_sign_of_life() {
 #[test]
 fn stuck_workers_end_the_signs_of_life_and_data_stores_do_not() {
     let start = Instant::now();
-    let mut watch = Watch::new(Some(Duration::from_millis(2)), start);
+    let mut watch = Watchdog::new(Some(Duration::from_millis(2)), start);
     let mut now = healthy();
     now.checks = vec![CheckReport::sample("db", true, CheckState::Down)];
     watch.poll_message(&now, start);
@@ -194,7 +198,7 @@ fn stuck_workers_end_the_signs_of_life_and_data_stores_do_not() {
 #[test]
 fn the_shortest_watchdog_does_not_make_it_spin() {
     let start = Instant::now();
-    let mut watch = Watch::new(Some(Duration::from_micros(1)), start);
+    let mut watch = Watchdog::new(Some(Duration::from_micros(1)), start);
     assert!(watch.poll_ping(start));
     watch.handle_answer();
     watch.poll_message(&healthy(), start);

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use socket2::SockRef;
 
 use super::{Ends, IDLE, pair, send};
-use crate::http::body::{Body, Framing};
+use crate::http::body::{BodyDecoder, Framing};
 use crate::net::client::Parts;
 use crate::server::relay::{Step, Tunnel};
 
@@ -27,7 +27,7 @@ pub(super) fn run(steps: &[u8], input: &[u8]) {
     let parts = Parts {
         socket: near,
         ahead: ahead.to_vec(),
-        decoder: Body::new(Framing::UntilClose, usize::MAX, 0).expect("no limit"),
+        decoder: BodyDecoder::new(Framing::UntilClose, usize::MAX, 0).expect("no limit"),
         lease: None,
     };
     let mut tunnel = Tunnel::new(parts, IDLE, Box::new(Ends::default()));

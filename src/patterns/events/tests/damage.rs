@@ -6,7 +6,7 @@ use super::super::EventDamageKind;
 use super::super::event::Stored;
 use super::super::log::Owner;
 use super::super::reader::{Item, Reader};
-use super::super::record::{self, FIRST, Head, Header, Kind, Purpose};
+use super::super::record::{self, FIRST, Header, Kind, Purpose, RecordHead};
 use super::super::recover::{Damage, recover};
 use super::super::segment::{Segment, Spare};
 use super::super::space::Space;
@@ -331,10 +331,10 @@ proptest! {
         let mut header = Header { purpose: Purpose::Live, number: 1, salt, uses: 0, size: 8192 };
         let mut bytes = Vec::new();
         record::append(&mut bytes, salt, offset, Kind::Event, 1, &body);
-        prop_assert!(Head::decode(&bytes, header.salt, offset).is_some());
+        prop_assert!(RecordHead::decode(&bytes, header.salt, offset).is_some());
         for number in 0..apart {
             header = header.again(number).unwrap();
-            prop_assert!(Head::decode(&bytes, header.salt, offset).is_none());
+            prop_assert!(RecordHead::decode(&bytes, header.salt, offset).is_none());
         }
         header.uses = u32::MAX;
         prop_assert!(header.again(1).is_none());

@@ -19,7 +19,7 @@ fn report(now: &Snapshot, health: &Health, after: Option<u64>) -> Value {
 fn columns_have_a_value_for_each_sample_and_null_for_what_is_not_known() {
     let (health, start) = server();
     health.responded(Duration::from_millis(2));
-    health.ended(crate::health::Outcome::Served);
+    health.ended(crate::health::ReplyOutcome::Served);
     health.sample(start + Duration::from_secs(1));
     health.sample(start + Duration::from_secs(4));
     let report = report(&health.snapshot(), &health, None);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
-use crate::http::head::{Progress, parse};
+use crate::http::head::{Scan, parse};
 use crate::lines::{LONGEST_LINE, Lines, Sink};
 use crate::server::access_log::AccessLog;
 use crate::server::request_head::RequestHead;
@@ -17,7 +17,7 @@ impl Sink for Nowhere {
 
 fn record(head: Option<&[u8]>) -> Record {
     let head = head.map(|bytes| {
-        let parsed = parse(bytes, usize::MAX, &mut Progress::default());
+        let parsed = parse(bytes, usize::MAX, &mut Scan::default());
         let (_, head) = parsed.expect("a fit head").expect("a whole head");
         Arc::new(RequestHead::new(head))
     });

@@ -17,8 +17,8 @@ fn queue(queue_max: usize, fair: bool) -> Admission<usize> {
     Admission::new(BUDGET, queue_max, WORKERS, fair)
 }
 
-fn busy(now: Instant) -> Crew {
-    Crew {
+fn busy(now: Instant) -> Occupancy {
+    Occupancy {
         idle: false,
         last_start: Some(now),
     }
@@ -85,7 +85,7 @@ fn an_idle_worker_admits_whatever_the_prediction() {
     let now = Instant::now();
     let queue = queue(0, true);
     let slow = Some(BUDGET * 100);
-    let idle = Crew {
+    let idle = Occupancy {
         idle: true,
         last_start: Some(now),
     };
@@ -243,7 +243,7 @@ fn one_peer_is_an_ipv4_address_or_an_ipv6_prefix() {
     );
 }
 
-/// The frontend is one thread: were a refusal dearer than this, the refusals would starve the rest of it at 50 times
+/// The event loop is one thread: were a refusal dearer than this, the refusals would starve the rest of it at 50 times
 /// the capacity. The least of many measurements, so that a busy machine does not matter.
 #[test]
 fn a_refusal_costs_less_than_ten_microseconds() {

@@ -179,7 +179,7 @@ impl Scenario {
     fn request(&mut self) -> Incoming {
         self.give_room();
         match self.connection.poll_event() {
-            Some(Event::Request(incoming)) => incoming,
+            Some(ConnectionEvent::Request(incoming)) => incoming,
             other => panic!("expected a request, found {other:?}"),
         }
     }
@@ -187,14 +187,14 @@ impl Scenario {
     fn refusal(&mut self) -> Refusal {
         self.give_room();
         match self.connection.poll_event() {
-            Some(Event::Refused(refusal, _)) => refusal,
+            Some(ConnectionEvent::Refused(refusal, _)) => refusal,
             other => panic!("expected a refusal, found {other:?}"),
         }
     }
 
     fn overdue(&mut self) {
         let event = self.connection.poll_event();
-        assert!(matches!(event, Some(Event::Overdue)), "{event:?}");
+        assert!(matches!(event, Some(ConnectionEvent::Overdue)), "{event:?}");
     }
 
     fn nothing(&mut self) {
@@ -1120,7 +1120,10 @@ fn of_later_requests_no_more_than_a_head_is_read_and_kept() {
             }
             assert!(connection.input.len() <= MAX_HEAD + head::MAX_EMPTY_BYTES);
             give_room(&mut connection, now);
-            assert!(matches!(connection.poll_event(), Some(Event::Request(_))));
+            assert!(matches!(
+                connection.poll_event(),
+                Some(ConnectionEvent::Request(_))
+            ));
             connection.answer([], After::Keep, now);
         }
     }

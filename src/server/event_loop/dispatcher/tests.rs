@@ -28,8 +28,8 @@ impl Scenario {
         Job::Drop(Box::new(()))
     }
 
-    fn crew(&self) -> Crew {
-        Crew {
+    fn occupancy(&self) -> Occupancy {
+        Occupancy {
             idle: self.dispatcher.has_idle_worker(),
             last_start: Some(self.now),
         }
@@ -37,8 +37,9 @@ impl Scenario {
 
     /// A request comes: it may wait, or why not.
     fn arrive(&mut self) -> Result<(), Shed> {
-        let crew = self.crew();
-        self.dispatcher.decide(PEER, crew, Some(TICK), self.now)?;
+        let occupancy = self.occupancy();
+        self.dispatcher
+            .decide(PEER, occupancy, Some(TICK), self.now)?;
         self.dispatcher.submit(Self::job(), PEER, self.now);
         Ok(())
     }
@@ -47,7 +48,7 @@ impl Scenario {
     fn hand_over(&mut self, predicted: Option<Duration>) -> usize {
         let mut handed = 0;
         while let Some(job) = self.dispatcher.next(predicted, self.now) {
-            self.dispatcher.hand_over(job, self.now);
+            self.dispatcher.dispatch(job, self.now);
             handed += 1;
         }
         handed
@@ -56,7 +57,7 @@ impl Scenario {
     /// What is announced comes through, and workers begin all of it; returns how much.
     fn begin(&mut self) -> usize {
         let (_, last) = self.dispatcher.announce();
-        self.jobs.come_through(last);
+        self.jobs.release(last);
         std::iter::from_fn(|| self.jobs.next()).count()
     }
 }
@@ -79,7 +80,7 @@ fn a_worker_that_falls_idle_belongs_to_what_waits() {
     assert!(
         scenario
             .dispatcher
-            .predicted_wait(scenario.crew(), Some(TICK), scenario.now)
+            .predicted_wait(scenario.occupancy(), Some(TICK), scenario.now)
             > Duration::ZERO
     );
     for _ in 0..60 {
@@ -94,7 +95,7 @@ fn short_jobs_are_handed_over_ahead_and_long_ones_one_for_each_worker() {
         (None, 2),
         (Some(Duration::from_millis(20)), 2),
         (Some(Duration::from_millis(1)), 4),
-        (Some(Duration::from_micros(5)), 2 + MOST_AHEAD),
+        (Some(Duration::from_micros(5)), 2 + MOST_PREFETCHED),
     ] {
         let mut scenario = Scenario::new();
         for _ in 0..100 {
@@ -120,7 +121,7 @@ fn replies_and_new_requests_have_their_turns() {
         let dispatcher = &scenario.dispatcher;
         assert_eq!((dispatcher.waiting(), dispatcher.resuming.len()), left);
     }
-    assert!(!scenario.dispatcher.is_hungry());
+    assert!(!scenario.dispatcher.has_backlog());
 }
 
 #[test]
@@ -133,12 +134,12 @@ fn a_job_begins_only_once_it_has_come_through() {
     assert!(scenario.jobs.next().is_none());
     assert_eq!(scenario.dispatcher.announce(), (0, 2));
     assert_eq!(scenario.dispatcher.announce(), (2, 2));
-    scenario.jobs.come_through(1);
+    scenario.jobs.release(1);
     assert!(scenario.jobs.next().is_some());
     assert!(scenario.jobs.next().is_none());
     // Two workers may tell in another order than they were told.
-    scenario.jobs.come_through(2);
-    scenario.jobs.come_through(1);
+    scenario.jobs.release(2);
+    scenario.jobs.release(1);
     assert!(scenario.jobs.is_ready());
     assert_eq!(scenario.dispatcher.unbegun(), 1);
 }
@@ -151,7 +152,7 @@ fn what_was_lost_with_a_stream_is_announced_anew_and_something_shows_that_it_wor
     }
     scenario.hand_over(None);
     scenario.dispatcher.announce();
-    scenario.jobs.come_through(1);
+    scenario.jobs.release(1);
     assert!(scenario.jobs.next().is_some());
     scenario.dispatcher.broken();
     assert!(!scenario.dispatcher.has_idle_worker());
@@ -161,7 +162,7 @@ fn what_was_lost_with_a_stream_is_announced_anew_and_something_shows_that_it_wor
     scenario.dispatcher.done();
     assert_eq!(scenario.hand_over(None), 1);
     assert_eq!(scenario.dispatcher.announce(), (1, 3));
-    scenario.jobs.come_through(3);
+    scenario.jobs.release(3);
     assert!(scenario.jobs.next().is_some());
     assert!(scenario.dispatcher.is_proven());
     assert!(!scenario.dispatcher.is_proven(), "once");
@@ -171,18 +172,22 @@ fn what_was_lost_with_a_stream_is_announced_anew_and_something_shows_that_it_wor
 fn a_standstill_is_acted_upon_once_in_its_time() {
     let mut scenario = Scenario::new();
     scenario.now += BUDGET;
-    assert!(!scenario.dispatcher.stands_still(scenario.now));
+    assert!(!scenario.dispatcher.lacks_progress(scenario.now));
     scenario.arrive().unwrap();
     scenario.hand_over(None);
-    assert!(!scenario.dispatcher.stands_still(scenario.now));
+    assert!(!scenario.dispatcher.lacks_progress(scenario.now));
     let due = scenario.dispatcher.next_timeout(false).unwrap();
-    assert_eq!(due, scenario.now + STANDSTILL);
+    assert_eq!(due, scenario.now + PROGRESS_WITHIN);
     assert!(scenario.dispatcher.next_timeout(true).unwrap() > due);
-    assert!(scenario.dispatcher.stands_still(due));
-    assert!(!scenario.dispatcher.stands_still(due));
-    assert!(scenario.dispatcher.stands_still(due + STANDSTILL));
+    assert!(scenario.dispatcher.lacks_progress(due));
+    assert!(!scenario.dispatcher.lacks_progress(due));
+    assert!(scenario.dispatcher.lacks_progress(due + PROGRESS_WITHIN));
     assert_eq!(scenario.begin(), 1);
-    assert!(!scenario.dispatcher.stands_still(due + 2 * STANDSTILL));
+    assert!(
+        !scenario
+            .dispatcher
+            .lacks_progress(due + 2 * PROGRESS_WITHIN)
+    );
     assert_eq!(scenario.dispatcher.next_timeout(false), None);
 }
 
@@ -208,8 +213,8 @@ fn announcements_that_nobody_receives_are_lost_but_busy_workers_are_no_loss() {
     let mut lost_after = |in_vain: bool| {
         let mut looks = 0;
         while !scenario.dispatcher.is_lost(in_vain) && looks < 2 * LOST {
-            scenario.now += STANDSTILL;
-            assert!(scenario.dispatcher.stands_still(scenario.now));
+            scenario.now += PROGRESS_WITHIN;
+            assert!(scenario.dispatcher.lacks_progress(scenario.now));
             looks += 1;
         }
         looks
@@ -217,7 +222,7 @@ fn announcements_that_nobody_receives_are_lost_but_busy_workers_are_no_loss() {
     assert_eq!(lost_after(false), 2 * LOST);
     assert_eq!(lost_after(true), LOST - 1);
     assert_eq!(scenario.begin(), 1);
-    assert!(!scenario.dispatcher.stands_still(scenario.now));
+    assert!(!scenario.dispatcher.lacks_progress(scenario.now));
     assert!(!scenario.dispatcher.is_lost(true));
 }
 

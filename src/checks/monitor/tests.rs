@@ -6,19 +6,19 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest that a quick run takes here.
 const QUICK: Duration = Duration::from_millis(5);
 
-/// A watch, and the clocks and the chance that it is given.
+/// A monitor, and the clocks and the chance that it is given.
 struct Scenario {
-    watch: Watch,
-    now: Moment,
+    monitor: Monitor,
+    now: Timestamp,
     random: Random,
 }
 
 impl Scenario {
     fn new(settings: CheckSettings) -> Self {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let mut random = Random::new(seed());
         Self {
-            watch: Watch::new(settings, now.instant, &mut random),
+            monitor: Monitor::new(settings, now.instant, &mut random),
             now,
             random,
         }
@@ -32,7 +32,7 @@ impl Scenario {
     /// Goes on to the next moment at which there is something to do; how long that took.
     fn advance_to_timeout(&mut self) -> Duration {
         let by = self
-            .watch
+            .monitor
             .next_timeout()
             .saturating_duration_since(self.now.instant);
         self.advance(by);
@@ -40,19 +40,19 @@ impl Scenario {
     }
 
     fn begin(&mut self) -> Instant {
-        assert!(self.watch.is_due(self.now.instant));
-        self.watch.begin(self.now.instant)
+        assert!(self.monitor.is_due(self.now.instant));
+        self.monitor.begin(self.now.instant)
     }
 
     fn end(&mut self, result: Result<(), &str>) -> Option<Change> {
         let result = result.map_err(CheckError::new);
         let pool = None;
-        self.watch
-            .end(Finding { result, pool }, self.now, &mut self.random)
+        self.monitor
+            .end(CheckResult { result, pool }, self.now, &mut self.random)
     }
 
     fn handle_timeout(&mut self) -> Option<Change> {
-        self.watch.handle_timeout(self.now, &mut self.random)
+        self.monitor.handle_timeout(self.now, &mut self.random)
     }
 
     /// Waits for the next run, and has it end quickly.
@@ -64,7 +64,7 @@ impl Scenario {
     }
 
     fn report(&self) -> CheckReport {
-        self.watch.report("store".into(), self.now.instant)
+        self.monitor.report("store".into(), self.now.instant)
     }
 
     #[track_caller]
@@ -194,8 +194,8 @@ fn the_first_run_starts_within_a_second_and_within_the_interval() {
                 ..settings()
             });
             assert!(most >= scenario.advance_to_timeout(), "{interval:?}");
-            delays.push(scenario.watch.next_timeout() - scenario.now.instant);
-            assert!(scenario.watch.is_due(scenario.now.instant));
+            delays.push(scenario.monitor.next_timeout() - scenario.now.instant);
+            assert!(scenario.monitor.is_due(scenario.now.instant));
         }
     }
 }
@@ -215,7 +215,7 @@ fn first_runs_are_spread() {
 /// How long after the begin of a run the next is due.
 fn pause(scenario: &mut Scenario, result: Result<(), &str>) -> Duration {
     scenario.run(result);
-    scenario.watch.next_timeout() - scenario.now.instant + QUICK
+    scenario.monitor.next_timeout() - scenario.now.instant + QUICK
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn a_store_that_is_down_is_asked_a_third_as_often_until_it_answers() {
 #[test]
 fn a_store_that_is_not_there_yet_is_asked_as_often_as_one_that_is() {
     let mut scenario = down();
-    let first = scenario.watch.next_timeout() - scenario.now.instant;
+    let first = scenario.monitor.next_timeout() - scenario.now.instant;
     assert!(first < INTERVAL * 2, "{first:?}");
     assert!(pause(&mut scenario, Err("b")) < INTERVAL * 2);
     scenario.expect(CheckState::Down);
@@ -292,14 +292,14 @@ fn a_run_that_outlives_its_time_counts_as_failed_at_once_and_only_once() {
     let mut scenario = up();
     scenario.advance_to_timeout();
     scenario.begin();
-    assert!(scenario.watch.is_running());
+    assert!(scenario.monitor.is_running());
     scenario.advance(TIMEOUT.saturating_sub(QUICK));
     assert_eq!(scenario.handle_timeout(), None);
     assert_eq!(scenario.report().consecutive_failures, 0);
 
     assert_eq!(scenario.advance_to_timeout(), QUICK);
     assert_eq!(scenario.handle_timeout(), None);
-    assert!(!scenario.watch.is_running(), "it gives its place up");
+    assert!(!scenario.monitor.is_running(), "it gives its place up");
     let report = scenario.report();
     assert_eq!(report.consecutive_failures, 1);
     assert_eq!(report.error.as_deref(), Some("no result within 2s"));
@@ -325,7 +325,7 @@ fn no_run_is_due_while_the_last_has_not_ended_and_each_interval_is_one_more_fail
     for failures in 1..10 {
         let waited = scenario.advance_to_timeout();
         assert!(waited >= TIMEOUT.min(INTERVAL / 2), "{waited:?}");
-        assert!(!scenario.watch.is_due(scenario.now.instant));
+        assert!(!scenario.monitor.is_due(scenario.now.instant));
         let change = scenario.handle_timeout();
         assert_eq!(change.is_some(), failures == 3, "{failures}");
         let report = scenario.report();
@@ -376,11 +376,13 @@ fn what_is_heard_late_of_a_run_that_ended_in_time_counts() {
     scenario.advance(TIMEOUT);
     let ended = scenario.now;
     scenario.advance(QUICK);
-    let finding = Finding {
+    let result_found = CheckResult {
         result: Ok(()),
         pool: None,
     };
-    scenario.watch.end(finding, ended, &mut scenario.random);
+    scenario
+        .monitor
+        .end(result_found, ended, &mut scenario.random);
     assert_eq!(scenario.report().consecutive_failures, 0);
 }
 
@@ -473,13 +475,13 @@ fn the_pool_is_as_the_last_run_found_it() {
     for used in [1, 4] {
         scenario.advance_to_timeout();
         scenario.begin();
-        let finding = Finding {
+        let result_found = CheckResult {
             result: Ok(()),
             pool: pool(used),
         };
         scenario
-            .watch
-            .end(finding, scenario.now, &mut scenario.random);
+            .monitor
+            .end(result_found, scenario.now, &mut scenario.random);
         assert_eq!(scenario.report().pool, pool(used));
     }
     // Of a run that ends too late, too.
@@ -487,12 +489,12 @@ fn the_pool_is_as_the_last_run_found_it() {
     scenario.begin();
     scenario.advance_to_timeout();
     scenario.handle_timeout();
-    let finding = Finding {
+    let result_found = CheckResult {
         result: Ok(()),
         pool: pool(2),
     };
     scenario
-        .watch
-        .end(finding, scenario.now, &mut scenario.random);
+        .monitor
+        .end(result_found, scenario.now, &mut scenario.random);
     assert_eq!(scenario.report().pool, pool(2));
 }

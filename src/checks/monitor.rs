@@ -1,4 +1,4 @@
-//! What is known of one watched data store, and when its next run is due. Pure: time and chance are arguments.
+//! What is known of one monitored data store, and when its next run is due. Pure: time and chance are arguments.
 //!
 //! ```text
 //!              begin                      end
@@ -9,8 +9,8 @@
 //!                             ▲──────┘
 //! ```
 //!
-//! Call [`handle_timeout`](Watch::handle_timeout) when [`next_timeout`](Watch::next_timeout) has come,
-//! [`begin`](Watch::begin) when [`is_due`](Watch::is_due) says so, and [`end`](Watch::end) when the run that was begun
+//! Call [`handle_timeout`](Monitor::handle_timeout) when [`next_timeout`](Monitor::next_timeout) has come,
+//! [`begin`](Monitor::begin) when [`is_due`](Monitor::is_due) says so, and [`end`](Monitor::end) when the run that was begun
 //! has ended. A call that comes early changes nothing.
 //!
 //! The first run decides by itself: nothing is known in favour of a store whose first run has failed. From then on
@@ -41,12 +41,12 @@ const MOST_MARGIN: Duration = Duration::from_millis(100);
 
 /// One moment, by the clock that never jumps and by the one that people read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment {
+pub(crate) struct Timestamp {
     pub(crate) instant: Instant,
     pub(crate) time: SystemTime,
 }
 
-impl Moment {
+impl Timestamp {
     pub(crate) fn now() -> Self {
         Self {
             instant: Instant::now(),
@@ -57,7 +57,7 @@ impl Moment {
 
 /// What a run found out.
 #[derive(Debug)]
-pub(crate) struct Finding {
+pub(crate) struct CheckResult {
     pub(crate) result: Result<(), CheckError>,
     pub(crate) pool: Option<PoolStatus>,
 }
@@ -72,7 +72,7 @@ pub(crate) enum Change {
 
 /// Where the store's runs stand.
 #[derive(Debug, Clone, Copy)]
-enum Run {
+enum RunState {
     /// None goes on; the next may start then.
     Due(Instant),
     Running {
@@ -89,18 +89,18 @@ enum Run {
 /// The last run that ended, or was counted as failed.
 #[derive(Debug, Clone, Copy)]
 struct LastRun {
-    at: Moment,
+    at: Timestamp,
     took: Duration,
 }
 
-/// What is known of one watched store.
+/// What is known of one monitored store.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct Monitor {
     settings: CheckSettings,
     state: CheckState,
     /// Since when.
     since: Instant,
-    run: Run,
+    run: RunState,
     /// In a row; one of the two is 0.
     successes: u32,
     failures: u32,
@@ -110,14 +110,14 @@ pub(crate) struct Watch {
     pool: Option<PoolStatus>,
 }
 
-impl Watch {
+impl Monitor {
     pub(crate) fn new(settings: CheckSettings, now: Instant, random: &mut Random) -> Self {
         let within = settings.interval.min(FIRST_RUN_WITHIN);
         Self {
             settings,
             state: CheckState::NotYet,
             since: now,
-            run: Run::Due(now + within.mul_f64(random.uniform())),
+            run: RunState::Due(now + within.mul_f64(random.uniform())),
             successes: 0,
             failures: 0,
             last: None,
@@ -129,25 +129,27 @@ impl Watch {
 
     /// Whether a run should begin.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        matches!(self.run, Run::Due(due) if due <= now)
+        matches!(self.run, RunState::Due(due) if due <= now)
     }
 
     /// Whether a run goes on, within its time.
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.run, Run::Running { .. })
+        matches!(self.run, RunState::Running { .. })
     }
 
     /// When something is to be done next: a run is due, or one has gone on for too long.
     pub(crate) fn next_timeout(&self) -> Instant {
         match self.run {
-            Run::Due(at) | Run::Running { deadline: at, .. } | Run::Overrun { next: at, .. } => at,
+            RunState::Due(at)
+            | RunState::Running { deadline: at, .. }
+            | RunState::Overrun { next: at, .. } => at,
         }
     }
 
     /// Notes that nobody will tell how the run ends that goes on now: another one is due.
     pub(crate) fn forget_run(&mut self, now: Instant) {
-        if !matches!(self.run, Run::Due(_)) {
-            self.run = Run::Due(now);
+        if !matches!(self.run, RunState::Due(_)) {
+            self.run = RunState::Due(now);
         }
     }
 
@@ -156,7 +158,7 @@ impl Watch {
     pub(crate) fn begin(&mut self, now: Instant) -> Instant {
         let timeout = self.settings.timeout;
         let deadline = now + timeout;
-        self.run = Run::Running {
+        self.run = RunState::Running {
             began: now,
             deadline,
         };
@@ -166,39 +168,39 @@ impl Watch {
     /// Notes that the run has ended, and when.
     pub(crate) fn end(
         &mut self,
-        finding: Finding,
-        at: Moment,
+        result_found: CheckResult,
+        at: Timestamp,
         random: &mut Random,
     ) -> Option<Change> {
         match self.run {
-            Run::Due(_) => None,
-            Run::Running { began, deadline } => {
+            RunState::Due(_) => None,
+            RunState::Running { began, deadline } => {
                 let late = || Err(CheckError::new(self.no_result()));
-                let result = finding.result.and_then(|()| {
+                let result = result_found.result.and_then(|()| {
                     let in_time = at.instant <= deadline;
                     if in_time { Ok(()) } else { late() }
                 });
-                self.pool = finding.pool;
+                self.pool = result_found.pool;
                 let change = self.count(result, began, at);
-                self.run = Run::Due(self.next_run(began, random).max(at.instant));
+                self.run = RunState::Due(self.next_run(began, random).max(at.instant));
                 change
             }
             // It has counted already. What it saw of the pool is news all the same.
-            Run::Overrun { next, .. } => {
-                self.pool = finding.pool;
-                self.run = Run::Due(next);
+            RunState::Overrun { next, .. } => {
+                self.pool = result_found.pool;
+                self.run = RunState::Due(next);
                 None
             }
         }
     }
 
     /// Counts a run that goes on for too long as failed: when its time is over, and then once an interval.
-    pub(crate) fn handle_timeout(&mut self, now: Moment, random: &mut Random) -> Option<Change> {
+    pub(crate) fn handle_timeout(&mut self, now: Timestamp, random: &mut Random) -> Option<Change> {
         let (began, from, error) = match self.run {
-            Run::Running { began, deadline } if deadline <= now.instant => {
+            RunState::Running { began, deadline } if deadline <= now.instant => {
                 (began, began, self.no_result())
             }
-            Run::Overrun { began, next } if next <= now.instant => {
+            RunState::Overrun { began, next } if next <= now.instant => {
                 let age = now.instant.saturating_duration_since(began).as_secs();
                 let error = format!("a run that began {age} s ago has not ended");
                 (began, next, error)
@@ -210,7 +212,7 @@ impl Watch {
         if next <= now.instant {
             next = self.next_run(now.instant, random);
         }
-        self.run = Run::Overrun { began, next };
+        self.run = RunState::Overrun { began, next };
         change
     }
 
@@ -259,7 +261,7 @@ impl Watch {
         &mut self,
         result: Result<(), CheckError>,
         began: Instant,
-        at: Moment,
+        at: Timestamp,
     ) -> Option<Change> {
         self.last = Some(LastRun {
             at,
@@ -287,7 +289,7 @@ impl Watch {
     }
 
     /// Whether that is a change.
-    fn enter(&mut self, state: CheckState, at: Moment) -> bool {
+    fn enter(&mut self, state: CheckState, at: Timestamp) -> bool {
         let change = self.state != state;
         if change {
             self.state = state;

@@ -1,13 +1,13 @@
-//! How the server stands, in words, and why: what the status page says at its top.
+//! The condition of the server, in words, and why: what the status page says at its top.
 
 use super::causes::{Cause, causes};
 use super::{Snapshot, Status};
 use crate::checks::CheckState;
 use crate::units::show_rounded;
 
-/// How the server stands.
+/// The condition of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Condition {
     /// All is well.
     Healthy,
     /// It serves, and an operator should look.
@@ -28,13 +28,13 @@ pub(crate) enum Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Recent {
     /// Requests refused for want of a worker ...
-    pub(crate) crowded_out: u64,
+    pub(crate) overload: u64,
     /// ... in about so many seconds.
     pub(crate) seconds: u32,
 }
 
-impl Standing {
-    /// Every standing, with the word and the letter for it.
+impl Condition {
+    /// Every condition, with the word and the letter for it.
     pub(crate) const ALL: [(Self, &'static str, char); 7] = [
         (Self::Healthy, "healthy", 'h'),
         (Self::Warning, "warning", 'w'),
@@ -79,7 +79,7 @@ impl Standing {
     }
 }
 
-/// What makes the server stand as it does.
+/// What puts the server into its condition.
 enum Leading<'a> {
     /// The gravest thing that is not as it should be.
     Cause(Cause<'a>),
@@ -94,8 +94,8 @@ impl<'a> Leading<'a> {
         let is_graver =
             |cause: &Cause<'_>| cause.status() == Status::Fail || matches!(cause, Cause::HalfOpen);
         match gravest {
-            Some(cause) if recent.crowded_out == 0 || is_graver(&cause) => Self::Cause(cause),
-            _ if recent.crowded_out > 0 => Self::Crowd,
+            Some(cause) if recent.overload == 0 || is_graver(&cause) => Self::Cause(cause),
+            _ if recent.overload > 0 => Self::Crowd,
             _ => Self::Nothing,
         }
     }
@@ -125,13 +125,13 @@ pub(crate) fn detail(now: &Snapshot, recent: Recent) -> String {
     }
 }
 
-/// Why the server stands as it does: a sentence for the operator.
+/// Why the server is in that condition: a sentence for the operator.
 pub(crate) fn why(now: &Snapshot, recent: Recent) -> String {
     match Leading::of(now, recent) {
         Leading::Cause(cause) => cause.sentence(now),
         Leading::Crowd => format!(
             "Too much traffic: {} requests refused in the last {} s, as they would not have reached a worker within {} or found the queue full.",
-            recent.crowded_out,
+            recent.overload,
             recent.seconds,
             show_rounded(now.queue_budget),
         ),

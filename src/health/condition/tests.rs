@@ -7,12 +7,12 @@ use crate::health::{GateState, Health};
 use crate::settings::Config;
 
 const QUIET: Recent = Recent {
-    crowded_out: 0,
+    overload: 0,
     seconds: 5,
 };
 
 const CROWD: Recent = Recent {
-    crowded_out: 12,
+    overload: 12,
     seconds: 5,
 };
 
@@ -41,8 +41,8 @@ fn store(name: &str, critical: bool, state: CheckState) -> CheckReport {
 }
 
 #[track_caller]
-fn expect(now: &Snapshot, recent: Recent, standing: Standing, words: &str, reason: &str) {
-    assert_eq!(Standing::of(now, recent), standing);
+fn expect(now: &Snapshot, recent: Recent, condition: Condition, words: &str, reason: &str) {
+    assert_eq!(Condition::of(now, recent), condition);
     assert_eq!(detail(now, recent), words);
     let why = why(now, recent);
     assert!(why.contains(reason), "{why}");
@@ -52,11 +52,11 @@ fn expect(now: &Snapshot, recent: Recent, standing: Standing, words: &str, reaso
 #[test]
 fn each_state_has_its_words_and_its_reason() {
     let now = fresh();
-    expect(&now, QUIET, Standing::Healthy, "", "within the limits");
+    expect(&now, QUIET, Condition::Healthy, "", "within the limits");
     expect(
         &now,
         CROWD,
-        Standing::Shedding,
+        Condition::Shedding,
         "",
         "12 requests refused in the last 5 s",
     );
@@ -67,12 +67,12 @@ fn each_state_has_its_words_and_its_reason() {
     };
     now.service_time = Some(Duration::from_millis(1_240));
     let words = "resetting, reopens in 3 s";
-    expect(&now, QUIET, Standing::Unhealthy, words, "1.24 s of 1 s");
+    expect(&now, QUIET, Condition::Unhealthy, words, "1.24 s of 1 s");
     now.service_time = Some(Duration::from_millis(100));
     expect(
         &now,
         QUIET,
-        Standing::Unhealthy,
+        Condition::Unhealthy,
         words,
         "No worker came free",
     );
@@ -83,23 +83,29 @@ fn each_state_has_its_words_and_its_reason() {
     expect(
         &now,
         QUIET,
-        Standing::Recovering,
+        Condition::Recovering,
         words,
         "none has ended yet",
     );
     now.service_time = Some(Duration::from_millis(20));
-    expect(&now, QUIET, Standing::Recovering, words, "20 ms on average");
+    expect(
+        &now,
+        QUIET,
+        Condition::Recovering,
+        words,
+        "20 ms on average",
+    );
 
     let mut now = fresh();
     now.draining = true;
-    expect(&now, QUIET, Standing::Draining, "", "told to stop");
+    expect(&now, QUIET, Condition::Draining, "", "told to stop");
 
     let mut now = fresh();
     now.workers_stuck = 2;
     expect(
         &now,
         QUIET,
-        Standing::Warning,
+        Condition::Warning,
         "2 of 8 workers stuck",
         "request timeout",
     );
@@ -107,7 +113,7 @@ fn each_state_has_its_words_and_its_reason() {
     expect(
         &now,
         QUIET,
-        Standing::Unhealthy,
+        Condition::Unhealthy,
         "every worker is stuck",
         "Every worker",
     );
@@ -123,19 +129,19 @@ fn a_data_store_is_named_with_what_is_wrong_with_it() {
     expect(
         &now,
         QUIET,
-        Standing::Starting,
+        Condition::Starting,
         "db is not checked yet",
         "can't do without db",
     );
     now.checks[1].state = CheckState::Up;
-    expect(&now, QUIET, Standing::Healthy, "", "within");
+    expect(&now, QUIET, Condition::Healthy, "", "within");
     now.checks[0].state = CheckState::NotYet;
-    expect(&now, QUIET, Standing::Healthy, "", "within");
+    expect(&now, QUIET, Condition::Healthy, "", "within");
     now.checks[0].state = CheckState::Down;
     expect(
         &now,
         QUIET,
-        Standing::Warning,
+        Condition::Warning,
         "cache is down",
         "connection refused",
     );
@@ -144,7 +150,7 @@ fn a_data_store_is_named_with_what_is_wrong_with_it() {
     expect(
         &now,
         QUIET,
-        Standing::Unhealthy,
+        Condition::Unhealthy,
         "db and 1 more are down",
         "down for 5 s: no result",
     );
@@ -157,7 +163,7 @@ fn a_data_store_is_named_with_what_is_wrong_with_it() {
     expect(
         &now,
         QUIET,
-        Standing::Warning,
+        Condition::Warning,
         "the pool of db is exhausted",
         "All 10 connections",
     );
@@ -167,14 +173,14 @@ fn a_data_store_is_named_with_what_is_wrong_with_it() {
 fn the_gravest_cause_is_told() {
     let mut now = fresh();
     now.checks = vec![store("cache", false, CheckState::Down)];
-    assert_eq!(Standing::of(&now, CROWD), Standing::Shedding);
+    assert_eq!(Condition::of(&now, CROWD), Condition::Shedding);
     now.gate = GateState::HalfOpen;
-    assert_eq!(Standing::of(&now, CROWD), Standing::Recovering);
+    assert_eq!(Condition::of(&now, CROWD), Condition::Recovering);
     now.checks.push(store("db", true, CheckState::Down));
-    assert_eq!(Standing::of(&now, CROWD), Standing::Unhealthy);
+    assert_eq!(Condition::of(&now, CROWD), Condition::Unhealthy);
     assert_eq!(detail(&now, CROWD), "db and 1 more are down");
     now.draining = true;
-    assert_eq!(Standing::of(&now, CROWD), Standing::Draining);
+    assert_eq!(Condition::of(&now, CROWD), Condition::Draining);
 }
 
 /// What the page calls unhealthy is what probes call not ready, but for a gate that lets single requests through.
@@ -197,8 +203,8 @@ fn a_server_that_wants_no_traffic_is_never_called_well() {
                     now.draining = draining;
                     now.checks = vec![store("db", critical, state)];
                     let bad = matches!(
-                        Standing::of(&now, QUIET),
-                        Standing::Unhealthy | Standing::Starting | Standing::Draining
+                        Condition::of(&now, QUIET),
+                        Condition::Unhealthy | Condition::Starting | Condition::Draining
                     );
                     assert_eq!(bad, !now.is_ready(), "{now:?}");
                 }
@@ -209,10 +215,10 @@ fn a_server_that_wants_no_traffic_is_never_called_well() {
 
 #[test]
 fn words_and_letters_are_in_the_order_of_the_standings() {
-    for (index, (standing, word, letter)) in Standing::ALL.into_iter().enumerate() {
-        assert_eq!(standing as usize, index);
-        assert_eq!((standing.word(), standing.letter()), (word, letter));
-        let others = Standing::ALL.iter().filter(|other| other.2 == letter);
+    for (index, (condition, word, letter)) in Condition::ALL.into_iter().enumerate() {
+        assert_eq!(condition as usize, index);
+        assert_eq!((condition.word(), condition.letter()), (word, letter));
+        let others = Condition::ALL.iter().filter(|other| other.2 == letter);
         assert_eq!(others.count(), 1);
     }
 }

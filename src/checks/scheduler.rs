@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, at, never};
 
-use super::watch::{Change, Finding, Moment};
-use super::{Check, CheckError, Watched};
+use super::monitor::{Change, CheckResult, Timestamp};
+use super::{Check, CheckError, Monitored};
 use crate::panics::lock;
 use crate::random::{self, Random};
 use crate::threads::{Alive, Threads};
@@ -22,26 +22,26 @@ use crate::threads::{Alive, Threads};
 pub(crate) const STORES_SIDE_BY_SIDE: usize = 4;
 
 /// A run's word that it has ended.
-struct Ended {
+struct RunEnd {
     /// Of the check.
     index: usize,
-    at: Moment,
-    outcome: Outcome,
+    at: Timestamp,
+    outcome: RunOutcome,
 }
 
 /// How a run ended.
-enum Outcome {
+enum RunOutcome {
     /// The system gave no thread for it.
     NotStarted,
     Panicked,
-    Found(Finding),
+    Found(CheckResult),
 }
 
 /// Starts the thread, if there is something to check. It ends when it is told to; runs that go on then are left to
-/// themselves. The checks are those of the `watched`, in the same order; at most `side_by_side` of them run at the same
+/// themselves. The checks are those of the `monitored`, in the same order; at most `side_by_side` of them run at the same
 /// time.
 pub(crate) fn spawn(
-    watched: Arc<[Arc<Watched>]>,
+    monitored: Arc<[Arc<Monitored>]>,
     checks: Vec<Arc<dyn Check>>,
     side_by_side: usize,
     threads: &mut Threads,
@@ -53,36 +53,36 @@ pub(crate) fn spawn(
     let (sender, ended) = crossbeam_channel::bounded(checks.len());
     let stop = threads.stopped();
     threads.spawn("checks", "plimsoll-checks", move |alive| {
-        let runner = Runner {
-            watched,
+        let scheduler = Scheduler {
+            monitored,
             checks,
             side_by_side,
             random: Random::new(random::seed()),
             sender,
             alive,
         };
-        runner.run(&ended, &stop);
+        scheduler.run(&ended, &stop);
     })
 }
 
-struct Runner {
-    watched: Arc<[Arc<Watched>]>,
+struct Scheduler {
+    monitored: Arc<[Arc<Monitored>]>,
     checks: Vec<Arc<dyn Check>>,
     side_by_side: usize,
     random: Random,
-    sender: Sender<Ended>,
+    sender: Sender<RunEnd>,
     /// The last to go: dropping a check is its author's code.
     alive: Alive,
 }
 
-impl Runner {
-    fn run(mut self, ended: &Receiver<Ended>, stop: &Receiver<()>) {
+impl Scheduler {
+    fn run(mut self, ended: &Receiver<RunEnd>, stop: &Receiver<()>) {
         loop {
             // Before anything counts as late: what has ended in time may be heard of with the timer.
             for ended in ended.try_iter() {
                 self.end(ended);
             }
-            let timer = self.step(Moment::now()).map_or_else(never, at);
+            let timer = self.step(Timestamp::now()).map_or_else(never, at);
             crossbeam_channel::select! {
                 recv(ended) -> ended => {
                     if let Ok(ended) = ended {
@@ -97,13 +97,13 @@ impl Runner {
 
     /// Counts the runs that go on for too long and begins those that are due; returns when to come back, unless a run
     /// ends before that.
-    fn step(&mut self, now: Moment) -> Option<Instant> {
+    fn step(&mut self, now: Timestamp) -> Option<Instant> {
         let mut running = 0;
         for index in 0..self.checks.len() {
-            let mut watch = lock(&self.watched[index].watch);
-            let change = watch.handle_timeout(now, &mut self.random);
-            running += usize::from(watch.is_running());
-            drop(watch);
+            let mut monitor = lock(&self.monitored[index].monitor);
+            let change = monitor.handle_timeout(now, &mut self.random);
+            running += usize::from(monitor.is_running());
+            drop(monitor);
             self.tell(index, change);
         }
         while running < self.side_by_side
@@ -112,32 +112,32 @@ impl Runner {
             self.begin(index, now.instant);
             running += 1;
         }
-        let watches = self.watched.iter().map(|store| lock(&store.watch));
-        let times = watches.filter_map(|watch| {
+        let monitors = self.monitored.iter().map(|store| lock(&store.monitor));
+        let times = monitors.filter_map(|monitor| {
             // What is due and has no place waits for another run's end.
-            let waits = watch.is_due(now.instant);
-            (!waits).then(|| watch.next_timeout())
+            let waits = monitor.is_due(now.instant);
+            (!waits).then(|| monitor.next_timeout())
         });
         times.min()
     }
 
     /// The check that has been due for the longest time.
     fn longest_due(&self, now: Instant) -> Option<usize> {
-        let stores = self.watched.iter().enumerate();
+        let stores = self.monitored.iter().enumerate();
         let due = stores.filter_map(|(index, store)| {
-            let watch = lock(&store.watch);
-            watch.is_due(now).then(|| (watch.next_timeout(), index))
+            let monitor = lock(&store.monitor);
+            monitor.is_due(now).then(|| (monitor.next_timeout(), index))
         });
         due.min().map(|(_, index)| index)
     }
 
     fn begin(&self, index: usize, now: Instant) {
-        let store = &self.watched[index];
-        let deadline = lock(&store.watch).begin(now);
+        let store = &self.monitored[index];
+        let deadline = lock(&store.monitor).begin(now);
         let check = self.checks[index].clone();
-        let run = Run {
+        let run = CheckRun {
             index,
-            outcome: Outcome::NotStarted,
+            outcome: RunOutcome::NotStarted,
             at: None,
             sender: self.sender.clone(),
             _alive: self.alive.clone(),
@@ -151,27 +151,27 @@ impl Runner {
         }
     }
 
-    fn end(&mut self, ended: Ended) {
-        let Ended { index, at, outcome } = ended;
-        let store = &self.watched[index];
-        let failed = |why: &str| Finding {
+    fn end(&mut self, ended: RunEnd) {
+        let RunEnd { index, at, outcome } = ended;
+        let store = &self.monitored[index];
+        let failed = |why: &str| CheckResult {
             result: Err(CheckError::new(why)),
             pool: None,
         };
-        let finding = match outcome {
-            Outcome::NotStarted => failed("the system gave no thread for the check"),
-            Outcome::Panicked => {
+        let result_found = match outcome {
+            RunOutcome::NotStarted => failed("the system gave no thread for the check"),
+            RunOutcome::Panicked => {
                 log::error!("the check of {} panicked", store.name);
                 failed("the check panicked")
             }
-            Outcome::Found(finding) => finding,
+            RunOutcome::Found(result_found) => result_found,
         };
-        let change = lock(&store.watch).end(finding, at, &mut self.random);
+        let change = lock(&store.monitor).end(result_found, at, &mut self.random);
         self.tell(index, change);
     }
 
     fn tell(&self, index: usize, change: Option<Change>) {
-        let name = &self.watched[index].name;
+        let name = &self.monitored[index].name;
         match change {
             None => {}
             Some(Change::Up) => log::info!("{name} is up"),
@@ -182,31 +182,31 @@ impl Runner {
 
 /// One run of a check. Says that it has ended when it is dropped, so that nothing which happens in it can leave its
 /// check waiting for ever.
-struct Run {
+struct CheckRun {
     index: usize,
-    outcome: Outcome,
+    outcome: RunOutcome,
     /// When the check itself had ended.
-    at: Option<Moment>,
-    sender: Sender<Ended>,
+    at: Option<Timestamp>,
+    sender: Sender<RunEnd>,
     _alive: Alive,
 }
 
-impl Run {
+impl CheckRun {
     fn run(mut self, check: &dyn Check, deadline: Instant) {
-        self.outcome = Outcome::Panicked;
+        self.outcome = RunOutcome::Panicked;
         let result = check.check(deadline);
-        self.at = Some(Moment::now());
+        self.at = Some(Timestamp::now());
         let pool = check.pool();
-        self.outcome = Outcome::Found(Finding { result, pool });
+        self.outcome = RunOutcome::Found(CheckResult { result, pool });
     }
 }
 
-impl Drop for Run {
+impl Drop for CheckRun {
     fn drop(&mut self) {
-        let ended = Ended {
+        let ended = RunEnd {
             index: self.index,
-            at: self.at.unwrap_or_else(Moment::now),
-            outcome: std::mem::replace(&mut self.outcome, Outcome::Panicked),
+            at: self.at.unwrap_or_else(Timestamp::now),
+            outcome: std::mem::replace(&mut self.outcome, RunOutcome::Panicked),
         };
         // Nobody listens any more when the server has stopped.
         let _ = self.sender.try_send(ended);

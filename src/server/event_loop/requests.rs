@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use super::admission::Shed;
 use super::client::Wait;
-use super::connection::{After, CloseReason, Event, Incoming};
-use super::doors::Door;
+use super::connection::{After, CloseReason, ConnectionEvent, Incoming};
+use super::listeners::Listener;
 use super::reports::{self, Asks};
-use super::{Frontend, TURN, reply};
-use crate::health::{Outcome, bump};
+use super::{EventLoop, TURN, reply};
+use crate::health::{ReplyOutcome, bump};
 use crate::http::head::{Method, Version};
 use crate::http::refusal::Refusal;
 use crate::net::peer::Peer;
@@ -22,11 +22,11 @@ use crate::server::stream::Source;
 use crate::server::waiting;
 use crate::server::workers::{Done, Ended, Then};
 
-impl Frontend {
-    pub(super) fn handle_event(&mut self, slot: u32, event: Event, now: Instant) {
+impl EventLoop {
+    pub(super) fn handle_event(&mut self, slot: u32, event: ConnectionEvent, now: Instant) {
         match event {
-            Event::Request(incoming) => self.handle_request(slot, incoming, now),
-            Event::Refused(refusal, head) => {
+            ConnectionEvent::Request(incoming) => self.handle_request(slot, incoming, now),
+            ConnectionEvent::Refused(refusal, head) => {
                 let fields = head.iter().flat_map(|head| head.fields());
                 if let Some(client) = self.clients.get_mut(slot) {
                     // Of its head nothing can be relied on.
@@ -45,19 +45,19 @@ impl Frontend {
                     _ => {}
                 }
                 let outcome = if refusal.is_client_fault() {
-                    Outcome::Bad
+                    ReplyOutcome::Bad
                 } else {
-                    Outcome::Failed
+                    ReplyOutcome::Failed
                 };
                 if let Some(client) = self.clients.get_mut(slot) {
                     // The averages are the service's alone.
-                    if client.door == Door::Public {
+                    if client.listener == Listener::Public {
                         self.shared.health.ended(outcome);
                     }
                 }
                 self.refuse(slot, refusal, None, now);
             }
-            Event::Overdue => self.handle_overdue(slot, now),
+            ConnectionEvent::Overdue => self.handle_overdue(slot, now),
         }
     }
 
@@ -89,15 +89,15 @@ impl Frontend {
             socket: client.socket.clone(),
             rules: client.rules,
         };
-        let door = client.door;
-        if let Some(page) = self.reports.page(door, head.path()) {
+        let listener = client.listener;
+        if let Some(page) = self.reports.page(listener, head.path()) {
             self.note_probe(now);
             let asks = Asks {
                 peer: origin.peer.ip(),
                 client: client_ip,
                 host: head.host(),
             };
-            let details = self.reports.shows_details(door, asks);
+            let details = self.reports.shows_details(listener, asks);
             self.observe(now);
             let answer = page.answer(head, details, &self.shared.health);
             return self.answer(slot, &answer, now);
@@ -105,7 +105,7 @@ impl Frontend {
         if head.method == Method::Options && head.target() == "*" {
             return self.answer(slot, &Answer::options(), now);
         }
-        if door == Door::Admin {
+        if listener == Listener::Admin {
             let answer = reports::administer(head, &self.shared.health);
             return self.answer(slot, &answer, now);
         }
@@ -130,11 +130,11 @@ impl Frontend {
             }
         };
         let predicted = health.predicted();
-        let crew = health.crew(idle);
+        let occupancy = health.occupancy(idle);
         let decided = self
             .workers
             .dispatcher
-            .decide(client_ip, crew, predicted, now);
+            .decide(client_ip, occupancy, predicted, now);
         if let Err(reason) = decided {
             return self.shed(slot, reason, now);
         }
@@ -151,7 +151,7 @@ impl Frontend {
             permit,
         };
         if idle {
-            return self.workers.hand_over(job, now);
+            return self.workers.dispatch(job, now);
         }
         let ticket = self.workers.dispatcher.submit(job, client_ip, now);
         if let Some(client) = self.clients.get_mut(slot) {
@@ -183,7 +183,7 @@ impl Frontend {
             };
             if let Some(client) = self.clients.by_key(key) {
                 client.connection.give_room(room, now);
-                self.drive(key.slot, now);
+                self.advance(key.slot, now);
             }
         }
     }
@@ -202,8 +202,8 @@ impl Frontend {
         }
     }
 
-    /// Hands over what waits, as far as the workers take it.
-    pub(super) fn hand_over(&mut self, now: Instant) {
+    /// Dispatches what waits, as far as the workers take it.
+    pub(super) fn dispatch(&mut self, now: Instant) {
         while let Some(job) = self.workers.next(now) {
             if let Job::Handle { exchange, .. } = &job
                 && let Some(client) = self.clients.by_key(exchange.origin.client)
@@ -214,15 +214,15 @@ impl Frontend {
                     let slot = exchange.origin.client.slot;
                     client.connection.close(CloseReason::Client);
                     bump(&self.shared.health.counts.skipped);
-                    self.drive(slot, now);
+                    self.advance(slot, now);
                     continue;
                 }
             }
-            self.workers.hand_over(job, now);
+            self.workers.dispatch(job, now);
         }
     }
 
-    /// Announces what is handed over.
+    /// Announces what is dispatched.
     pub(super) fn announce(&mut self, now: Instant) {
         self.workers.announce(self.poller.registry(), now);
     }
@@ -253,7 +253,7 @@ impl Frontend {
         };
         let slot = exchange.origin.client.slot;
         self.end(exchange, done.result, done.at, now);
-        self.drive(slot, now);
+        self.advance(slot, now);
     }
 
     /// Takes what became of an exchange at `at`. The caller drives its client then.
@@ -316,7 +316,7 @@ impl Frontend {
             client.exchange = None;
             client.note_wait(&exchange, now);
             self.shed(key.slot, Shed::Deadline, now);
-            self.drive(key.slot, now);
+            self.advance(key.slot, now);
         }
     }
 
@@ -339,7 +339,7 @@ impl Frontend {
             bump(&health.counts.timeouts);
             let waited = now.saturating_duration_since(exchange.admitted);
             health.responded(waited);
-            health.ended(Outcome::Failed);
+            health.ended(ReplyOutcome::Failed);
             self.refuse(slot, Refusal::HandlerTooSlow, None, now);
         } else if client.has_tunnel() {
             // Nobody has said anything for long.
@@ -350,7 +350,7 @@ impl Frontend {
             }
             // A part of the reply is out: all that is left is to show that it is not whole.
             bump(&health.counts.cut);
-            health.ended(Outcome::Failed);
+            health.ended(ReplyOutcome::Failed);
             client.connection.close(CloseReason::Cut);
         } else {
             // All of the reply is at hand, and a worker is just sending it.
