@@ -106,7 +106,7 @@ impl Refusal {
         match self {
             Self::Malformed(text) => text,
             Self::TooSlow => "The request took too long to arrive: send it again, faster.\n",
-            Self::BodyTooLarge => "The body is too large: send a smaller one.\n",
+            Self::BodyTooLarge => "The body is larger than --max-body: send a smaller one.\n",
             Self::TargetTooLong => "The request target is too long: send a shorter one.\n",
             Self::ExpectationFailed => {
                 "The only expectation met here is 100-continue: leave the Expect field out.\n"

@@ -5,6 +5,7 @@ mod faults;
 mod forwarding;
 mod hostile;
 mod options;
+mod relaying;
 mod restarts;
 mod services;
 mod streams;

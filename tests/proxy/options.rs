@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 
 use crate::kit::process::TempDir;
-use crate::kit::{Client, Plimsoll, Upstream, get, wait_until};
+use crate::kit::{Client, Plimsoll, Upstream, ask, get, wait_until};
 
 /// Answers with the line that it was asked.
 fn telling() -> Upstream {
@@ -67,6 +67,44 @@ fn a_file_of_options_makes_a_sidecar_and_the_command_line_beats_it() {
             assert_eq!(is_admins, admins.contains(&path), "{path}");
         }
     }
+}
+
+#[test]
+fn variables_make_a_sidecar_too() {
+    let upstream = telling();
+    let url = upstream.url();
+    let variables = [
+        ("PLIMSOLL_UPSTREAM", url.as_str()),
+        ("PLIMSOLL_LISTEN", "127.0.0.1:0"),
+        ("PLIMSOLL_OWN_PATHS", "admin"),
+        ("PLIMSOLL_UPSTREAM_HOST", "inside"),
+    ];
+    let server = Plimsoll::start(&[], &variables);
+    let reply = get(server.address(), "/metrics");
+    assert_eq!(reply.text(), "GET /metrics HTTP/1.1");
+    assert_eq!(upstream.only().fields("host"), ["inside"]);
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_by_the_name_of_the_option() {
+    let upstream = telling();
+    let url = upstream.url();
+    let server = Plimsoll::start(
+        &[
+            "--listen",
+            "127.0.0.1:0",
+            "--upstream",
+            &url,
+            "--max-body",
+            "4KiB",
+        ],
+        &[],
+    );
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4097\r\n\r\n";
+    let reply = ask(server.address(), head);
+    assert_eq!(reply.status, 413);
+    assert!(reply.text().contains("--max-body"), "{reply:?}");
+    assert_eq!(upstream.connections(), 0);
 }
 
 #[test]
