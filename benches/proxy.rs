@@ -198,23 +198,11 @@ fn start_nginx(upstream: SocketAddr) -> io::Result<Child> {
 }
 
 fn start_haproxy(upstream: SocketAddr) -> io::Result<Child> {
-    if !common::is_installed("haproxy", "-v") {
-        return Err(io::Error::other("it is not installed"));
-    }
-    let file = common::directory()?.join("haproxy-proxy.cfg");
-    Child::start(|address| {
-        let text = format!(
-            "global\n nbthread 1\n maxconn 20000\n\
-             defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n http-reuse always\n\
-             frontend f\n bind {address}\n default_backend b\n\
+    common::peers::start_haproxy_with("haproxy-proxy", |address| {
+        format!(
+            " http-reuse always\nfrontend f\n bind {address}\n default_backend b\n\
              backend b\n server s {upstream}\n"
-        );
-        if let Err(error) = fs::write(&file, text) {
-            println!("cannot write {}: {error}", file.display());
-        }
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&file);
-        command
+        )
     })
 }
 

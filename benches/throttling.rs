@@ -1,11 +1,10 @@
 //! Refusals of clients that ask too often, beside nginx's limit_req and HAProxy's stick table, one thread each. Runs
 //! alternate, and the median of each counts. `QUICK=1` shortens it.
 
-use std::process::Command;
-use std::{fs, io};
+use std::io;
 
 use crate::common::closed;
-use crate::common::peers::{start_nginx_with, start_plimsoll, which_binary};
+use crate::common::peers::{start_haproxy_with, start_nginx_with, start_plimsoll, which_binary};
 use crate::common::rounds::{HEADS, Server, measure, rows_of};
 use crate::common::{self, Child, Report};
 
@@ -75,24 +74,12 @@ fn start_nginx() -> io::Result<Child> {
 }
 
 fn start_haproxy() -> io::Result<Child> {
-    if !common::is_installed("haproxy", "-v") {
-        return Err(io::Error::other("it is not installed"));
-    }
-    let file = common::directory()?.join("haproxy-throttle.cfg");
-    Child::start(|address| {
-        let text = format!(
-            "global\n nbthread 1\n maxconn 20000\n\
-             defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
-             frontend f\n bind {address}\n stick-table type ip size 100k expire 60s store http_req_rate(60s)\n \
+    start_haproxy_with("haproxy-throttle", |address| {
+        format!(
+            "frontend f\n bind {address}\n stick-table type ip size 100k expire 60s store http_req_rate(60s)\n \
              http-request track-sc0 src\n \
              http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 1 }}\n \
              http-request return status 200\n"
-        );
-        if let Err(error) = fs::write(&file, text) {
-            println!("cannot write {}: {error}", file.display());
-        }
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&file);
-        command
+        )
     })
 }

@@ -383,13 +383,13 @@ impl Load {
     }
 }
 
-struct Reply {
-    status: u16,
-    close: bool,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) close: bool,
 }
 
 /// A whole reply with a Content-Length; `None` while it is not whole.
-fn parse(bytes: &[u8]) -> Option<Reply> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Reply> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = str::from_utf8(&bytes[..end]).ok()?;
     let status = head.get(9..12)?.parse().ok()?;

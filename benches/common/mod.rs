@@ -8,6 +8,7 @@ pub(crate) mod peers;
 pub(crate) mod plot;
 pub(crate) mod responder;
 pub(crate) mod rounds;
+pub(crate) mod service;
 pub(crate) mod timing;
 
 use std::fmt::Write as _;

@@ -105,3 +105,27 @@ pub(crate) fn start_nginx_with(name: &str, http: &str, location: &str) -> io::Re
     })?;
     Ok(child)
 }
+
+/// HAProxy with one thread and these sections behind the defaults, made for the address to listen on.
+pub(crate) fn start_haproxy_with(
+    name: &str,
+    sections: impl Fn(SocketAddr) -> String,
+) -> io::Result<Child> {
+    if !common::is_installed("haproxy", "-v") {
+        return Err(io::Error::other("HAProxy is not installed"));
+    }
+    let file = common::directory()?.join(name).with_extension("cfg");
+    Child::start(|address| {
+        let text = format!(
+            "global\n nbthread 1\n maxconn 4000\n\
+             defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n{}",
+            sections(address)
+        );
+        if let Err(error) = fs::write(&file, text) {
+            println!("cannot write {}: {error}", file.display());
+        }
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-f").arg(&file);
+        command
+    })
+}
