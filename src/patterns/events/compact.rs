@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::error::EventError;
 use super::files::File;
-use super::log::{Index, Owner};
+use super::log::{Index, Info, Owner};
 use super::reader::{Item, Reader};
 use super::record::{Done, FIRST, Header, Kind, Note};
 use super::writer::{Commit, REST, Writer};
@@ -46,19 +46,24 @@ impl<O: Owner> Writer<O> {
         self.compaction.is_some() || self.victim(index).is_some()
     }
 
-    /// The segment that is to be copied: one that failed, or the one with the least alive, if that is little enough.
+    /// The segment that is to be copied: one that failed or was copied in part, or the one with the least alive, if that
+    /// is little enough.
     fn victim(&self, index: &Index) -> Option<u32> {
         let closed = index
             .segments
             .iter()
             .filter(|(number, info)| info.alive > 0 && !self.is_open(**number));
-        let (number, info) = closed.min_by_key(|(_, info)| (!info.suspect, info.alive))?;
+        let urgent = |number: u32, info: &Info| info.suspect || index.is_source(number);
+        let (number, info) = closed.min_by_key(|(number, info)| {
+            let failed = self.failed_copy == Some(**number);
+            (failed, !urgent(**number, info), info.alive)
+        })?;
         let most = if self.pressed {
             info.capacity() / 8 * 7
         } else {
             info.capacity() / 2
         };
-        (info.suspect || info.alive < most).then_some(*number)
+        (urgent(*number, info) || info.alive < most).then_some(*number)
     }
 
     /// Copies a part of a segment, if there is one to be copied.
@@ -71,15 +76,18 @@ impl<O: Owner> Writer<O> {
         let Some(compaction) = self.compaction.take().or_else(|| self.begin()) else {
             return;
         };
+        let victim = compaction.header.number;
         match self.step(compaction, now) {
             Ok(Some(compaction)) => self.compaction = Some(compaction),
             Ok(None) => {
                 self.pressed = false;
+                self.failed_copy = None;
                 self.remove_dead();
             }
             Err(error) => {
                 log::warn!("cannot copy events out of an old segment: {error}");
                 self.rest_until = Some(now + REST);
+                self.failed_copy = Some(victim);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! it, and meanwhile the next one gathers: there is no timer, and as many events share a sync as come during one.
 //! Bodies are on disk only. The index has a *slot* for each event that is not over.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -65,6 +65,8 @@ pub(crate) struct Info {
     pub(crate) alive: u64,
     /// How many events of each other segment this one says are over.
     pub(crate) dones: HashMap<u32, u64>,
+    /// The segments that events here were copied from, and which hold them still.
+    pub(crate) sources: BTreeSet<u32>,
     /// A write to it failed: what it holds is copied elsewhere.
     pub(crate) suspect: bool,
 }
@@ -76,8 +78,15 @@ impl Info {
             header,
             alive: 0,
             dones: HashMap::new(),
+            sources: BTreeSet::new(),
             suspect: false,
         }
+    }
+
+    /// Whether nothing needs this segment. As long as another holds what was copied here, this one has to be there too:
+    /// without it, nobody would need to know which of these events are over, and a start would take them from the other.
+    pub(crate) fn is_over(&self) -> bool {
+        self.alive == 0 && self.sources.is_empty()
     }
 
     /// Bytes that records may take.
@@ -114,6 +123,12 @@ impl Index {
         (place.segment, place.offset) = (segment, offset);
         self.alive(from, 0, span);
         self.alive(segment, span, 0);
+        if from != segment
+            && self.segments.contains_key(&from)
+            && let Some(info) = self.segments.get_mut(&segment)
+        {
+            info.sources.insert(from);
+        }
     }
 
     /// An event's last note now stands here.
@@ -172,10 +187,17 @@ impl Index {
         }
     }
 
+    /// Whether some of what a segment holds was copied.
+    pub(crate) fn is_source(&self, number: u32) -> bool {
+        let mut segments = self.segments.values();
+        segments.any(|info| info.sources.contains(&number))
+    }
+
     /// A segment is gone, and with it the need to know what was over in it. The bytes that it took.
     pub(crate) fn remove_segment(&mut self, number: u32) -> u64 {
         let bytes = self.segments.remove(&number).map(|info| info.header.size);
         for info in self.segments.values_mut() {
+            info.sources.remove(&number);
             if let Some(count) = info.dones.remove(&number) {
                 info.alive -= count * Done::SIZE as u64;
             }

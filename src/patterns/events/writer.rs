@@ -37,6 +37,8 @@ pub(crate) struct Writer<O: Owner> {
     pub(crate) next_number: u32,
     pub(crate) next_sequence: u64,
     pub(crate) compaction: Option<Compaction>,
+    /// The last segment that could not be copied: others go first, as one that cannot be read may never be.
+    pub(crate) failed_copy: Option<u32>,
     /// An event found no room: space is won back also from segments that are well used.
     pub(crate) pressed: bool,
     /// Events are over since that was last done.
@@ -101,6 +103,7 @@ impl<O: Owner> Writer<O> {
             next_number,
             next_sequence,
             compaction: None,
+            failed_copy: None,
             pressed: false,
             retired: true,
             rest_until: None,
@@ -272,8 +275,24 @@ impl<O: Owner> Writer<O> {
             }
             Err(error) => {
                 self.press();
+                self.close_if_over();
                 Err(error)
             }
+        }
+    }
+
+    /// Closes the active segment if it is mostly written and mostly over, so that it can be copied and removed as others
+    /// are: it may be all that can.
+    fn close_if_over(&mut self) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        let state = self.log.lock();
+        let info = &state.index.segments[&active.header.number];
+        let half = info.capacity() / 2;
+        if active.room() < half && info.alive < half {
+            drop(state);
+            self.active = None;
         }
     }
 
@@ -412,7 +431,7 @@ impl<O: Owner> Writer<O> {
                 let state = self.log.lock();
                 let mut segments = state.index.segments.iter();
                 let dead =
-                    segments.find(|(number, info)| info.alive == 0 && !self.is_open(**number));
+                    segments.find(|(number, info)| info.is_over() && !self.is_open(**number));
                 dead.map(|(number, _)| *number)
             };
             let Some(number) = dead else {

@@ -1,6 +1,8 @@
 //! Files of segments that are not needed any more, used again.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::super::event::Stored;
 use super::super::record::Purpose;
@@ -138,4 +140,59 @@ fn a_cut_at_any_step_of_using_a_file_again_loses_nothing_and_brings_nothing_back
     let moments = checked.join().unwrap();
     let again = *lock(&again);
     assert!(moments > 100 && again > 5, "{moments}, {again}");
+}
+
+/// A crash, or a disk that fails, may come in the midst of copying a segment. Then an event stands in it still that was
+/// copied, delivered, and whose copy is long gone.
+#[test]
+fn an_event_that_is_over_does_not_come_back_from_a_segment_that_was_copied_in_part() {
+    let memory: Arc<Memory> = Arc::default();
+    let mut delays = vec![Duration::from_millis(10); 10_000];
+    delays.push(LONG * 60);
+    let settings = EventSettings { delays, ..small() };
+    let queue = open(&memory, settings.clone());
+    let goes = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicBool::new(false));
+    let (may_go, was_asked) = (Arc::clone(&goes), Arc::clone(&asked));
+    queue
+        .deliver(move |delivery| match &*body(delivery) {
+            "first" if !may_go.load(Ordering::Relaxed) => failed("not yet"),
+            "last" => {
+                was_asked.store(true, Ordering::Relaxed);
+                Outcome::Failed {
+                    reason: "not for long".to_owned(),
+                    retry_after: Some(LONG * 60),
+                }
+            }
+            _ => Outcome::Delivered,
+        })
+        .unwrap();
+    let fill = |count| {
+        let text = "x".repeat(9000);
+        for _ in 0..count {
+            eventually("there is room", || queue.publish(&event(&text)).is_ok());
+            eventually("it is delivered", || queue.stats().backlog <= 2);
+        }
+    };
+    let first = queue.publish(&event("first")).unwrap();
+    fill(3);
+    queue.publish(&event("last")).unwrap();
+    eventually("it is tried", || asked.load(Ordering::Relaxed));
+    // What copies the first segment can read it once: that is enough for its beginning.
+    let reads = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&reads);
+    memory.fail(move |op, name| {
+        let copies = thread::current().name() == Some("events log");
+        let read = op == Op::Read && name == "0000000001.log" && copies;
+        (read && count.fetch_add(1, Ordering::Relaxed) > 0).then_some(ErrorKind::Other)
+    });
+    fill(3);
+    eventually("it is copied in part", || reads.load(Ordering::Relaxed) > 1);
+    goes.store(true, Ordering::Relaxed);
+    eventually("it is delivered", || queue.stats().backlog == 1);
+    fill(40);
+    memory.heal();
+    drop(queue);
+    let left = waiting(&open(&memory, settings));
+    assert_eq!((left.len(), left.contains(&first)), (1, false));
 }
