@@ -101,7 +101,8 @@ fn missing(expected: &str) -> OptionError {
 
 const HELP: &str = "\
 Looks at the dead letters of --events PREFIX=DIR: the events that were given up. It asks the server
-that has DIR open, by DIR/control; when none has, it opens DIR itself.
+that has DIR open, by DIR/control; when none has, it opens DIR itself. Built with the feature redis,
+it takes redis://HOST/STREAM in place of DIR.
 
 Usage: plimsoll events list DIR [ID...]
        plimsoll events show DIR ID...     (or --all)

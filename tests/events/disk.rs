@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use plimsoll::patterns::{EventError, EventOpenError, EventQueue, EventSettings};
+use plimsoll::patterns::{EventError, EventOpenError, EventQueue, EventSettings, Outcome};
 
 use super::{deliver_all, event, open};
 use crate::kit::process::{TempDir, find, run};
@@ -43,24 +45,28 @@ fn a_limit_of_the_size_of_files_refuses_events_and_loses_none() {
     });
 }
 
-/// A command that runs another with a small file system of its own at /mnt, where the system allows that.
-fn with_small_disk() -> Option<Vec<&'static str>> {
+/// A command that runs another with a file system of its own at /mnt, of so many MiB, where the system allows that.
+fn with_small_disk(mib: u32) -> Option<Vec<String>> {
     find("unshare", "util-linux")?;
-    let mount = "mount -t tmpfs -o size=9m tmpfs /mnt && exec \"$0\" \"$@\"";
-    let command = vec!["unshare", "--map-root-user", "--mount", "sh", "-c", mount];
+    let mount = format!("mount -t tmpfs -o size={mib}m tmpfs /mnt && exec \"$0\" \"$@\"");
+    let command = ["unshare", "--map-root-user", "--mount", "sh", "-c", &mount];
     let (works, said) = run(Command::new(command[0]).args(&command[1..]).arg("true"), "");
     if !works {
         println!("SKIPPED: no file system can be mounted: {said}");
     }
-    works.then_some(command)
+    works.then(|| command.map(str::to_owned).to_vec())
+}
+
+fn words(command: &[String]) -> Vec<&str> {
+    command.iter().map(String::as_str).collect()
 }
 
 #[test]
 fn a_full_file_system_refuses_events_and_loses_none_and_takes_them_again_once_there_is_room() {
-    let Some(command) = with_small_disk() else {
+    let Some(command) = with_small_disk(9) else {
         return;
     };
-    alone_under(&command, || {
+    alone_under(&words(&command), || {
         let ballast = Path::new("/mnt/ballast");
         fs::write(ballast, vec![1; 2 << 20]).expect("it fits");
         let queue = open(Path::new("/mnt/queue"));
@@ -77,11 +83,67 @@ fn a_full_file_system_refuses_events_and_loses_none_and_takes_them_again_once_th
 }
 
 #[test]
-fn a_file_system_that_is_read_only_is_an_error() {
-    let Some(command) = with_small_disk() else {
+fn a_letter_that_is_replayed_to_a_full_file_system_is_delivered_once_there_is_room() {
+    let Some(command) = with_small_disk(24) else {
         return;
     };
-    alone_under(&command, || {
+    alone_under(&words(&command), || {
+        const EVENTS: usize = 80;
+        let queue = open(Path::new("/mnt/queue"));
+        let (rejects, is_there) = (AtomicBool::new(true), AtomicBool::new(true));
+        let consumer = Arc::new((rejects, is_there));
+        let asked = Arc::clone(&consumer);
+        queue
+            .deliver(move |_| {
+                let (rejects, is_there) = &*asked;
+                if rejects.load(Ordering::Relaxed) {
+                    let reason = "not yet".to_owned();
+                    Outcome::Rejected { reason }
+                } else if is_there.load(Ordering::Relaxed) {
+                    Outcome::Delivered
+                } else {
+                    Outcome::Unreachable
+                }
+            })
+            .expect("threads start");
+        for _ in 0..EVENTS {
+            let text = "x".repeat(100_000);
+            queue.publish(&event(&text)).expect("it is taken");
+        }
+        wait_until("all are dead", || queue.stats().dead_letters == EVENTS);
+        consumer.1.store(false, Ordering::Relaxed);
+        consumer.0.store(false, Ordering::Relaxed);
+        let ballast = Path::new("/mnt/ballast");
+        // As much as there is room for.
+        fs::write(ballast, vec![1; 24 << 20]).expect_err("it does not fit");
+        let letters = queue.dead_letters();
+        let ids: Vec<_> = letters
+            .map(|letter| letter.expect("it can be read").id)
+            .collect();
+        let replayed = ids.iter().filter(|id| queue.replay(**id).is_ok()).count();
+        // Those that the segments had room for.
+        assert!((1..EVENTS).contains(&replayed), "{replayed}");
+        fs::remove_file(ballast).expect("it is there");
+        for id in &ids {
+            wait_until("it is replayed", || {
+                let result = queue.replay(*id);
+                // It was queued, also where only its end as a letter could not be written.
+                result.is_ok() || matches!(result, Err(EventError::Unknown))
+            });
+        }
+        consumer.1.store(true, Ordering::Relaxed);
+        let all = EVENTS as u64;
+        wait_until("all are delivered", || queue.stats().delivered == all);
+        assert_eq!(queue.stats().dead_letters, 0);
+    });
+}
+
+#[test]
+fn a_file_system_that_is_read_only_is_an_error() {
+    let Some(command) = with_small_disk(9) else {
+        return;
+    };
+    alone_under(&words(&command), || {
         let path = Path::new("/mnt/queue");
         open(path).publish(&event("kept")).expect("it is taken");
         let remount = |how: &str| {

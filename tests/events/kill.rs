@@ -9,16 +9,17 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use plimsoll::patterns::{Delivery, Outcome};
+use plimsoll::patterns::{Delivery, EventQueue, EventSettings, Outcome};
 
-use super::{deliver_all, event, open};
+use super::{deliver_all, event};
 use crate::kit::process::TempDir;
 
 /// Threads that publish.
 const PRODUCERS: usize = 32;
 
-/// Tells the process that is to be killed its directory.
+/// Tells the process that is to be killed its directory, and the other that its queue is small.
 const VICTIM: &str = "PLIMSOLL_TEST_VICTIM";
+const SMALL: &str = "PLIMSOLL_TEST_SMALL";
 
 /// Bytes of the name that an event's body begins with.
 const NAME: usize = 16;
@@ -27,9 +28,21 @@ fn name(delivery: &Delivery) -> String {
     String::from_utf8_lossy(&delivery.event.body[..NAME]).into_owned()
 }
 
+/// A small queue has few and small segments: they are copied, removed and used again all the time.
+fn open_sized(path: &Path, small: bool) -> EventQueue {
+    let mut settings = EventSettings::default();
+    if small {
+        settings.max_bytes = 1 << 20;
+        settings.max_event = 16 << 10;
+        settings.delays = vec![Duration::from_millis(20); 1000];
+    }
+    EventQueue::open(path.join("queue"), settings).expect("it opens")
+}
+
 /// Publishes and delivers until it is killed, and says on its output what was accepted.
 fn victim(path: &Path) {
-    let queue = open(&path.join("queue"));
+    let small = std::env::var_os(SMALL).is_some();
+    let queue = open_sized(path, small);
     let delivered = OpenOptions::new()
         .append(true)
         .create(true)
@@ -37,6 +50,13 @@ fn victim(path: &Path) {
         .expect("it opens");
     queue
         .deliver(move |delivery| {
+            // Some wait, so that no segment is over by itself.
+            if small && delivery.event.body.len() % 50 == 0 && delivery.attempt < 20 {
+                return Outcome::Failed {
+                    reason: "later".to_owned(),
+                    retry_after: None,
+                };
+            }
             // One write, so that a kill leaves all of it or nothing.
             let line = format!("{}\n", name(delivery));
             match (&delivered).write_all(line.as_bytes()) {
@@ -66,7 +86,7 @@ fn victim(path: &Path) {
     });
 }
 
-fn start_victim(path: &Path) -> Child {
+fn start_victim(path: &Path, small: bool) -> Child {
     Command::new(std::env::current_exe().expect("the tests are a file"))
         .args([
             "--exact",
@@ -74,6 +94,7 @@ fn start_victim(path: &Path) -> Child {
         ])
         .arg("--nocapture")
         .env(VICTIM, path)
+        .envs(small.then_some((SMALL, "1")))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -81,8 +102,8 @@ fn start_victim(path: &Path) -> Child {
 }
 
 /// Lets the process accept this many events and some more, and kills it; what it had accepted.
-fn round(path: &Path, least: usize, pause: Duration) -> Vec<String> {
-    let mut child = start_victim(path);
+fn round(path: &Path, small: bool, least: usize, pause: Duration) -> Vec<String> {
+    let mut child = start_victim(path, small);
     let lines = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
     let (reached, enough) = mpsc::channel();
     let reader = thread::spawn(move || {
@@ -109,16 +130,16 @@ fn round(path: &Path, least: usize, pause: Duration) -> Vec<String> {
 }
 
 /// Whether the process was killed in the midst of it is left to chance; so many rounds hit most of it.
-fn kill(rounds: usize) {
+fn kill(rounds: usize, small: bool) {
     let directory = TempDir::new("kill");
     let mut accepted = HashSet::new();
     for number in 0..rounds {
         let least = 2000 + number * 7919 % 1013;
         let pause = Duration::from_micros(number as u64 * 7919 % 9973);
-        accepted.extend(round(directory.path(), least, pause));
+        accepted.extend(round(directory.path(), small, least, pause));
     }
 
-    let queue = open(&directory.path().join("queue"));
+    let queue = open_sized(directory.path(), small);
     let rest = deliver_all(&queue);
     let file = fs::read_to_string(directory.path().join("delivered")).expect("it is there");
     let mut delivered: HashMap<String, usize> = HashMap::new();
@@ -152,12 +173,23 @@ fn kill(rounds: usize) {
 fn no_accepted_event_is_lost_by_kill_9() {
     match std::env::var_os(VICTIM) {
         Some(path) => victim(Path::new(&path)),
-        None => kill(3),
+        None => kill(3, false),
     }
 }
 
 #[test]
 #[ignore = "slow: make test-slow"]
 fn no_accepted_event_is_lost_by_kill_9_at_any_of_200_moments() {
-    kill(200);
+    kill(200, false);
+}
+
+#[test]
+fn no_accepted_event_is_lost_by_kill_9_while_segments_are_copied_and_used_again() {
+    kill(3, true);
+}
+
+#[test]
+#[ignore = "slow: make test-slow"]
+fn no_accepted_event_is_lost_by_kill_9_at_any_of_100_moments_while_segments_are_copied() {
+    kill(100, true);
 }

@@ -1,5 +1,6 @@
 //! The queue of events on a real disk, which may be full or fail, in a process that may be killed.
 
+mod backlog;
 mod disk;
 mod kill;
 mod letters;
@@ -7,13 +8,16 @@ mod sidecar;
 #[cfg(feature = "redis")]
 mod stream;
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use plimsoll::patterns::{
-    Delivery, Event, EventError, EventOpenError, EventQueue, EventSettings, Outcome,
+    DeadLetters, Delivery, Event, EventError, EventOpenError, EventQueue, EventSettings, Outcome,
 };
 
 use crate::kit::process::TempDir;
@@ -103,4 +107,96 @@ fn a_repeated_key_is_the_same_event_also_after_a_start_and_another_body_is_refus
     assert!(matches!(other, Err(EventError::KeyReused)), "{other:?}");
     let seen = deliver_all(&queue);
     assert_eq!((seen.len(), seen[0].id), (1, id));
+}
+
+#[test]
+fn events_of_10_mib_go_through_and_stay_over_a_start() {
+    let directory = TempDir::new("events");
+    let mut settings = EventSettings::default();
+    settings.max_bytes = 256 << 20;
+    settings.max_event = 11 << 20;
+    let open = || EventQueue::open(directory.path(), settings.clone()).expect("it opens");
+    let queue = open();
+    let text = "0123456789abcdef".repeat(10 << 16);
+    for _ in 0..6 {
+        queue.publish(&event(&text)).expect("it is taken");
+    }
+    drop(queue);
+    let seen = deliver_all(&open());
+    assert_eq!(seen.len(), 6);
+    assert!(
+        seen.iter()
+            .all(|delivery| delivery.event.body == text.as_bytes())
+    );
+}
+
+#[test]
+fn letters_may_be_purged_and_replayed_by_many_while_events_are_delivered() {
+    const EVENTS: usize = 400;
+    let directory = TempDir::new("events");
+    let queue = open(directory.path());
+    let delivered = Arc::new(Mutex::new(HashMap::new()));
+    let counts = Arc::clone(&delivered);
+    queue
+        .deliver(move |delivery| {
+            let mut counts = counts.lock().expect("no thread panics");
+            let (rejected, taken) = counts.entry(delivery.id).or_insert((0, 0));
+            // One in two is rejected at first.
+            if *rejected == 0
+                && delivery
+                    .id
+                    .to_string()
+                    .ends_with(['0', '2', '4', '6', '8', 'a', 'c', 'e'])
+            {
+                *rejected = 1;
+                let reason = "the first time".to_owned();
+                return Outcome::Rejected { reason };
+            }
+            *taken += 1;
+            Outcome::Delivered
+        })
+        .expect("threads start");
+    let purged = Mutex::new(Vec::new());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for purges in [true, true, false, false] {
+            let (path, purged, done) = (directory.path(), &purged, &done);
+            scope.spawn(move || {
+                // As other processes do.
+                let letters = DeadLetters::of(path).expect("it is there");
+                while !done.load(Ordering::Relaxed) {
+                    for id in letters.ids().expect("it answers") {
+                        let result = if purges {
+                            letters.purge(id)
+                        } else {
+                            letters.replay(id)
+                        };
+                        match result {
+                            Ok(()) if purges => purged.lock().expect("no thread panics").push(id),
+                            // Another was first.
+                            Ok(()) | Err(EventError::Unknown) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                }
+            });
+        }
+        for number in 0..EVENTS {
+            queue
+                .publish(&event(&number.to_string()))
+                .expect("it is taken");
+        }
+        wait_until("all is over", || {
+            let stats = queue.stats();
+            stats.backlog == 0 && stats.dead_letters == 0
+        });
+        done.store(true, Ordering::Relaxed);
+    });
+    let purged = purged.into_inner().expect("no thread panics");
+    let delivered = delivered.lock().expect("no thread panics");
+    assert_eq!(delivered.len(), EVENTS);
+    for (id, (_, taken)) in &*delivered {
+        let ends = taken + purged.iter().filter(|purged| *purged == id).count();
+        assert_eq!(ends, 1, "{id}");
+    }
 }

@@ -360,3 +360,35 @@ fn order_within_a_key_holds_while_the_service_fails_one_in_ten() {
 fn order_within_a_key_holds_over_10_000_events() {
     keep_order(10_000);
 }
+
+#[test]
+fn a_second_server_on_the_same_directory_ends_and_one_that_was_killed_is_followed() {
+    let directory = TempDir::new("sidecar");
+    let upstream = Upstream::answering(OK);
+    let first = sidecar(upstream.address, directory.path(), &[]);
+    let events = format!("/events={}", directory.path().join("queue").display());
+    let upstream_url = format!("http://{}", upstream.address);
+    let options = [
+        "--listen",
+        "127.0.0.1:0",
+        "--upstream",
+        &upstream_url,
+        "--events",
+        &events,
+    ];
+    let (status, _, errors) = Plimsoll::start(&options, &[]).exit();
+    assert_eq!(status.code(), Some(1), "{errors:?}");
+    assert!(errors.concat().contains("is open elsewhere"), "{errors:?}");
+    let kept = id(&post(first.address, "/events", "", "kept"));
+    first.process.signal("-KILL");
+    drop(first);
+    let next = sidecar(upstream.address, directory.path(), &[]);
+    id(&post(next.address, "/events", "", "next"));
+    wait_until("both come", || {
+        let asked = upstream.asked();
+        let found = asked
+            .iter()
+            .any(|asked| asked.fields("idempotency-key") == [format!("\"{kept}\"")]);
+        found && asked.len() >= 2
+    });
+}

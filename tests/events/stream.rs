@@ -112,7 +112,8 @@ fn while_redis_is_down_events_are_refused_and_afterwards_it_has_those_that_were_
         return;
     };
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let server = replica(&service, address, &[]);
+    // What redis could not be told of is taken over after twice that.
+    let server = replica(&service, address, &["--request-timeout", "2s"]);
     let kept = id(&post(server.address, "/events", "", "kept"));
     service.kill();
     let refused = post(server.address, "/events", "", "x");
@@ -127,11 +128,13 @@ fn while_redis_is_down_events_are_refused_and_afterwards_it_has_those_that_were_
         let delivered = delivered(&upstream);
         [&kept, &later].iter().all(|id| delivered.contains_key(*id))
     });
-    // That nobody was there was no attempt.
+    // That nobody was there was no attempt, unless redis could not be told so.
+    let attempts = attempts(&upstream.asked());
     assert!(
-        attempts(&upstream.asked())
+        attempts
             .iter()
-            .all(|attempt| attempt == "1")
+            .all(|attempt| attempt == "1" || attempt == "2"),
+        "{attempts:?}"
     );
 }
 
