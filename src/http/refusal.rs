@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     Throttled,
     /// There is more work than can be done in time.
     Shed,
+    /// The same, where the work is to wait for another server.
+    AllWait,
     /// The body has waited for room among all bodies as long as it may.
     NoRoom,
     /// The average service time is over the threshold.
@@ -74,7 +76,7 @@ impl Refusal {
             Self::HeadTooLarge => 431,
             // 405 would promise an Allow list under which the same target takes other methods; an authority takes none.
             Self::TunnelUnsupported | Self::UnknownTransferCoding => 501,
-            Self::Shed | Self::NoRoom | Self::Unhealthy | Self::Draining => 503,
+            Self::Shed | Self::AllWait | Self::NoRoom | Self::Unhealthy | Self::Draining => 503,
             Self::HandlerTooSlow => 504,
             Self::Version => 505,
         }
@@ -92,7 +94,7 @@ impl Refusal {
             Self::TunnelUnsupported => "tunnel",
             Self::UnknownTransferCoding => "coding",
             Self::Throttled => "throttle",
-            Self::Shed => "shed",
+            Self::Shed | Self::AllWait => "shed",
             Self::NoRoom => "bodies",
             Self::Unhealthy => "gate",
             Self::Draining => "drain",
@@ -122,6 +124,9 @@ impl Refusal {
             }
             Self::Throttled => "Too many requests: try again later.\n",
             Self::Shed => "The server is overloaded: try again later.\n",
+            Self::AllWait => {
+                "The server is overloaded, all workers wait for the upstream: try again later.\n"
+            }
             Self::NoRoom => "Too many request bodies are held at once: try again later.\n",
             Self::Unhealthy => "The service is unhealthy and recovers: try again later.\n",
             Self::Draining => "The server is stopping: try another one.\n",
@@ -137,7 +142,7 @@ impl Refusal {
     pub(crate) fn must_close(self) -> bool {
         !matches!(
             self,
-            Self::Throttled | Self::Shed | Self::Unhealthy | Self::HandlerTooSlow
+            Self::Throttled | Self::Shed | Self::AllWait | Self::Unhealthy | Self::HandlerTooSlow
         )
     }
 
@@ -156,7 +161,7 @@ mod tests {
     use super::Refusal;
 
     /// Refusal, status, closes, client's fault.
-    const ALL: [(Refusal, u16, bool, bool); 15] = [
+    const ALL: [(Refusal, u16, bool, bool); 16] = [
         (
             Refusal::Malformed("Send one Host field.\n"),
             400,
@@ -172,6 +177,7 @@ mod tests {
         (Refusal::TunnelUnsupported, 501, true, true),
         (Refusal::UnknownTransferCoding, 501, true, true),
         (Refusal::Shed, 503, false, false),
+        (Refusal::AllWait, 503, false, false),
         (Refusal::NoRoom, 503, true, false),
         (Refusal::Unhealthy, 503, false, false),
         (Refusal::Draining, 503, true, false),

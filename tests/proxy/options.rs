@@ -86,6 +86,32 @@ fn variables_make_a_sidecar_too() {
 }
 
 #[test]
+fn a_request_that_finds_all_workers_waiting_is_told_so() {
+    let upstream = Upstream::hanging();
+    let url = upstream.url();
+    let server = Plimsoll::start(
+        &[
+            "--listen",
+            "127.0.0.1:0",
+            "--upstream",
+            &url,
+            "--workers",
+            "1",
+        ],
+        &[],
+    );
+    let address = server.address();
+    let mut held = Client::connect(address);
+    held.get("/");
+    wait_until("the service is asked", || upstream.asked().len() == 1);
+    let refused = get(address, "/");
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("Retry-After").is_some(), "{refused:?}");
+    let text = refused.text();
+    assert!(text.contains("all workers wait for the upstream"), "{text}");
+}
+
+#[test]
 fn a_body_that_is_too_large_is_refused_by_the_name_of_the_option() {
     let upstream = telling();
     let url = upstream.url();

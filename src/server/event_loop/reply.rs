@@ -28,8 +28,9 @@ impl EventLoop {
         self.retry_after.count(false, now);
         let seconds = self.retry_after.seconds(now);
         let refusal = match reason {
-            Shed::Queue | Shed::Deadline | Shed::Fair => Refusal::Shed,
             Shed::Bodies => Refusal::NoRoom,
+            _ if self.shared.health.sources.upstreams.is_some() => Refusal::AllWait,
+            Shed::Queue | Shed::Deadline | Shed::Fair => Refusal::Shed,
         };
         self.refuse(slot, refusal, Some(seconds), now);
     }
