@@ -5,6 +5,7 @@ mod file;
 mod lookup;
 mod source;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::AtomicUsize;
@@ -401,7 +402,7 @@ impl Watched {
         let deadline = Deadline::after(PATIENCE);
         let before = std::mem::take(&mut lock(&self.state).lines);
         let mut all = Told::new(Vec::new(), FILE_INTERVAL);
-        let mut lines = Vec::new();
+        let (mut lines, mut names) = (Vec::new(), HashSet::new());
         let count = sources.len();
         for (index, source) in sources.into_iter().enumerate() {
             // A name that nobody answers for leaves the others their part of the time.
@@ -416,7 +417,8 @@ impl Watched {
                         .unwrap_or_default()
                 }
             };
-            all.endpoints.extend_from_slice(&endpoints);
+            let new = endpoints.iter().filter(|one| names.insert(one.name()));
+            all.endpoints.extend(new.cloned());
             lines.push((source, endpoints));
             if all.endpoints.len() > MOST_ENDPOINTS {
                 break;

@@ -244,6 +244,17 @@ fn a_file_with_a_bad_line_keeps_the_last_good_set_and_names_the_line() {
     assert_eq!(discovery.sources()[0].error, None);
 }
 
+/// What came behind 257 lines was never read, though they named one endpoint.
+#[test]
+fn lines_that_name_the_same_endpoint_leave_room_for_others() {
+    let text = "http://10.0.0.1\n".repeat(300) + "http://10.0.0.1:80#weight=2\nhttp://10.0.0.2\n";
+    let file = File::new("same", &text);
+    let discovery = file.discovery();
+    discovery.refresh(Instant::now());
+    assert_eq!(addresses(&discovery), ["10.0.0.1:80", "10.0.0.2:80"]);
+    assert_eq!(discovery.sources()[0].error, None);
+}
+
 #[test]
 fn a_name_is_every_address_that_it_has() {
     let discovery = Discovery::new(["http://localhost:9000/v1#weight=3"]).expect("a good source");
