@@ -1,18 +1,19 @@
-//! Times the parts: the average, the judging of heads, and a client's conversation.
+//! Times the parts: the average, the gate, the judging of heads, and a client's conversation.
 
 use std::hint::black_box;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 
 use crate::common::inputs::{BROWSER, GET, POST, POST_BODY, REPLY};
 use crate::common::timing::{contended, settings};
 use plimsoll::Ewma;
-use plimsoll::internals::{Conversation, decode_chunked, parse_head};
+use plimsoll::internals::{ClosedGate, Conversation, decode_chunked, parse_head};
 
 pub(crate) fn run() {
     let mut criterion = settings();
-    for part in [average, heads, bodies, connections] {
+    for part in [average, gate, heads, bodies, connections] {
         part(&mut criterion);
     }
 }
@@ -39,6 +40,22 @@ fn average(criterion: &mut Criterion) {
         average.add(0.5);
         bencher.iter(|| black_box(&average).value());
     });
+}
+
+/// What a request costs at a closed gate: two times its lock, and under that both averages.
+fn gate(criterion: &mut Criterion) {
+    const SERVICE: Duration = Duration::from_micros(5);
+    let mut group = criterion.benchmark_group("gate");
+    for threads in [1, 2, 4] {
+        group.bench_function(format!("closed, threads: {threads}"), |bencher| {
+            let gate = ClosedGate::new();
+            bencher.iter_custom(|each| {
+                contended(threads, each, || {
+                    assert!(gate.pass(black_box(SERVICE)), "the gate is closed");
+                })
+            });
+        });
+    }
 }
 
 fn heads(criterion: &mut Criterion) {

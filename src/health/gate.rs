@@ -28,6 +28,15 @@
 //!
 //! A guarded gate has an average of its own, in which a sample weighs no more than [`MOST_OF_SAMPLE`] thresholds: one
 //! request that hangs is not a sick service. What is reported is the average of the samples as they are.
+//!
+//! # Why there is a lock
+//!
+//! The caller keeps the gate, and with it the adding to its averages, behind one lock, also while the gate is closed. A
+//! sample, the run of readings that it lengthens or ends, and the epoch in which it counts have to agree: without the
+//! lock a job that was admitted before a reset could add its sample just after it, and a new epoch would begin with what
+//! it is to forget. The lock is taken twice a request, for some additions each, and nothing is logged, sent or allocated
+//! under it; beside what else a request costs it does not show (the bench of the parts has both). Whoever reads an
+//! average takes no lock.
 
 use super::ewma::Ewma;
 use crate::settings::GateMode;

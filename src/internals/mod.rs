@@ -5,10 +5,12 @@ pub mod invariants;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::health::Health;
 use crate::http::body::BodyDecoder;
 use crate::http::head::{self, Framing};
 use crate::server::event_loop::bodies::Room;
 use crate::server::event_loop::connection::{After, Connection, ConnectionEvent, Limits, Piece};
+use crate::settings::Config;
 
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_BODY: usize = 1024 * 1024;
@@ -29,6 +31,42 @@ pub fn decode_chunked(input: &[u8]) -> Option<usize> {
     let mut body = BodyDecoder::new(Framing::Chunked, MAX_BODY, MAX_TRAILERS).ok()?;
     let (_, whole) = body.decode(input, &mut out).ok()?;
     whole.then_some(out.len())
+}
+
+/// A closed gate, and what a quick request costs there. Many threads may use it at once.
+#[derive(Debug)]
+pub struct ClosedGate {
+    health: Arc<Health>,
+    now: Instant,
+}
+
+impl ClosedGate {
+    /// With the default settings.
+    #[must_use]
+    pub fn new() -> Self {
+        let (trips, _) = crossbeam_channel::unbounded();
+        let now = Instant::now();
+        Self {
+            health: Arc::new(Health::new(&Config::default(), trips, now)),
+            now,
+        }
+    }
+
+    /// Lets a request in, and takes its service time. False if the gate was not closed.
+    #[must_use]
+    pub fn pass(&self, service: Duration) -> bool {
+        let Ok(permit) = self.health.admit(true, self.now) else {
+            return false;
+        };
+        self.health.served(permit, service, self.now);
+        true
+    }
+}
+
+impl Default for ClosedGate {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A client's conversation whose requests all get the same reply, at once and in one piece.

@@ -1,6 +1,6 @@
 //! What monitors read: the health paths, each answered from one snapshot of the server's numbers.
 
-pub(crate) mod agent;
+mod agent;
 mod json;
 mod parts;
 mod paths;
@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use crate::health::{Health, Snapshot, Status};
 use crate::http::head::{Head, Method};
+pub(crate) use agent::line as agent_line;
 pub(crate) use paths::Paths;
 
 /// An answer that the event loop gives by itself.

@@ -10,11 +10,13 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::done::Ended;
 use super::event_loop::connection::Incoming;
 use super::exchange::{Exchange, Stage};
 use super::handler::Handler;
 use super::request::Request;
-use super::workers::{Ended, HANDLERS, Shared, Worker};
+use super::shared::Shared;
+use super::workers::{HANDLERS, Worker};
 use crate::health::bump;
 use crate::http::head::Head;
 use crate::report::Paths;

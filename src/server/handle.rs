@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::health::Health;
 use crate::server::access_log::AccessLog;
 use crate::server::event_loop::wake::{self, Message};
-use crate::server::workers::Shared;
+use crate::server::shared::Shared;
 
 /// A running server, for the rest of the program: its addresses, its health, and a way to stop it. Cheap to clone.
 ///

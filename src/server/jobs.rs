@@ -18,9 +18,9 @@ use std::time::Instant;
 
 use super::event_loop::connection::Incoming;
 use super::exchange::Exchange;
-use super::replier::Task;
 use super::response::Continuation;
 use super::stream::Stream;
+use super::task::Task;
 use crate::health::Permit;
 use crate::panics::lock;
 

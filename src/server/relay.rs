@@ -9,13 +9,23 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
-use super::stream::Progress;
 use super::waiting::watch;
 use crate::http::body::BodyDecoder;
 use crate::http::fields;
 use crate::net::client::Parts;
 use crate::net::pool::Lease;
 use crate::net::stream::{Interest, Socket};
+
+/// How far a body has come that is made while it is sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// More may be at hand.
+    More,
+    /// More is to come, but nothing is at hand. Only another server is waited for like this.
+    Dry,
+    /// The body is whole.
+    End,
+}
 
 /// A socket to another server, and what the event loop knows of it.
 struct Watched {

@@ -6,30 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::health::{Permit, ReplyOutcome, bump};
+use crate::health::{ReplyOutcome, bump};
 use crate::panics::catch;
+use crate::server::done::{Ended, Then};
 use crate::server::event_loop::connection::{CloseReason, Piece};
 use crate::server::exchange::{Exchange, Stage};
-use crate::server::request::Request;
+use crate::server::relay::Progress;
 use crate::server::response::{DateCache, Payload, Response};
-use crate::server::stream::{Progress, Source, Stream};
-use crate::server::workers::{Ended, Shared, Then};
+use crate::server::shared::Shared;
+use crate::server::stream::{Source, Stream};
+use crate::server::task::Task;
 
 /// A body up to this size is copied behind its head, so that one plain write does; a larger one is left in place.
 const COPY_UP_TO: usize = 16 * 1024;
 
 /// A buffer keeps no more than this between replies.
 const KEEP_BUFFER: usize = 64 * 1024;
-
-/// A request that a worker has begun.
-#[derive(Debug)]
-pub(crate) struct Task {
-    pub(crate) exchange: Arc<Exchange>,
-    pub(crate) request: Request,
-    pub(crate) permit: Permit,
-    /// When it began.
-    pub(crate) began: Instant,
-}
 
 /// Sends replies: each thread that does has its own.
 pub(crate) struct Replier {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Read};
 
-use super::relay::{Relay, Tunnel};
+use super::relay::{Progress, Relay, Tunnel};
 use crate::http::body::Framing;
 
 /// Where the bytes come from.
@@ -29,17 +29,6 @@ impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream").finish_non_exhaustive()
     }
-}
-
-/// How far a [`Stream`] has come.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// More may be at hand.
-    More,
-    /// More is to come, but nothing is at hand. Only another server is waited for like this.
-    Dry,
-    /// The body is whole.
-    End,
 }
 
 /// How much of a stream is read at a time: what may be held for a client beyond the socket's buffer.

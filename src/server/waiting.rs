@@ -15,9 +15,9 @@ use std::time::Instant;
 use mio::unix::SourceFd;
 use mio::{Registry, Token};
 
-use super::replier::Task;
 use super::request::Request;
 use super::response::{Continuation, Response};
+use super::task::Task;
 use crate::net::stream::{Interest, Socket};
 
 /// What a request waits for. The event loop has it, so it never blocks and runs no user's code, not even when it is dropped.

@@ -3,159 +3,35 @@
 //! another server: neither holds a worker.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-use mio::Registry;
 
 #[cfg(feature = "redis")]
 use crate::health::ReplyOutcome;
-use crate::health::{Health, Permit, bump};
+use crate::health::{Permit, bump};
 #[cfg(feature = "redis")]
 use crate::http::head::Head;
 #[cfg(feature = "redis")]
 use crate::http::refusal::Refusal;
 use crate::panics::catch;
-use crate::panics::lock;
-use crate::server::access_log::{AccessLog, End};
-use crate::server::busy_poll::BusyPoll;
+use crate::server::access_log::End;
+use crate::server::done::{Done, Ended};
 use crate::server::event_loop::clients::upstream_token;
-use crate::server::event_loop::connection::{CloseReason, Incoming, Piece};
+use crate::server::event_loop::connection::Incoming;
 use crate::server::event_loop::intake::{Carrier, carried_number};
-use crate::server::event_loop::wake::{Message, Sender};
+use crate::server::event_loop::wake::Message;
 use crate::server::exchange::{Exchange, Stage};
 use crate::server::handler::Handler;
-use crate::server::idle_workers::IdleWorkers;
-use crate::server::jobs::{Job, Jobs};
-use crate::server::replier::{Replier, Task};
+use crate::server::jobs::Job;
+use crate::server::replier::Replier;
 use crate::server::request::Request;
 use crate::server::response::{Continuation, Later, Response};
+use crate::server::shared::Shared;
 use crate::server::stream::Stream;
-use crate::server::throttling::Throttling;
+use crate::server::task::Task;
 use crate::server::waiting::Waits;
 use crate::threads::Threads;
-
-/// What the workers and the event loop share.
-pub(crate) struct Shared {
-    /// Where workers pull from: another one once the stream into it has broken.
-    pub(crate) carrier: Mutex<Arc<Carrier>>,
-    pub(crate) handler: Box<dyn Handler>,
-    pub(crate) access_log: Option<Arc<AccessLog>>,
-    pub(crate) health: Arc<Health>,
-    pub(crate) jobs: Arc<Jobs>,
-    pub(crate) idle_workers: IdleWorkers,
-    pub(crate) busy_poll: BusyPoll,
-    pub(crate) throttling: Arc<Throttling>,
-    pub(crate) event_loop: Sender,
-    /// Where sockets are watched for the event loop.
-    pub(crate) registry: Registry,
-    pub(crate) closing: AtomicBool,
-}
-
-impl Shared {
-    fn carrier(&self) -> Arc<Carrier> {
-        lock(&self.carrier).clone()
-    }
-
-    /// Whether workers pull from that one now.
-    pub(crate) fn is_current(&self, carrier: &Arc<Carrier>) -> bool {
-        Arc::ptr_eq(&lock(&self.carrier), carrier)
-    }
-
-    /// Has the workers pull from another server from now on.
-    pub(crate) fn replace_carrier(&self, carrier: Arc<Carrier>, workers: usize) {
-        let old = std::mem::replace(&mut *lock(&self.carrier), carrier);
-        unblock(&old, workers);
-    }
-
-    /// Has every worker end once it is done with its job.
-    pub(crate) fn close(&self, workers: usize) {
-        self.closing.store(true, Ordering::Release);
-        unblock(&self.carrier(), workers);
-        self.idle_workers.close();
-    }
-
-    /// Wakes a worker that waits for requests.
-    pub(crate) fn wake_receiver(&self) {
-        self.carrier().server.unblock();
-    }
-}
-
-/// Wakes all workers that wait for requests. A worker may take two of these calls, as it looks before it waits.
-fn unblock(carrier: &Carrier, workers: usize) {
-    for _ in 0..2 * workers {
-        carrier.server.unblock();
-    }
-}
-
-/// A worker's word that it is done with a job.
-#[derive(Debug)]
-pub(crate) struct Done {
-    /// When.
-    pub(crate) at: Instant,
-    /// `None` when the job was not about one.
-    pub(crate) exchange: Option<Arc<Exchange>>,
-    pub(crate) result: Ended,
-    /// It was none of the workers that did it.
-    pub(crate) aside: bool,
-}
-
-impl Done {
-    /// Whether nothing is left to do but to wait for the client's next request.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.result.is_sent()
-            && matches!(
-                self.result,
-                Ended::Replied {
-                    then: Then::Keep,
-                    ..
-                }
-            )
-    }
-
-    /// When a request that waits for another server is to go on at the latest.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        match &self.result {
-            Ended::Waits(waits) => Some(waits.waiting.due()),
-            _ => None,
-        }
-    }
-}
-
-/// What became of a job.
-#[derive(Debug)]
-pub(crate) enum Ended {
-    /// A reply: what the socket has not taken yet, and what comes then.
-    Replied { rest: Vec<Piece>, then: Then },
-    /// The reply can't be made whole: the connection must close, for that reason.
-    Broken(CloseReason),
-    /// It waits for another server, whose socket is watched.
-    Waits(Box<Waits>),
-    /// Nothing is left to do: it was abandoned, or was no request.
-    Dropped,
-}
-
-impl Ended {
-    /// Whether the last byte of a reply was given to the socket.
-    pub(crate) fn is_sent(&self) -> bool {
-        let Self::Replied { rest, then } = self else {
-            return false;
-        };
-        rest.is_empty() && !matches!(then, Then::More(_))
-    }
-}
-
-/// What comes after the part of a reply that was sent.
-#[derive(Debug)]
-pub(crate) enum Then {
-    /// The next request.
-    Keep,
-    /// The connection closes.
-    Close,
-    /// The rest of the reply, once the client has read what came before.
-    More(Stream),
-}
 
 /// Starts worker number `index`.
 pub(crate) fn spawn(shared: Arc<Shared>, index: usize, threads: &mut Threads) -> io::Result<()> {

@@ -15,9 +15,10 @@ use crate::net::client::Parts;
 use crate::net::pool::{Lease, Pool, Reuse};
 use crate::net::stream::Socket;
 use crate::server::exchange::ReplyRules;
+use crate::server::relay::Progress;
 use crate::server::relay::{IsPassed, Relay, Watcher};
 use crate::server::response::{DateCache, Payload, Response};
-use crate::server::stream::{Progress, STREAM_STEP, Source, Stream};
+use crate::server::stream::{STREAM_STEP, Source, Stream};
 
 const MAX_TRAILERS: usize = 256;
 

@@ -100,6 +100,6 @@ impl EventLoop {
     fn agent_line(&mut self, now: Instant) -> String {
         self.note_probe(now);
         self.observe(now);
-        report::agent::line(&self.shared.health.snapshot())
+        report::agent_line(&self.shared.health.snapshot())
     }
 }

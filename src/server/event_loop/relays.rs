@@ -16,8 +16,9 @@ use super::clients::upstream_token;
 use super::connection::{After, CloseReason, Piece};
 use crate::health::{Health, ReplyOutcome, bump};
 use crate::server::exchange::Stage;
+use crate::server::relay::Progress;
 use crate::server::relay::Step;
-use crate::server::stream::{Progress, Source};
+use crate::server::stream::Source;
 use crate::server::waiting;
 
 /// What the event loop lends to a client whose reply comes from another server.

@@ -16,11 +16,11 @@ use crate::http::refusal::Refusal;
 use crate::net::peer::Peer;
 use crate::report::Answer;
 use crate::server::aside::Lane;
+use crate::server::done::{Done, Ended, Then};
 use crate::server::exchange::{Exchange, Origin, ReplyRules, Stage};
 use crate::server::jobs::Job;
 use crate::server::stream::Source;
 use crate::server::waiting;
-use crate::server::workers::{Done, Ended, Then};
 
 impl EventLoop {
     pub(super) fn handle_event(&mut self, slot: u32, event: ConnectionEvent, now: Instant) {

@@ -10,8 +10,8 @@ use crate::panics::catch;
 use crate::server::access_log::End;
 use crate::server::exchange::Stage;
 use crate::server::jobs::Job;
-use crate::server::replier::Task;
 use crate::server::response::Response;
+use crate::server::task::Task;
 use crate::server::waiting::{Event, Resumed, Waits};
 
 impl EventLoop {

@@ -9,8 +9,8 @@ use crossbeam_channel::Receiver;
 use mio::Waker;
 
 use super::intake::Carrier;
+use crate::server::done::Done;
 use crate::server::jobs::Job;
-use crate::server::workers::Done;
 
 /// What other threads tell the event loop.
 pub(crate) enum Message {

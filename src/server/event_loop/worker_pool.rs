@@ -18,7 +18,7 @@ use crate::health::{Health, bump};
 use crate::server::aside::Lane;
 use crate::server::idle_workers::IdleWorkers;
 use crate::server::jobs::Job;
-use crate::server::workers::Shared;
+use crate::server::shared::Shared;
 use crate::settings::Config;
 
 /// See the [module](self).
