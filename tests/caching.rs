@@ -12,7 +12,7 @@ use plimsoll::{Builder, Server};
 
 use crate::kit::browser::Browser;
 use crate::kit::usage::affordable;
-use crate::kit::{Client, Latch, Reply, Upstream, ask, get, pattern, quiet, wait_until};
+use crate::kit::{Client, Latch, Reply, Serving, Upstream, ask, get, pattern, quiet, wait_until};
 
 const MIB: usize = 1024 * 1024;
 
@@ -651,4 +651,57 @@ fn the_reports_tell_how_the_cache_is_used() {
     browser.open(&format!("http://{admin}/status"));
     let cell = "document.querySelector('#cache tbody th')?.innerText";
     browser.wait_until(&format!("{cell} == '50 %'"));
+}
+
+/// The program by itself, as its allocator is a part of it.
+#[test]
+#[ignore = "slow: make test-slow"]
+fn a_cache_that_was_filled_ten_times_over_is_resident_little_beyond_its_size() {
+    const CACHE: usize = 64 * MIB;
+    const CLIENTS: usize = 4;
+    let body = pattern(MIB);
+    let upstream = Upstream::start(move |asked, stream| {
+        let size = asked.line().split(['/', ' ']).nth(3);
+        let size = size.and_then(|size| size.parse().ok()).unwrap_or(0);
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nContent-Length: {size}\r\n\r\n"
+        )?;
+        stream.write_all(&body[..size])
+    });
+    let server = Serving::start(&["--upstream", &upstream.url(), "--cache", "64MiB"]);
+    let address = server.address;
+    assert_eq!(get(address, "/0/100").status, 200);
+    let before = server.usage().memory;
+    let most = AtomicUsize::new(before);
+    thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let (server, most) = (&server, &most);
+            scope.spawn(move || {
+                let mut client = Client::connect(address);
+                let mut taken = 0;
+                let mut random = number as u64;
+                for request in 0.. {
+                    if taken >= 10 * CACHE / CLIENTS {
+                        return;
+                    }
+                    // As many of each order of magnitude, from 100 B to 1 MiB.
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    let least = 100 << ((random >> 60) % 14);
+                    let size = (least + (random >> 32) as usize % least).min(MIB);
+                    let target = format!("/{number}-{request}/{size}");
+                    assert_eq!(client.get(&target).reply().body.len(), size);
+                    taken += size;
+                    most.fetch_max(server.usage().memory, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let bytes = server.metric("plimsoll_cache_bytes", "");
+    assert!(bytes > CACHE as u64 * 9 / 10, "it is full: {bytes}");
+    let grown = (most.into_inner() - before) * 1024;
+    println!("{grown} bytes resident for a cache of {CACHE}");
+    assert!(grown as f64 <= 1.15 * CACHE as f64, "{grown} bytes");
 }

@@ -24,10 +24,11 @@ pub struct Filling {
 
 impl Filling {
     pub(super) fn new(ticket: Ticket, entry: Entry, length: Option<usize>) -> Self {
+        let spare = Arc::clone(&ticket.shared.spare);
         Self {
             ticket,
             entry: Some(entry),
-            body: Growing::default(),
+            body: Growing::new(spare),
             reserved: 0,
             length,
         }
@@ -51,7 +52,7 @@ impl Filling {
     #[must_use]
     pub fn into_body(mut self) -> CachedBody {
         self.give_up();
-        CachedBody::new(Arc::new(std::mem::take(&mut self.body).finish()))
+        CachedBody::new(Arc::new(self.body.finish()))
     }
 
     /// Sets bytes apart for one more block; false if that would be too many for one reply, or for all that are coming.
@@ -77,7 +78,7 @@ impl Filling {
     /// kept.
     #[expect(clippy::must_use_candidate, reason = "it keeps the body")]
     pub fn finish(mut self, now: CacheTime) -> CachedBody {
-        let body = Arc::new(std::mem::take(&mut self.body).finish());
+        let body = Arc::new(self.body.finish());
         let whole = CachedBody::new(Arc::clone(&body));
         let Some(mut entry) = self.entry.take() else {
             return whole;

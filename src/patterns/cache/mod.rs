@@ -34,6 +34,7 @@ mod wait;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use blocks::Spare;
 pub use fetch::{Fetch, Fetched};
 pub use fields::Fields;
 pub use filling::Filling;
@@ -104,6 +105,7 @@ struct Shared {
     capacity: usize,
     most_of_one: usize,
     target: Option<String>,
+    spare: Arc<Spare>,
 }
 
 struct State {
@@ -195,6 +197,7 @@ impl Cache {
         Self {
             shared: Arc::new(Shared {
                 capacity,
+                spare: Arc::clone(store.spare()),
                 most_of_one: store.most_of_one(),
                 state: Mutex::new(State {
                     store,

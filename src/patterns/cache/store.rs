@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, Spare};
 use super::control::Directives;
 use super::fields::Fields;
 use super::freshness::Freshness;
@@ -14,6 +14,9 @@ use super::vary::Vary;
 /// What a reply takes beyond its key, fields and body: its node, its place in the map and its share of what the
 /// allocator needs for eight blocks; by what becomes resident when many replies without a body are kept.
 const OVERHEAD: usize = size_of::<Node>() + size_of::<Entry>() + 8 * 16 + 256;
+/// Spare blocks may take this part of the capacity beyond it, so that they need not go while small bodies come between
+/// large ones: the allocator would keep them for its own small things.
+const SPARE_PART: usize = 32;
 /// Most replies under one key. A client could otherwise choose the values of a field that a reply varies by, and each
 /// look-up has to compare them all.
 const MOST_VARIANTS: usize = 32;
@@ -55,6 +58,8 @@ pub(super) struct Found(usize);
 
 pub(super) struct Store {
     capacity: usize,
+    /// Blocks of what was forgotten. With what is kept and what is coming, they take little more than the capacity.
+    spare: Arc<Spare>,
     /// Bytes of the replies that are kept, with their overhead.
     used: usize,
     /// Bytes set apart for replies that are still coming.
@@ -68,8 +73,11 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new(capacity: usize) -> Self {
+        let spare = Arc::new(Spare::default());
+        spare.keep(capacity);
         Self {
             capacity,
+            spare,
             used: 0,
             reserved: 0,
             by_key: HashMap::new(),
@@ -83,6 +91,10 @@ impl Store {
     /// The most that one reply may take: an eighth of all.
     pub(super) fn most_of_one(&self) -> usize {
         self.capacity / 8
+    }
+
+    pub(super) fn spare(&self) -> &Arc<Spare> {
+        &self.spare
     }
 
     pub(super) fn used(&self) -> usize {
@@ -206,10 +218,17 @@ impl Store {
     }
 
     fn make_room(&mut self) {
-        while self.used + self.reserved > self.capacity {
-            let Some(oldest) = self.oldest else { return };
+        while self.used + self.reserved > self.capacity
+            && let Some(oldest) = self.oldest
+        {
             self.remove_node(oldest);
         }
+        self.keep_spare();
+    }
+
+    fn keep_spare(&self) {
+        let left = self.capacity.saturating_sub(self.used + self.reserved);
+        self.spare.keep(left + self.capacity / SPARE_PART);
     }
 
     fn remove_node(&mut self, index: usize) {
@@ -217,6 +236,8 @@ impl Store {
         let node = self.nodes[index].take().expect("a linked node is there");
         self.free.push(index);
         self.used -= node.cost;
+        // Before its blocks come.
+        self.keep_spare();
         if let Some(indexes) = self.by_key.get_mut(&node.key) {
             indexes.retain(|&kept| kept != index);
             if indexes.is_empty() {

@@ -2,6 +2,7 @@ use std::io::Read;
 
 use proptest::prelude::*;
 
+use super::super::blocks::BLOCK;
 use super::*;
 
 fn at(target: &str, fields: &Fields) -> CacheTarget {
@@ -191,5 +192,37 @@ fn a_body_is_given_whole_and_in_parts_whatever_its_length_and_the_pieces_it_came
                 }
             }
         }
+    }
+}
+
+#[test]
+fn blocks_of_what_was_forgotten_are_used_again_and_never_kept_beside_a_full_cache() {
+    let capacity = 64 << 10;
+    let scene = Scene::with(Cache::new(capacity));
+    let none = Fields::new();
+    let spare = || {
+        let text = format!("{:?}", scene.cache.shared.spare);
+        let count = text.trim_matches(|byte: char| !byte.is_ascii_digit());
+        count.parse::<usize>().expect("a count") * BLOCK
+    };
+    let most = capacity / 32 * 33;
+    let body = "x".repeat(7000);
+    for number in 0..40 {
+        let target = format!("/{number}");
+        scene.ask(0, &at(&target, &none).request(), (200, FRESH, &body));
+        assert!(spare() + scene.cache.stats().bytes <= most, "{number}");
+    }
+    let kept = scene.cache.stats().entries;
+    for number in 0..40 {
+        scene.cache.purge(false, "h", &format!("/{number}"));
+    }
+    // Of each body one block is whole.
+    assert!(spare() >= kept * BLOCK, "{} of {kept}", spare());
+    // Bodies without a whole block leave none of them where they are not needed.
+    let body = "x".repeat(1000);
+    for number in 0..200 {
+        let target = format!("/small/{number}");
+        scene.ask(0, &at(&target, &none).request(), (200, FRESH, &body));
+        assert!(spare() + scene.cache.stats().bytes <= most, "{number}");
     }
 }
