@@ -70,10 +70,10 @@ pub(crate) fn run() -> io::Result<()> {
         2,
         "Added to the median latency of the service alone, at 1 connection",
     );
-    for (server, microseconds) in added {
-        let what = format!("added latency, {server}");
-        report.figure(&what, &format!("{microseconds:.0} us"));
+    for row in &added {
+        report.figure(&format!("added latency, {}", row[0]), &row[1]);
     }
+    report.table(&["server", "added"], &added);
 
     let mut large = vec![
         ("/102400", 102_400.0, "Replies of 100 KiB", 16),
@@ -88,12 +88,14 @@ pub(crate) fn run() -> io::Result<()> {
             server.path = path;
         }
         let results = measure(&servers, connections, runs.min(3), length)?;
-        for (server, result) in servers.iter().zip(&results) {
-            let bytes = result.rate * size / f64::from(1 << 20);
+        let mut rows = rows_of(&servers, connections, &results);
+        for ((server, result), row) in servers.iter().zip(&results).zip(&mut rows) {
+            let bytes = format!("{:.0} MiB/s", result.rate * size / f64::from(1 << 20));
             let what = format!("{name}, {}", server.name);
-            report.figure(&what, &format!("{}, {bytes:.0} MiB/s", result.show()));
+            report.figure(&what, &format!("{}, {bytes}", result.show()));
+            row.push(bytes);
         }
-        report.table(&HEADS, &rows_of(&servers, connections, &results));
+        report.table(&[&HEADS[..], &["bytes"]].concat(), &rows);
     }
 
     report.heading(2, "Idle clients");
@@ -117,14 +119,20 @@ fn respond(address: SocketAddr) -> Command {
 /// How many requests fail while the service behind is killed and started again, once a second.
 fn restarts(report: &mut Report) -> io::Result<()> {
     let times = 5;
-    for name in ["plimsoll", "nginx"] {
+    let mut rows = Vec::new();
+    // With a single server, nginx has no breaker either.
+    for (name, breaker) in [
+        ("plimsoll", "--breaker=5"),
+        ("plimsoll --breaker=off", "--breaker=off"),
+        ("nginx", ""),
+    ] {
         let mut service = Child::start(respond)?;
         let upstream = service.address;
         let url = format!("--upstream=http://{upstream}");
         let started = if name == "nginx" {
             start_nginx(upstream)
         } else {
-            Child::start(|address| plimsoll_command(&[&url], address))
+            Child::start(|address| plimsoll_command(&[&url, breaker], address))
         };
         let proxy = match started {
             Ok(proxy) => proxy,
@@ -149,19 +157,28 @@ fn restarts(report: &mut Report) -> io::Result<()> {
             &what,
             &format!("{failed:.0} of {requests:.0} requests failed"),
         );
+        rows.push(vec![
+            name.to_owned(),
+            times.to_string(),
+            format!("{requests:.0}"),
+            format!("{failed:.0}"),
+        ]);
     }
+    report.table(&["server", "restarts", "requests", "failed"], &rows);
     Ok(())
 }
 
 /// By how many microseconds each of those in front of the service, which is the last, makes the median longer.
-fn added_latency(servers: &[Server], results: &[Medians]) -> Vec<(&'static str, f64)> {
+fn added_latency(servers: &[Server], results: &[Medians]) -> Vec<Vec<String>> {
     let Some(alone) = results.last() else {
         return Vec::new();
     };
     let in_front = servers.iter().zip(results).take(servers.len() - 1);
-    in_front
-        .map(|(server, result)| (server.name, (result.p50 - alone.p50) * 1e3))
-        .collect()
+    let rows = in_front.map(|(server, result)| {
+        let added = (result.p50 - alone.p50) * 1e3;
+        vec![server.name.to_owned(), format!("{added:.0} us")]
+    });
+    rows.collect()
 }
 
 /// What 10,000 idle clients cost with and without a service behind.
@@ -169,6 +186,7 @@ fn idle(report: &mut Report, upstream: SocketAddr) -> io::Result<()> {
     let clients = if common::quick() { 1_000 } else { 10_000 };
     common::descriptors::raise(clients + 600);
     let url = format!("--upstream=http://{upstream}");
+    let mut rows = Vec::new();
     for (name, options) in [("without", &[][..]), ("with", &[url.as_str()][..])] {
         let server = Child::start(|address| plimsoll_command(options, address))?;
         let before = server.memory();
@@ -179,12 +197,13 @@ fn idle(report: &mut Report, upstream: SocketAddr) -> io::Result<()> {
         common::get(server.address, "/livez")?;
         let after = server.memory();
         let grown = after.zip(before).map(|(after, before)| after - before);
-        report.figure(
-            &format!("{clients} idle clients, {name} --upstream"),
-            &grown.map_or("-".to_owned(), |kib| format!("{kib} KiB more resident")),
-        );
+        let grown = grown.map_or("-".to_owned(), |kib| format!("{kib} KiB more resident"));
+        let what = format!("{clients} idle clients, {name} --upstream");
+        report.figure(&what, &grown);
+        rows.push(vec![what, grown]);
         drop(connections);
     }
+    report.table(&["what", "memory"], &rows);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use plimsoll::proxy::ProxyConfig;
+use plimsoll::proxy::{BreakerMode, ProxyConfig};
 
 use super::{OK, serve};
 use crate::kit::{Client, Upstream, wait_until};
@@ -97,10 +97,24 @@ impl Shared {
 
 #[test]
 fn a_restart_costs_no_request_but_those_on_their_way_and_sends_none_twice_that_may_not_be() {
+    restart_under_load(BreakerMode::default());
+}
+
+/// Nobody is refused for what has happened to others.
+#[test]
+fn without_a_breaker_a_restart_costs_no_more() {
+    restart_under_load(BreakerMode::Off);
+}
+
+fn restart_under_load(breaker: BreakerMode) {
     let seen = Seen::default();
     let mut upstream = service(([127, 0, 0, 1], 0).into(), &seen);
     let address = upstream.address;
-    let server = serve(ProxyConfig::to([upstream.url()]), CLIENTS);
+    let config = ProxyConfig {
+        breaker,
+        ..ProxyConfig::to([upstream.url()])
+    };
+    let server = serve(config, CLIENTS);
     let shared = Shared {
         address: server.local_addr(),
         is_over: AtomicBool::new(false),
@@ -147,6 +161,8 @@ fn a_restart_costs_no_request_but_those_on_their_way_and_sends_none_twice_that_m
             "{line} was answered by nobody"
         );
         assert!(*status == 200 || !in_peace, "{line} got {status} in peace");
+        let may_be_refused = breaker != BreakerMode::Off;
+        assert!(*status != 503 || may_be_refused, "{line} was refused");
         lost += usize::from(*status != 200 && times > 0);
     }
     let asked: HashSet<_> = outcomes.iter().map(|outcome| &outcome.line).collect();
