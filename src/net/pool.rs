@@ -9,8 +9,8 @@ use super::stream::{Address, Socket};
 use crate::http::response::ResponseHead;
 use crate::patterns::Deadline;
 
-/// Most connections that are kept for an endpoint.
-pub(crate) const MOST_IDLE: usize = 32;
+/// Most connections that are kept for an endpoint: as many as requests are usually there at once, which often end together.
+pub(crate) const MOST_IDLE: usize = 64;
 
 /// How long a connection is kept whose server does not say how long it keeps it: Node and uvicorn close after 5 s.
 const KEPT: Duration = Duration::from_secs(4);

@@ -31,6 +31,7 @@ pub(crate) struct IdleWorkers {
     awake: AtomicUsize,
     /// How many wait for the next request.
     receiving: AtomicUsize,
+    processors: usize,
 }
 
 #[derive(Debug)]
@@ -59,6 +60,7 @@ impl IdleWorkers {
             }),
             awake: AtomicUsize::new(workers),
             receiving: AtomicUsize::new(0),
+            processors: thread::available_parallelism().map_or(1, usize::from),
         }
     }
 
@@ -98,13 +100,25 @@ impl IdleWorkers {
     }
 
     /// How many workers should be awake for so many requests that are with them or on their way, each taking `service`
-    /// by prediction; without one, each is for a worker of its own.
-    pub(crate) fn needed(&self, requests: usize, service: Option<Duration>) -> usize {
+    /// by prediction; without one, each is for a worker of its own. If requests are put off while they wait for another
+    /// server, what is left for a worker computes, unless it takes long: more workers than processors would only take
+    /// turns.
+    pub(crate) fn needed(
+        &self,
+        requests: usize,
+        service: Option<Duration>,
+        are_put_off: bool,
+    ) -> usize {
         let service = service.unwrap_or(WORK_PER_WAKE_UP);
+        let most = if are_put_off && service < LONG {
+            self.processors
+        } else {
+            usize::MAX
+        };
         let work = service.as_nanos().saturating_mul(requests as u128);
         let workers = work.div_ceil(WORK_PER_WAKE_UP.as_nanos());
         let workers = usize::try_from(workers).unwrap_or(usize::MAX);
-        workers.min(requests).min(self.slots.len())
+        workers.min(requests).min(self.slots.len()).min(most)
     }
 
     fn park(&self, worker: usize) {
@@ -149,6 +163,9 @@ impl IdleWorkers {
 /// The work that a worker is woken for. Waking one costs some microseconds and a processor's caches; jobs shorter than
 /// this are quicker done one after the other.
 const WORK_PER_WAKE_UP: Duration = Duration::from_micros(100);
+
+/// A job that takes so long is likely to wait for something.
+const LONG: Duration = Duration::from_millis(1);
 
 /// A worker that waits for the next request, for as long as this lives.
 #[derive(Debug)]
@@ -239,10 +256,23 @@ mod tests {
             (usize::MAX, Some(Duration::MAX), 4),
         ] {
             assert_eq!(
-                idle_workers.needed(requests, service),
+                idle_workers.needed(requests, service, false),
                 needed,
                 "{requests} of {service:?}"
             );
+        }
+    }
+
+    #[test]
+    fn where_requests_are_put_off_no_more_workers_compute_than_there_are_processors() {
+        let idle_workers = IdleWorkers {
+            processors: 2,
+            ..IdleWorkers::new(64)
+        };
+        for (requests, micros, needed) in [(64, 20, 2), (64, 999, 2), (1, 20, 1), (64, 1000, 64)] {
+            let service = Some(Duration::from_micros(micros));
+            let found = idle_workers.needed(requests, service, true);
+            assert_eq!(found, needed, "{requests} of {service:?}");
         }
     }
 

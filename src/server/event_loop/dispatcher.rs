@@ -107,6 +107,11 @@ impl Dispatcher {
         self.places.load(Ordering::Relaxed)
     }
 
+    /// Whether requests have waited for another server.
+    pub(crate) fn has_places(&self) -> bool {
+        self.has_places
+    }
+
     /// What has begun, or is about to: as many as there are workers may, whether a worker waits with them or not. So the
     /// number of workers bounds what another server gets at once.
     fn busy(&self) -> usize {

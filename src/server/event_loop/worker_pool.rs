@@ -141,7 +141,8 @@ impl WorkerPool {
             shared.wake_receiver();
         }
         let awake = idle_workers.awake();
-        let mut needed = idle_workers.needed(self.dispatcher.at_workers(), work);
+        let (requests, are_put_off) = (self.dispatcher.at_workers(), self.dispatcher.has_places());
+        let mut needed = idle_workers.needed(requests, work, are_put_off);
         if lacks_progress {
             needed = needed.max(awake + 1);
         }
