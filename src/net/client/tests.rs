@@ -589,7 +589,7 @@ fn a_reply_to_head_has_no_body() {
     for _ in 0..2 {
         assert_eq!(read(send(&pool, &head, PATIENCE).expect("a response")), "");
     }
-    assert_eq!(upstream.connections(), 1);
+    assert_eq!(upstream.connections(), 2, "a body was announced");
 }
 
 #[test]
