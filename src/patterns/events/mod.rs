@@ -25,6 +25,7 @@ mod settings;
 mod space;
 #[cfg(feature = "redis")]
 mod stream;
+mod supply;
 mod writer;
 
 pub use error::{EventDamage, EventDamageKind, EventError, EventOpenError};

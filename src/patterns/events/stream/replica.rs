@@ -1,0 +1,342 @@
+//! One of the replicas that share a stream: what its threads do.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::super::error::EventError;
+use super::super::event::{Death, Delivery, Outcome, milliseconds, time};
+use super::super::log::lock;
+use super::super::schedule::{self, JITTER};
+use super::super::settings::EventSettings;
+use super::store::{Entry, Sizes, Store};
+use super::url::EventStreamUrl;
+use crate::panics::catch;
+use crate::random::uniform;
+
+/// How often events are looked for that another replica has not finished, and how often sizes are asked for.
+const LOOK: Duration = Duration::from_millis(250);
+const MEASURE: Duration = Duration::from_secs(1);
+
+/// How long redis is left alone after it failed.
+const REST: Duration = Duration::from_secs(1);
+
+/// Calls of one search for events to take over: each looks at about ten.
+const CALLS: usize = 100;
+
+/// What the threads of a stream share.
+pub(super) struct Replica {
+    pub(super) store: Store,
+    pub(super) settings: EventSettings,
+    pub(super) state: Mutex<State>,
+    /// The stream stops, or the consumer may be there again.
+    pub(super) changed: Condvar,
+    /// Who searches for events to take over: where to go on, and when. One at a time.
+    pub(super) search: Mutex<Search>,
+    pub(super) accepted: AtomicU64,
+    pub(super) delivered: AtomicU64,
+    pub(super) retried: AtomicU64,
+    pub(super) died: AtomicU64,
+    pub(super) failures: AtomicU64,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) stopping: bool,
+    pub(super) pause: Option<Pause>,
+    pub(super) sizes: Sizes,
+    /// Why redis could not be asked, if that was so the last time.
+    pub(super) failing: Option<EventError>,
+    pub(super) dead_full: bool,
+}
+
+/// The consumer cannot be reached.
+#[derive(Clone, Copy)]
+pub(super) struct Pause {
+    pub(super) until: Instant,
+    pub(super) wait: Duration,
+    /// One event is out to see whether it is there again.
+    pub(super) trial: bool,
+}
+
+pub(super) struct Search {
+    pub(super) from: String,
+    pub(super) due: Instant,
+}
+
+impl Replica {
+    /// One that does nothing yet.
+    pub(super) fn new(url: &EventStreamUrl, settings: EventSettings) -> io::Result<Self> {
+        let search = Search {
+            from: "0-0".to_owned(),
+            due: Instant::now(),
+        };
+        Ok(Self {
+            store: Store::new(url, settings.patience)?,
+            settings,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            search: Mutex::new(search),
+            accepted: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            died: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        })
+    }
+
+    /// Delivers until the stream stops.
+    pub(super) fn run(&self, deliver: &dyn Fn(&Delivery) -> Outcome) {
+        while let Some(trial) = self.may_go() {
+            match self.heard(self.next()) {
+                Ok(Some(entry)) => self.attempt(&entry, deliver),
+                Ok(None) => self.end_trial(trial),
+                Err(_) => {
+                    self.end_trial(trial);
+                    self.sleep(REST);
+                }
+            }
+        }
+    }
+
+    /// Waits while the consumer cannot be reached. Whether what goes next is to see if it can. `None` once the stream
+    /// stops.
+    fn may_go(&self) -> Option<bool> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.stopping {
+                return None;
+            }
+            let Some(pause) = &mut state.pause else {
+                return Some(false);
+            };
+            let left = pause.until.saturating_duration_since(Instant::now());
+            if left.is_zero() && !pause.trial {
+                pause.trial = true;
+                return Some(true);
+            }
+            let longest = if pause.trial { MEASURE } else { left };
+            (state, _) = self
+                .changed
+                .wait_timeout(state, longest)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// There was nothing to see it by.
+    fn end_trial(&self, trial: bool) {
+        if let Some(pause) = lock(&self.state).pause.as_mut().filter(|_| trial) {
+            pause.trial = false;
+        }
+    }
+
+    /// An event for this replica: one that was given away and not finished in time, or else a new one.
+    fn next(&self) -> Result<Option<Entry>, EventError> {
+        if let Ok(mut search) = self.search.try_lock()
+            && search.due <= Instant::now()
+        {
+            for _ in 0..CALLS {
+                let takeover = self.settings.takeover;
+                let (entry, next) = self.store.take_over(takeover, &search.from)?;
+                if next.is_none() {
+                    search.due = Instant::now() + LOOK;
+                }
+                search.from = next.unwrap_or_else(|| "0-0".to_owned());
+                if entry.is_some() {
+                    return Ok(entry);
+                }
+                if search.due > Instant::now() {
+                    break;
+                }
+            }
+        }
+        self.store.read()
+    }
+
+    fn attempt(&self, entry: &Entry, deliver: &dyn Fn(&Delivery) -> Outcome) {
+        let delivery = Delivery {
+            id: entry.id,
+            attempt: entry.attempt,
+            accepted: time(entry.accepted),
+            event: entry.event.clone(),
+        };
+        let outcome = catch(|| deliver(&delivery)).unwrap_or_else(|_| Outcome::Failed {
+            reason: "the delivery panicked".to_owned(),
+            retry_after: None,
+        });
+        let settled = match outcome {
+            Outcome::Delivered => {
+                self.reached();
+                self.delivered.fetch_add(1, Ordering::Relaxed);
+                self.store.done(&entry.place)
+            }
+            Outcome::Rejected { reason } => {
+                self.reached();
+                self.bury(entry, reason)
+            }
+            Outcome::Failed {
+                reason,
+                retry_after,
+            } => {
+                self.reached();
+                if self.was_last(entry) {
+                    self.bury(entry, reason)
+                } else {
+                    self.retried.fetch_add(1, Ordering::Relaxed);
+                    self.repeat(entry, retry_after)
+                }
+            }
+            Outcome::Unreachable => {
+                let wait = self.unreachable();
+                self.give_back(entry, entry.attempt.saturating_sub(1), wait)
+            }
+        };
+        if let Err(error) = self.heard(settled) {
+            // It is taken over when its time has come.
+            log::warn!(
+                "redis does not know what came of event {}: {error}",
+                entry.id
+            );
+        }
+    }
+
+    /// Whether an event has had its attempts, and the time that they should have taken.
+    fn was_last(&self, entry: &Entry) -> bool {
+        let delays = &self.settings.delays;
+        let all: Duration = delays.iter().sum();
+        let age = time(entry.accepted).elapsed().unwrap_or_default();
+        entry.attempt as usize > delays.len() && age >= all
+    }
+
+    /// Has an event taken over by any replica after this time, or after the longest that they wait for each other.
+    fn give_back(&self, entry: &Entry, attempts: u32, wait: Duration) -> Result<(), EventError> {
+        let ago = self.settings.takeover.saturating_sub(wait);
+        self.store.give_back(&entry.place, attempts, ago)
+    }
+
+    /// Has an event tried again when its next attempt is due.
+    fn repeat(&self, entry: &Entry, retry_after: Option<Duration>) -> Result<(), EventError> {
+        let EventSettings {
+            delays, takeover, ..
+        } = &self.settings;
+        let step = (entry.attempt as usize).min(delays.len()).saturating_sub(1);
+        let delay = delays.get(step).copied().unwrap_or(*takeover);
+        let delay = delay.mul_f64(1.0 + JITTER * (2.0 * uniform() - 1.0));
+        let wait = delay.max(retry_after.unwrap_or_default());
+        self.give_back(entry, entry.attempt, wait)
+    }
+
+    fn bury(&self, entry: &Entry, reason: String) -> Result<(), EventError> {
+        let death = Death {
+            at: milliseconds(SystemTime::now()),
+            sequence: 0,
+            attempts: entry.attempt,
+            reason,
+        };
+        let buried = self.store.bury(entry, &death);
+        lock(&self.state).dead_full = matches!(buried, Err(EventError::Full));
+        // It stays where it is then, and is taken over when its time has come.
+        buried?;
+        self.died.fetch_add(1, Ordering::Relaxed);
+        log::warn!(
+            "event {} is a dead letter after {} attempt(s): {}",
+            entry.id,
+            entry.attempt,
+            death.reason
+        );
+        Ok(())
+    }
+
+    /// The consumer has answered.
+    fn reached(&self) {
+        if lock(&self.state).pause.take().is_some() {
+            self.changed.notify_all();
+        }
+    }
+
+    /// The consumer could not be reached. How long it is left alone.
+    fn unreachable(&self) -> Duration {
+        let mut state = lock(&self.state);
+        let wait = match state.pause {
+            None => schedule::FIRST_PAUSE,
+            Some(pause) if pause.trial => (2 * pause.wait).min(schedule::LONGEST_PAUSE),
+            // It went before the pause began.
+            Some(pause) => return pause.wait,
+        };
+        state.pause = Some(Pause {
+            until: Instant::now() + wait,
+            wait,
+            trial: false,
+        });
+        wait
+    }
+
+    /// Keeps whether redis could be asked, and says so when that changes.
+    pub(super) fn heard<T>(&self, result: Result<T, EventError>) -> Result<T, EventError> {
+        let error = match &result {
+            Err(error @ (EventError::Io(_) | EventError::TimedOut)) => Some(error.clone()),
+            _ => None,
+        };
+        let mut state = lock(&self.state);
+        if let Some(error) = &error {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            if state.failing.is_none() {
+                log::error!("redis cannot keep or give events: {error}");
+            }
+        } else if state.failing.is_some() {
+            log::info!("redis keeps and gives events again");
+        }
+        state.failing = error;
+        drop(state);
+        result
+    }
+
+    /// Asks once a second how much there is.
+    pub(super) fn measure(&self, url: &EventStreamUrl) {
+        let mut begun = false;
+        loop {
+            if !begun {
+                begun = self.heard(self.store.begin()).is_ok();
+                if begun {
+                    self.look_at_durability(url);
+                }
+            }
+            if begun && let Ok(sizes) = self.heard(self.store.sizes()) {
+                lock(&self.state).sizes = sizes;
+            }
+            if !self.sleep(MEASURE) {
+                return;
+            }
+        }
+    }
+
+    /// Says so if redis may lose what it has accepted.
+    fn look_at_durability(&self, url: &EventStreamUrl) {
+        let lost = match self.store.durability() {
+            Some([appendonly, _]) if appendonly != "yes" => "all events (appendonly is not yes)",
+            Some([_, appendfsync]) if appendfsync != "always" => {
+                "the events of the last second or more (appendfsync is not always)"
+            }
+            Some(_) | None => return,
+        };
+        log::warn!("{url}: if redis ends suddenly, it loses {lost}");
+    }
+
+    /// Whether the stream did not stop meanwhile.
+    fn sleep(&self, longest: Duration) -> bool {
+        let deadline = Instant::now() + longest;
+        let mut state = lock(&self.state);
+        while !state.stopping {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            (state, _) = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        false
+    }
+}
