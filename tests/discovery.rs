@@ -14,7 +14,7 @@ use plimsoll::Server;
 use plimsoll::proxy::{BalanceBy, Proxy, ProxyConfig};
 use serde_json::Value;
 use simple_dns::rdata::{A, CNAME, RData, SRV};
-use simple_dns::{CLASS, Name, Packet, PacketFlag, ResourceRecord};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
 use crate::kit::binary::Plimsoll;
 use crate::kit::process::{Process, TempDir, find, free_port};
@@ -271,7 +271,11 @@ fn record<'a>(owner: &'a str, rdata: RData<'a>) -> ResourceRecord<'a> {
 }
 
 fn srv(port: u16) -> ResourceRecord<'static> {
-    let target = Name::new_unchecked("one.test");
+    srv_to("one.test", port)
+}
+
+fn srv_to(target: &'static str, port: u16) -> ResourceRecord<'static> {
+    let target = Name::new_unchecked(target);
     let (priority, weight) = (0, 1);
     record(
         NAME,
@@ -401,6 +405,51 @@ fn a_name_server_that_does_not_answer_keeps_nobody_from_what_other_sources_tell(
     ]);
     assert_eq!(get(server.local_addr(), "/").text(), "first");
     assert_eq!(get(server.local_addr(), "/readyz").status, 200);
+}
+
+/// A service whose address could not be asked for was taken for gone.
+#[test]
+fn a_target_whose_address_nobody_tells_now_keeps_the_one_it_had_and_one_that_is_gone_does_not() {
+    let latch = Arc::default();
+    let (first, second) = (named("first", &latch), named("second", &latch));
+    let ports = [first.address.port(), second.address.port()];
+    let targets = ["one.test", "two.test"];
+    let script = move |lame: Option<RCODE>| -> Script {
+        Arc::new(move |question, _| {
+            let asked = question.questions[0].qname.to_string();
+            if asked == NAME {
+                let records = targets.iter().zip(ports);
+                let records = records.map(|(target, port)| srv_to(target, port));
+                return vec![answer(question, records.collect())];
+            }
+            let address = Ipv4Addr::LOCALHOST.into();
+            let is_v4 = question.questions[0].qtype == QTYPE::TYPE(TYPE::A);
+            let records = is_v4.then(|| record("two.test", RData::A(A { address })));
+            let mut packet = Packet::new_reply(question.id());
+            packet
+                .questions
+                .push(question.questions[0].clone().into_owned());
+            match lame {
+                Some(code) => *packet.rcode_mut() = code,
+                None => packet.answers.extend(records),
+            }
+            vec![packet.build_bytes_vec().expect("a message")]
+        })
+    };
+    let dns = NameServer::start(script(None));
+    let server = serve(format!("srv://{NAME}?server={}", dns.address));
+    let both = addresses(&[&first, &second]);
+    wait_until("both are known", || endpoints(&server) == both);
+    dns.set(script(Some(RCODE::ServerFailure)));
+    wait_until("that is told", || {
+        fault(&server).is_some_and(|fault| fault.contains("two.test: "))
+    });
+    assert_eq!(endpoints(&server), both);
+    dns.set(script(Some(RCODE::NameError)));
+    wait_until("the second is gone", || {
+        endpoints(&server) == addresses(&[&first])
+    });
+    assert_eq!(fault(&server), None);
 }
 
 /// Whether this process may give a program a file of its own in place of `/etc/hosts`; if not, that is said.

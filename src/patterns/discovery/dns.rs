@@ -22,6 +22,9 @@ const LEAST_RECORD: usize = 11;
 /// Bytes of a message's header.
 const HEADER: usize = 12;
 
+/// Most addresses of one name that are believed: more endpoints than that are not taken.
+const MOST_ADDRESSES: usize = 257;
+
 /// Most aliases between the name that was asked for and the one that has records.
 const MOST_ALIASES: usize = 8;
 
@@ -106,6 +109,17 @@ pub(super) struct Answer {
     pub(super) ttl: Duration,
 }
 
+impl Answer {
+    /// That there is nothing.
+    pub(super) fn none() -> Self {
+        Self {
+            services: Vec::new(),
+            addresses: Vec::new(),
+            ttl: LONGEST_TTL,
+        }
+    }
+}
+
 /// A question, as it goes over the wire.
 pub(super) fn question(id: u16, name: &str, kind: Kind) -> Result<Vec<u8>, DnsError> {
     let name = Name::new(name).map_err(|_| DnsError::BadName)?;
@@ -152,11 +166,7 @@ pub(super) fn answer(message: &[u8], id: u16, name: &str, kind: Kind) -> Result<
     }
     let owner = owner(&packet, name)?;
     let known = addresses(&packet);
-    let mut answer = Answer {
-        services: Vec::new(),
-        addresses: Vec::new(),
-        ttl: LONGEST_TTL,
-    };
+    let mut answer = Answer::none();
     for record in packet
         .answers
         .iter()
@@ -229,10 +239,10 @@ fn addresses(packet: &Packet<'_>) -> HashMap<String, Vec<IpAddr>> {
     let mut addresses: HashMap<_, Vec<_>> = HashMap::new();
     for record in packet.additional_records.iter().chain(&packet.answers) {
         if let Some(address) = address(&record.rdata) {
-            addresses
-                .entry(text(&record.name))
-                .or_default()
-                .push(address);
+            let of_name = addresses.entry(text(&record.name)).or_default();
+            if of_name.len() < MOST_ADDRESSES {
+                of_name.push(address);
+            }
         }
     }
     addresses

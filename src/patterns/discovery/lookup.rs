@@ -23,7 +23,18 @@ const TRIES: u32 = 2;
 /// Longest datagram that is read: more than was asked for.
 const MOST_DATAGRAM: usize = 4096;
 
-/// The services of a name with their addresses, and how long they may be believed.
+/// What name servers say of a name's services.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Services {
+    /// Those whose addresses nobody tells now have none; those that have no address are left out.
+    pub(super) list: Vec<Srv>,
+    /// How long all this may be believed.
+    pub(super) ttl: Duration,
+    /// Why some addresses are not told.
+    pub(super) complaint: Option<String>,
+}
+
+/// The services of a name with their addresses.
 ///
 /// # Errors
 /// Why there are none, in a line.
@@ -31,39 +42,43 @@ pub(super) fn services(
     name: &str,
     server: Option<SocketAddr>,
     deadline: Deadline,
-) -> Result<(Vec<Srv>, Duration), String> {
+) -> Result<Services, String> {
     let servers = match server {
         Some(server) => vec![server],
         None => system_servers().map_err(|error| format!("{RESOLV_CONF}: {error}"))?,
     };
     let ask = |name: &str, kind| ask_each(&servers, name, kind, deadline);
-    let mut answer = ask(name, Kind::Srv)?;
-    answer.services.retain(|service| !service.target.is_empty());
-    if answer.services.is_empty() {
-        return Err("the name has no SRV records".to_owned());
-    }
-    let mut failed = None;
-    for service in &mut answer.services {
-        if !service.addresses.is_empty() {
-            continue;
-        }
-        for kind in [Kind::V4, Kind::V6] {
-            match ask(&service.target, kind) {
-                Ok(found) => {
-                    service.addresses.extend(found.addresses);
-                    answer.ttl = answer.ttl.min(found.ttl);
+    let answer = ask(name, Kind::Srv)?;
+    let mut found = Services {
+        list: Vec::new(),
+        ttl: answer.ttl,
+        complaint: None,
+    };
+    let there = answer.services.into_iter();
+    for mut service in there.filter(|service| !service.target.is_empty()) {
+        let mut failed = None;
+        if service.addresses.is_empty() {
+            for kind in [Kind::V4, Kind::V6] {
+                match ask(&service.target, kind) {
+                    Ok(told) => {
+                        service.addresses.extend(told.addresses);
+                        found.ttl = found.ttl.min(told.ttl);
+                    }
+                    Err(error) => failed = Some(format!("{}: {error}", service.target)),
                 }
-                Err(error) => failed = Some(format!("{}: {error}", service.target)),
             }
         }
+        if !service.addresses.is_empty() {
+            found.list.push(service);
+        } else if failed.is_some() {
+            found.complaint = failed;
+            found.list.push(service);
+        }
     }
-    answer
-        .services
-        .retain(|service| !service.addresses.is_empty());
-    match failed {
-        Some(error) if answer.services.is_empty() => Err(error),
-        _ => Ok((answer.services, answer.ttl)),
+    if found.list.is_empty() {
+        return Err("the name has no SRV records".to_owned());
     }
+    Ok(found)
 }
 
 /// Asks one server after the other until one knows.
@@ -94,11 +109,16 @@ fn ask(server: SocketAddr, name: &str, kind: Kind, deadline: Deadline) -> Result
     let id = u16::from_ne_bytes([first, second]);
     let question = dns::question(id, name, kind)?;
     let read = |message: &[u8]| dns::answer(message, id, name, kind);
-    match ask_udp(server, &question, deadline, read) {
+    let asked = match ask_udp(server, &question, deadline, read) {
         Err(AskError::Dns(DnsError::Truncated)) => {
             let message = ask_tcp(server, &question, deadline)?;
             Ok(read(&message)?)
         }
+        asked => asked,
+    };
+    match asked {
+        // That a host is not there is an answer.
+        Err(AskError::Dns(DnsError::NoSuchName)) if kind != Kind::Srv => Ok(Answer::none()),
         asked => asked,
     }
 }

@@ -379,7 +379,8 @@ impl Watched {
     /// Asks; none if there is nothing new to tell.
     fn ask(&self, now: Instant) -> Option<Result<Told, String>> {
         let Source::File(path) = &self.source else {
-            return Some(tell(&self.source, Deadline::after(PATIENCE)));
+            let before = lock(&self.state).endpoints.clone();
+            return Some(tell(&self.source, &before, Deadline::after(PATIENCE)));
         };
         let found = match file::read(path) {
             Ok(found) => found,
@@ -408,7 +409,7 @@ impl Watched {
             // A name that nobody answers for leaves the others their part of the time.
             let left = deadline.remaining().unwrap_or_default();
             let still = u32::try_from(count - index).unwrap_or(u32::MAX);
-            let endpoints = match tell(&source, deadline.within(left / still)) {
+            let endpoints = match tell(&source, &[], deadline.within(left / still)) {
                 Ok(told) => told.endpoints,
                 Err(error) => {
                     all.complaint = Some(error);
@@ -429,8 +430,8 @@ impl Watched {
     }
 }
 
-/// What a source other than a file tells.
-fn tell(source: &Source, deadline: Deadline) -> Result<Told, String> {
+/// What a source other than a file tells. A service whose addresses nobody tells now has those that it had `before`.
+fn tell(source: &Source, before: &[Discovered], deadline: Deadline) -> Result<Told, String> {
     match source {
         Source::Http {
             place,
@@ -466,11 +467,19 @@ fn tell(source: &Source, deadline: Deadline) -> Result<Told, String> {
             Ok(Told::new(vec![endpoint], INTERVAL))
         }
         Source::Srv { name, server } => {
-            let (services, ttl) = lookup::services(name, *server, deadline)?;
-            let endpoints = services.iter().flat_map(|service| {
-                service.addresses.iter().map(|&address| Discovered {
-                    address: Address::Tcp((address, service.port).into()),
-                    authority: format!("{}:{}", service.target, service.port),
+            let found = lookup::services(name, *server, deadline)?;
+            let endpoints = found.list.iter().flat_map(|service| {
+                let authority = format!("{}:{}", service.target, service.port);
+                let told = service.addresses.iter();
+                let told = told.map(|&address| Address::Tcp((address, service.port).into()));
+                let mut addresses: Vec<_> = told.collect();
+                if addresses.is_empty() {
+                    let before = before.iter().filter(|one| one.authority == authority);
+                    addresses.extend(before.map(|one| one.address.clone()));
+                }
+                addresses.into_iter().map(move |address| Discovered {
+                    address,
+                    authority: authority.clone(),
                     prefix: String::new(),
                     // Of those with 0, RFC 2782 wants few to be chosen, but not none.
                     weight: u32::from(service.weight).max(1),
@@ -480,7 +489,14 @@ fn tell(source: &Source, deadline: Deadline) -> Result<Told, String> {
             });
             let mut endpoints: Vec<_> = endpoints.take(MOST_ENDPOINTS + 1).collect();
             endpoints.sort_by_cached_key(|it| (it.priority, it.name(), it.authority.clone()));
-            Ok(Told::new(endpoints, ttl))
+            match found.complaint {
+                Some(complaint) if endpoints.is_empty() => Err(complaint),
+                Some(complaint) => Ok(Told {
+                    complaint: Some(complaint),
+                    ..Told::new(endpoints, found.ttl.min(INTERVAL))
+                }),
+                None => Ok(Told::new(endpoints, found.ttl)),
+            }
         }
         Source::File(_) => Err("a file in a file is not read".to_owned()),
     }

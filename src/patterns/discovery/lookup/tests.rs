@@ -58,7 +58,8 @@ impl NameServer {
     }
 
     fn ask(&self, timeout: Duration) -> Result<(Vec<Srv>, Duration), String> {
-        services(NAME, Some(self.0), Deadline::after(timeout))
+        let found = services(NAME, Some(self.0), Deadline::after(timeout))?;
+        Ok((found.list, found.ttl))
     }
 }
 
