@@ -32,7 +32,7 @@ use plimsoll::settings::{self, At, Complaint, Maybe, Span, Text, Word};
 pub(crate) use events::{Action, EventsOptions, Letters};
 pub(crate) use probe::ProbeOptions;
 
-/// Threads that run the handler when it forwards: each waits for the service's answer. One that is idle takes some 12 KiB.
+/// Workers when the handler forwards, and so requests that wait for the service at once. An idle thread takes some 12 KiB.
 #[cfg(feature = "proxy")]
 const PROXY_WORKERS: usize = 64;
 

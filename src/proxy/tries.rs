@@ -360,3 +360,6 @@ impl Tries {
         Step::Done(result)
     }
 }
+
+#[cfg(all(test, feature = "events"))]
+mod tests;

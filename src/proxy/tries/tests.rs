@@ -1,0 +1,142 @@
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use super::super::config::ProxyConfig;
+use super::super::headers::Forwarded;
+use super::super::{Core, Proxy};
+use super::*;
+use crate::Request;
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A sidecar in front of a service that the test plays.
+fn sidecar() -> (Proxy, TcpListener) {
+    let service = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = service.local_addr().expect("it is bound");
+    let proxy = Proxy::start(ProxyConfig {
+        try_timeout: Some(HOUR),
+        retries: 1,
+        ..ProxyConfig::to([format!("http://{address}")])
+    });
+    (proxy.expect("it starts"), service)
+}
+
+fn request(method: &str) -> Request {
+    Request::builder()
+        .method(method)
+        .remaining(3 * HOUR)
+        .build()
+}
+
+fn forwarded() -> Forwarded {
+    Forwarded::of_fields(b"Host: a\r\n".to_vec(), None)
+}
+
+/// Takes a request without a body.
+fn accept(service: &TcpListener) -> TcpStream {
+    let (mut stream, _) = service.accept().expect("a connection");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
+    }
+    stream
+}
+
+fn pending(core: &Core) -> u32 {
+    core.upstreams.balancer.endpoints()[0].pending
+}
+
+#[test]
+fn a_try_is_over_at_its_time_and_the_next_begins_after_a_pause() {
+    let (proxy, _service) = sidecar();
+    let (core, request, forwarded) = (&proxy.core, request("GET"), forwarded());
+    let way = core.way(&request, &forwarded);
+    let mut tries = core.tries(&request);
+    assert!(matches!(tries.begin(&way), Step::Waits));
+    let due = tries.due();
+    let before = due.checked_sub(MILLISECOND).expect("an hour");
+    for event in [Event::Over, Event::Ready { readable: true }] {
+        assert!(matches!(tries.resume(&way, event, before), Step::Waits));
+    }
+    assert_eq!(pending(core), 1);
+    let Step::Again(at) = tries.resume(&way, Event::Over, due) else {
+        panic!("it may be sent again");
+    };
+    assert!(at >= due && at <= due + 25 * MILLISECOND);
+    assert!(tries.awaited().is_none() && tries.due() == at);
+    assert_eq!(pending(core), 0, "nobody is asked during the pause");
+    let resumed = tries.resume(&way, Event::Over, due);
+    assert!(matches!(resumed, Step::Again(then) if then == at));
+
+    assert!(matches!(tries.begin(&way), Step::Waits));
+    let due = tries.due();
+    let Step::Done(Err(Failure::Client(error))) = tries.resume(&way, Event::Over, due) else {
+        panic!("there is one retry and no other");
+    };
+    assert_eq!(error.status(), 504);
+    assert_eq!(pending(core), 0);
+}
+
+#[test]
+fn what_may_not_be_sent_twice_is_over_with_its_first_try() {
+    let (proxy, _service) = sidecar();
+    let (core, request, forwarded) = (&proxy.core, request("POST"), forwarded());
+    let way = core.way(&request, &forwarded);
+    for (event, status) in [(Event::Over, 504), (Event::Cancelled, 499)] {
+        let mut tries = core.tries(&request);
+        assert!(matches!(tries.begin(&way), Step::Waits));
+        let due = tries.due();
+        let Step::Done(Err(Failure::Client(error))) = tries.resume(&way, event, due) else {
+            panic!("it is over");
+        };
+        assert_eq!(error.status(), status);
+    }
+}
+
+#[test]
+fn an_answer_that_comes_in_pieces_is_waited_for_and_its_connection_kept() {
+    let (proxy, service) = sidecar();
+    let (core, request, forwarded) = (&proxy.core, request("GET"), forwarded());
+    let way = core.way(&request, &forwarded);
+    let mut tries = core.tries(&request);
+    assert!(matches!(tries.begin(&way), Step::Waits));
+    let mut stream = accept(&service);
+    let mut step = Step::Waits;
+    for piece in [
+        "HTTP/1.1 103 x\r\n\r\nHTTP/1.1 2",
+        "00 OK\r\nContent-Length: 2\r\n",
+        "\r\nhi",
+    ] {
+        assert!(matches!(step, Step::Waits));
+        stream.write_all(piece.as_bytes()).expect("it is taken");
+        let (socket, interest) = tries.awaited().expect("a socket");
+        let deadline = Deadline::after(HOUR);
+        socket.wait(interest, deadline, None).expect("it comes");
+        let ready = Event::Ready { readable: true };
+        step = tries.resume(&way, ready, Instant::now());
+    }
+    let Step::Done(Ok(answer)) = step else {
+        panic!("it is whole");
+    };
+    assert_eq!((answer.head.status, answer.interim.len()), (200, 1));
+    assert!(matches!(answer.body, AnswerBody::Whole(body) if body == b"hi"));
+    assert_eq!(pending(core), 0);
+
+    // The service closes just then: another connection is made, and no try is used up by it.
+    let mut tries = core.tries(&request);
+    assert!(matches!(tries.begin(&way), Step::Waits));
+    drop(stream);
+    let now = Instant::now();
+    let (socket, interest) = tries.awaited().expect("a socket");
+    socket
+        .wait(interest, Deadline::after(HOUR), None)
+        .expect("the end");
+    let ready = Event::Ready { readable: true };
+    assert!(matches!(tries.resume(&way, ready, now), Step::Again(at) if at == now));
+    assert!(matches!(tries.begin(&way), Step::Waits));
+    drop(accept(&service));
+    assert_eq!(tries.tried.len(), 1);
+}
