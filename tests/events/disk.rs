@@ -214,14 +214,16 @@ fn an_event_is_synced_before_it_is_acknowledged_and_those_that_come_together_sha
     panic!("the trace ends too early:\n{trace}");
 }
 
+/// Bytes that this process has written so far.
+fn written() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").expect("it is there");
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+    line.expect("it is told").parse().expect("a number")
+}
+
 #[test]
 fn what_is_written_for_an_event_is_whole_blocks_and_nothing_else() {
     alone(|| {
-        let written = || {
-            let io = fs::read_to_string("/proc/self/io").expect("it is there");
-            let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
-            line.expect("it is told").parse::<u64>().expect("a number")
-        };
         let directory = TempDir::new("events");
         let queue = open(directory.path());
         queue.publish(&event("first")).expect("it is taken");
@@ -230,5 +232,40 @@ fn what_is_written_for_an_event_is_whole_blocks_and_nothing_else() {
             queue.publish(&event("another")).expect("it is taken");
         }
         assert_eq!(written() - before, 100 * 4096);
+    });
+}
+
+/// A new file is filled with zeros first. One that was a segment before is not.
+#[test]
+fn what_is_written_once_segments_are_used_again_is_little_more_than_the_events() {
+    const PRODUCERS: usize = 64;
+    const EACH: usize = 200;
+    alone(|| {
+        let directory = TempDir::new("events");
+        let queue = open(directory.path());
+        queue
+            .deliver(|_| Outcome::Delivered)
+            .expect("threads start");
+        let event = event(&"x".repeat(1024));
+        let publish = || {
+            thread::scope(|scope| {
+                for _ in 0..PRODUCERS {
+                    scope.spawn(|| {
+                        for _ in 0..EACH {
+                            queue.publish(&event).expect("it is taken");
+                        }
+                    });
+                }
+            });
+            wait_until("all are delivered", || queue.stats().backlog == 0);
+        };
+        // Until there are files to be used again.
+        publish();
+        let before = written();
+        publish();
+        let each = (written() - before) / (PRODUCERS * EACH) as u64;
+        println!("{each} bytes for an event of 1024");
+        // Less is shared where the machine is busy.
+        assert!(each < 2048, "{each} bytes");
     });
 }
