@@ -25,11 +25,11 @@
 //! # What happens to a request
 //!
 //! ```text
-//!     clients ═ TCP ═▶ event loop ─ numbers of requests ─▶ tiny_http ─ recv() ──▶ workers ─┐
-//!        ▲               (1 thread,     over a private      (queues)      (fixed pool,      │ handler
-//!        │                holds every   Unix stream                       N threads)       │
-//!        │                socket)                                                          │
-//!        └──────────────── the reply, written by the worker straight to the client ◀───────┘
+//!     clients ══ TCP ══▶ event loop ── numbers of requests ─▶ tiny_http ── recv() ──▶ workers ─┐
+//!        ▲               (1 thread,    over a private         (queues)      (fixed pool,       │ handler
+//!        │               holds every   Unix stream                          N threads)         │
+//!        │               socket)                                                               │
+//!        └───────────── the reply, written by the worker straight to the client ◀──────────────┘
 //! ```
 //!
 //! The event loop is one thread. It enforces every limit and deadline, and reads requests until they
