@@ -44,8 +44,9 @@ pub(crate) fn start_plimsoll(options: &[&str]) -> io::Result<Child> {
 pub(crate) fn build_pool() -> io::Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
     let status = Command::new(cargo)
+        // With the features of the benches, so that the crate is not built again for it.
         .args(["build", "--release", "--locked", "--quiet"])
-        .args(["--example", "pool"])
+        .args(["--features", "internals", "--example", "pool"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("CARGO_TARGET_DIR", target())
         .status()?;

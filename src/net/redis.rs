@@ -23,6 +23,10 @@ const SCHEME: &str = "redis://";
 /// assert_eq!(url.to_string(), "redis://:***@10.0.0.7/3");
 /// # Ok::<(), plimsoll::StoreUrlError>(())
 /// ```
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(unreachable_pub, reason = "that feature exports it")
+)]
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
     /// The URL without secrets.
