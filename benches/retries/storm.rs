@@ -69,16 +69,21 @@ impl Run {
         Self::rate(&self.served, 0.5, self.sick[0])
     }
 
-    /// How long after the illness 0.9 of the clients' work is done again.
-    fn back_after(&self) -> Option<f64> {
+    /// How long after the illness 0.9 of the clients' work is done again, in words.
+    fn back_after(&self) -> String {
+        let wanted = f64::from(CLIENTS) / (THINKS + WORK).as_secs_f64();
+        if self.before() < 0.8 * wanted {
+            return "not known: the machine was too busy before".to_owned();
+        }
         let end = self.sick[1];
-        (0..10_000)
+        let back = (0..10_000)
             .map(|step| f64::from(step) * 0.05)
             .take_while(|after| end + after + BACK_FOR <= self.length)
             .find(|after| {
                 let from = end + after;
                 Self::rate(&self.served, from, from + BACK_FOR) >= 0.9 * self.before()
-            })
+            });
+        back.map_or("not in time".to_owned(), |after| format!("{after:.2} s"))
     }
 
     fn line(&self, name: &str, times: &[f64]) -> Line {
@@ -124,7 +129,6 @@ pub(super) fn tell(storms: &[[Run; 2]], report: &mut Report) -> io::Result<()> {
     for ((_, what, name), [alone, behind]) in ILLNESSES.iter().zip(storms) {
         for (who, run) in [("alone", alone), ("behind plimsoll", behind)] {
             let back = run.back_after();
-            let back = back.map_or("not in time".to_owned(), |after| format!("{after:.2} s"));
             let [begun, ended] = run.sick;
             let load = Run::rate(&run.asked, begun, ended);
             let found = format!("back after {back}, {load:.0} requests/s while it is ill");

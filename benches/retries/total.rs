@@ -12,11 +12,11 @@ use crate::common::peers::{start_haproxy_with, start_nginx_with, start_plimsoll}
 use crate::common::service::{Condition, Service};
 use crate::common::{self, Child, Report};
 
-/// How long the load is, and its requests a second. The retry budget is for 30 and more; a short run has as many requests
-/// as one of 10 s would have.
+/// How long the load is, and its requests a second. The retry budget is for 30 and more; a short run has about as many
+/// requests as one of 10 s would have.
 fn load() -> (Duration, f64) {
     if common::quick() {
-        (Duration::from_secs(2), 300.0)
+        (Duration::from_secs(3), 150.0)
     } else {
         (Duration::from_secs(20), 60.0)
     }
