@@ -35,7 +35,7 @@ const fn bench(name: &'static str, run: fn() -> io::Result<()>, planned: [u32; 2
 
 /// The last reads what the others have left.
 const BENCHES: &[Bench] = &[
-    bench("caching", caching::run, [60, 1]),
+    bench("caching", caching::run, [90, 1]),
     bench("events", events::run, [55, 6]),
     bench("footprint", footprint::run, [25, 7]),
     bench("instructions", instructions::run, [60, 10]),

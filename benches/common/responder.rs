@@ -1,5 +1,5 @@
 //! A plain HTTP service that costs as little as it can: one thread, no parsing beyond the end of a head. `GET /N` is
-//! answered with N bytes.
+//! answered with N bytes, and `GET /N?CONTROL` with that in Cache-Control too.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -88,14 +88,19 @@ impl Client {
             }
             if self.input.ends_with(b"\r\n\r\n") {
                 let target = self.input.split(|&byte| byte == b' ').nth(1);
-                let size = target.and_then(|target| str::from_utf8(target.get(1..)?).ok());
-                let size = size.and_then(|size| size.parse().ok()).unwrap_or(0);
-                let size = usize::min(size, MOST);
+                let target = target.and_then(|target| str::from_utf8(target.get(1..)?).ok());
+                let target = target.unwrap_or_default();
+                let (size, control) = target.split_once('?').unwrap_or((target, ""));
+                let size = usize::min(size.parse().unwrap_or(0), MOST);
+                let control = match control {
+                    "" => String::new(),
+                    control => format!("Cache-Control: {control}\r\n"),
+                };
                 self.input.clear();
                 self.head.clear();
                 write!(
                     self.head,
-                    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n"
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{control}Content-Length: {size}\r\n\r\n"
                 )?;
                 if size <= 4096 {
                     // One write does.

@@ -28,6 +28,13 @@ const SCHEME: &str = "redis://";
     allow(unreachable_pub, reason = "that feature exports it")
 )]
 #[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(
+        unreachable_pub,
+        reason = "what is public of it comes with the feature"
+    )
+)]
 pub struct RedisUrl {
     /// The URL without secrets.
     shown: String,
