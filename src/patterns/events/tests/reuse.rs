@@ -9,7 +9,7 @@ use super::super::record::Purpose;
 use super::super::segment::{Segment, Spare};
 use super::memory::Op;
 use super::*;
-use crate::patterns::EventError;
+use crate::patterns::{EventDamageKind, EventError};
 use crate::random::Random;
 
 /// Publishes one event after another, each once the last is delivered.
@@ -109,8 +109,13 @@ fn a_cut_at_any_step_of_using_a_file_again_loses_nothing_and_brings_nothing_back
     let checked = thread::spawn(move || {
         let mut number = 0;
         for (disk, accepted) in moments {
-            let found = waiting(&open(&Arc::new(disk), settings.clone()));
+            let queue = open(&Arc::new(disk), settings.clone());
+            let found = waiting(&queue);
             number += 1;
+            // A name may never lead to the file of another segment.
+            let mut damage = queue.damage().iter();
+            let wrong = damage.find(|part| part.what == EventDamageKind::Header);
+            assert_eq!(wrong, None, "at operation {number}");
             for id in accepted {
                 assert!(found.contains(&id), "lost at operation {number}");
             }
