@@ -27,7 +27,7 @@ pub(crate) fn said(panic: Box<dyn Any + Send>) -> String {
 }
 
 /// A lock whose holder panicked still guards whole data here: every critical section is a move.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

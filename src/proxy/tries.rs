@@ -62,7 +62,7 @@ pub(super) enum Step {
 
 /// What has happened meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum Heard {
     /// The socket is ready, or has failed; whether there may be something to read.
     Ready { readable: bool },
     /// The time may be over.
@@ -150,16 +150,16 @@ impl Tries {
     }
 
     /// Blocks until there is something to [go on](Self::resume) with.
-    fn wait(&self, cancelled: &dyn Fn() -> bool) -> Event {
+    fn wait(&self, cancelled: &dyn Fn() -> bool) -> Heard {
         let Some((socket, interest)) = self.awaited() else {
-            return Event::Over;
+            return Heard::Over;
         };
         match socket.wait(interest, Deadline::at(self.due()), Some(cancelled)) {
-            Ok(Waited::Ready { readable }) => Event::Ready { readable },
-            Ok(Waited::Over) => Event::Over,
-            Ok(Waited::Cancelled) => Event::Cancelled,
+            Ok(Waited::Ready { readable }) => Heard::Ready { readable },
+            Ok(Waited::Over) => Heard::Over,
+            Ok(Waited::Cancelled) => Heard::Cancelled,
             // Reading tells why.
-            Err(_) => Event::Ready { readable: true },
+            Err(_) => Heard::Ready { readable: true },
         }
     }
 
@@ -225,7 +225,7 @@ impl Tries {
     }
 
     /// Goes on with the try under way, without waiting for anything.
-    pub(super) fn resume(&mut self, way: &Way<'_>, event: Event, now: Instant) -> Step {
+    pub(super) fn resume(&mut self, way: &Way<'_>, event: Heard, now: Instant) -> Step {
         let Some(mut current) = self.current.take() else {
             return Step::Again(self.pauses_until);
         };
@@ -235,9 +235,9 @@ impl Tries {
         };
         let request = way.request(&sent.head, current.reuse);
         let advanced = match event {
-            Event::Ready { readable } => sent.call.advance(&request, readable),
-            Event::Over => Ok(false),
-            Event::Cancelled => Err(ClientError::Cancelled),
+            Heard::Ready { readable } => sent.call.advance(&request, readable),
+            Heard::Over => Ok(false),
+            Heard::Cancelled => Err(ClientError::Cancelled),
         };
         match advanced {
             Ok(true) => match sent.call.into_reply(&request, current.deadline) {

@@ -10,7 +10,7 @@ use super::Core;
 use super::headers::Forwarded;
 use super::tries::{self, Step, Tries};
 use crate::server::response::{Continuation, Later};
-use crate::server::waiting::{self, Event, Resumed, Waiting};
+use crate::server::waiting::{self, Resumed, Trigger, Waiting};
 use crate::{Request, Response};
 
 /// Forwards a request, on a worker.
@@ -56,10 +56,10 @@ impl Waiting for Asking {
         self.tries.due()
     }
 
-    fn resume(mut self: Box<Self>, request: &Request, event: Event, now: Instant) -> Resumed {
+    fn resume(mut self: Box<Self>, request: &Request, event: Trigger, now: Instant) -> Resumed {
         let event = match event {
-            Event::Ready { readable } => tries::Event::Ready { readable },
-            Event::Due => tries::Event::Over,
+            Trigger::Ready { readable } => tries::Heard::Ready { readable },
+            Trigger::Due => tries::Heard::Over,
         };
         let way = self.core.way(request, &self.forwarded);
         match self.tries.resume(&way, event, now) {

@@ -32,7 +32,7 @@ pub(crate) trait Waiting: Send {
     fn due(&self) -> Instant;
 
     /// Goes on, since something may have happened to the socket, or since it is [due](Self::due).
-    fn resume(self: Box<Self>, request: &Request, event: Event, now: Instant) -> Resumed;
+    fn resume(self: Box<Self>, request: &Request, event: Trigger, now: Instant) -> Resumed;
 }
 
 /// Has the event loop told of a socket's readiness under this token from now on: first if it is ready already. A
@@ -64,7 +64,7 @@ pub(crate) fn watch(
 
 /// Why it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum Trigger {
     /// The socket may be ready, or has failed.
     Ready {
         /// There may be something to read.

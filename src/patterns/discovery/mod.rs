@@ -10,13 +10,14 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Address, Deadline};
 use crate::net::resolve::resolve;
 use crate::net::url::Endpoint as Place;
+use crate::panics::lock;
 use file::{FileState, Seen};
 pub use source::SourceError;
 use source::{Options, Source};
@@ -508,11 +509,6 @@ fn authority(place: &Place) -> String {
         80 => place.host.to_string(),
         port => format!("{}:{port}", place.host),
     }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere leaves what is told as it is: each change of it is a single step.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

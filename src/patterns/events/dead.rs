@@ -5,8 +5,9 @@ use std::io;
 use std::sync::Mutex;
 
 use super::event::{DeadLetter, EventId, Stored, time};
-use super::log::{Owner, lock};
+use super::log::Owner;
 use super::record::Note;
+use crate::panics::lock;
 
 /// A dead letter, without what is on disk.
 #[derive(Clone, Copy, Debug)]

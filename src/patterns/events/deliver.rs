@@ -7,10 +7,10 @@ use std::time::{Instant, SystemTime};
 use super::dead::DeadTag;
 use super::error::EventError;
 use super::event::{Death, Delivery, Outcome, Stored, milliseconds, time};
-use super::log::lock;
 use super::queue::Shared;
 use super::schedule::Next;
 use crate::panics::catch;
+use crate::panics::lock;
 use crate::random::uniform;
 
 /// Delivers what is due until the queue stops.

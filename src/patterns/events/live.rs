@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::event::{EventId, Fingerprint, Stored, milliseconds};
 use super::keys::{KeyFile, Keys};
-use super::log::{Owner, lock};
+use super::log::Owner;
 use super::record::Note;
 use super::schedule::{Arrival, Schedule};
+use crate::panics::lock;
 
 /// What is known of the live events, beside where they stand.
 pub(crate) struct Live {

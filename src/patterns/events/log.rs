@@ -13,6 +13,7 @@ use super::error::EventError;
 use super::files::File;
 use super::record::{Done, FIRST, Header, Note, span};
 use super::segment;
+use crate::panics::lock;
 
 /// Most bytes of a commit, unless one event alone is larger.
 pub(crate) const COMMIT: u64 = 256 * 1024;
@@ -396,9 +397,4 @@ impl<O: Owner> Log<O> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<O::Tag>> {
         lock(&self.state)
     }
-}
-
-/// Locks, also after a panic: every change under these locks is whole at each step.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,12 +17,13 @@ use super::event::{
 use super::files::{Directory, Disk, NotTaken, UNFINISHED};
 use super::keys::{KeyFile, Known};
 use super::live::{Live, Tag, Twin};
-use super::log::{Log, Owner, lock};
+use super::log::{Log, Owner};
 use super::record::Purpose;
 use super::recover::{self, Damage, Found};
 use super::settings::{EventSettings, Sizes};
 use super::space::Space;
 use super::writer::{Store, Writer};
+use crate::panics::lock;
 
 /// How long a queue that is dropped waits for what is being delivered.
 const LAST_WAIT: Duration = Duration::from_secs(5);

@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use super::log::lock;
 use super::record::to_usize;
+use crate::panics::lock;
 
 /// The space of one log. It is taken by segments, of which the last ones are kept back from new events: for what is known
 /// of events' delivery, and to copy into, so that space can be won back when there is none left.

@@ -58,22 +58,22 @@ fn a_try_is_over_at_its_time_and_the_next_begins_after_a_pause() {
     assert!(matches!(tries.begin(&way), Step::Waits));
     let due = tries.due();
     let before = due.checked_sub(MILLISECOND).expect("an hour");
-    for event in [Event::Over, Event::Ready { readable: true }] {
+    for event in [Heard::Over, Heard::Ready { readable: true }] {
         assert!(matches!(tries.resume(&way, event, before), Step::Waits));
     }
     assert_eq!(pending(core), 1);
-    let Step::Again(at) = tries.resume(&way, Event::Over, due) else {
+    let Step::Again(at) = tries.resume(&way, Heard::Over, due) else {
         panic!("it may be sent again");
     };
     assert!(at >= due && at <= due + 25 * MILLISECOND);
     assert!(tries.awaited().is_none() && tries.due() == at);
     assert_eq!(pending(core), 0, "nobody is asked during the pause");
-    let resumed = tries.resume(&way, Event::Over, due);
+    let resumed = tries.resume(&way, Heard::Over, due);
     assert!(matches!(resumed, Step::Again(then) if then == at));
 
     assert!(matches!(tries.begin(&way), Step::Waits));
     let due = tries.due();
-    let Step::Done(Err(Failure::Client(error))) = tries.resume(&way, Event::Over, due) else {
+    let Step::Done(Err(Failure::Client(error))) = tries.resume(&way, Heard::Over, due) else {
         panic!("there is one retry and no other");
     };
     assert_eq!(error.status(), 504);
@@ -85,7 +85,7 @@ fn what_may_not_be_sent_twice_is_over_with_its_first_try() {
     let (proxy, _service) = sidecar();
     let (core, request, forwarded) = (&proxy.core, request("POST"), forwarded());
     let way = core.way(&request, &forwarded);
-    for (event, status) in [(Event::Over, 504), (Event::Cancelled, 499)] {
+    for (event, status) in [(Heard::Over, 504), (Heard::Cancelled, 499)] {
         let mut tries = core.tries(&request);
         assert!(matches!(tries.begin(&way), Step::Waits));
         let due = tries.due();
@@ -115,7 +115,7 @@ fn an_answer_that_comes_in_pieces_is_waited_for_and_its_connection_kept() {
         let (socket, interest) = tries.awaited().expect("a socket");
         let deadline = Deadline::after(HOUR);
         socket.wait(interest, deadline, None).expect("it comes");
-        let ready = Event::Ready { readable: true };
+        let ready = Heard::Ready { readable: true };
         step = tries.resume(&way, ready, Instant::now());
     }
     let Step::Done(Ok(answer)) = step else {
@@ -134,7 +134,7 @@ fn an_answer_that_comes_in_pieces_is_waited_for_and_its_connection_kept() {
     socket
         .wait(interest, Deadline::after(HOUR), None)
         .expect("the end");
-    let ready = Event::Ready { readable: true };
+    let ready = Heard::Ready { readable: true };
     assert!(matches!(tries.resume(&way, ready, now), Step::Again(at) if at == now));
     assert!(matches!(tries.begin(&way), Step::Waits));
     drop(accept(&service));

@@ -88,7 +88,7 @@ impl<T> Admission<T> {
         }
     }
 
-    /// Whether a request of `peer` may wait, behind those in the queue and `ahead` more that left it and have not
+    /// Whether a request of `peer` may wait, behind those in the queue and `prefetched` more that left it and have not
     /// reached a worker. `predicted` is the predicted service time, `None` without a sample.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl<T> Admission<T> {
     pub(crate) fn decide(
         &self,
         peer: IpAddr,
-        ahead: usize,
+        prefetched: usize,
         occupancy: Occupancy,
         predicted: Option<Duration>,
         now: Instant,
@@ -110,7 +110,7 @@ impl<T> Admission<T> {
         if self.queue.len() >= self.queue_max {
             return Err(Shed::Queue);
         }
-        if self.predicted_wait(ahead, occupancy, predicted, now) > self.budget {
+        if self.predicted_wait(prefetched, occupancy, predicted, now) > self.budget {
             return Err(Shed::Deadline);
         }
         if let Some(peers) = &self.peers {
@@ -132,7 +132,7 @@ impl<T> Admission<T> {
     /// How long a request that arrived now would wait for a worker.
     pub(crate) fn predicted_wait(
         &self,
-        ahead: usize,
+        prefetched: usize,
         occupancy: Occupancy,
         predicted: Option<Duration>,
         now: Instant,
@@ -140,7 +140,7 @@ impl<T> Admission<T> {
         if occupancy.idle {
             return Duration::ZERO;
         }
-        let ahead = u32::try_from(self.len() + ahead + 1).unwrap_or(u32::MAX);
+        let ahead = u32::try_from(self.len() + prefetched + 1).unwrap_or(u32::MAX);
         self.service(occupancy, predicted, now)
             .saturating_mul(ahead)
             / self.workers

@@ -148,9 +148,9 @@ impl Dispatcher {
         predicted: Option<Duration>,
         now: Instant,
     ) -> Result<(), Shed> {
-        let ahead = self.busy().saturating_sub(self.workers);
+        let prefetched = self.busy().saturating_sub(self.workers);
         self.admission
-            .decide(peer, ahead, occupancy, predicted, now)
+            .decide(peer, prefetched, occupancy, predicted, now)
     }
 
     /// How long a request that came now would wait for a worker.
@@ -160,9 +160,9 @@ impl Dispatcher {
         predicted: Option<Duration>,
         now: Instant,
     ) -> Duration {
-        let ahead = self.busy().saturating_sub(self.workers);
+        let prefetched = self.busy().saturating_sub(self.workers);
         self.admission
-            .predicted_wait(ahead, occupancy, predicted, now)
+            .predicted_wait(prefetched, occupancy, predicted, now)
     }
 
     /// Appends an admitted request to those that wait.
@@ -186,7 +186,7 @@ impl Dispatcher {
         if !self.open || self.at_workers() >= self.workers + self.prefetch(predicted) {
             return None;
         }
-        // Where requests wait without a worker, one is free at once for what is handed over ahead.
+        // Where requests wait without a worker, one is free at once for what is dispatched ahead.
         let has_place = !self.has_places || self.busy() < self.workers;
         let waits = has_place && self.admission.len() > 0;
         // By turns, so that endless replies and new requests do not starve each other.

@@ -87,7 +87,7 @@ impl EventLoop {
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
         let writable = event.is_writable() || event.is_error();
         if client.wait.is_under_way() {
-            self.go_on_waiting(slot, waiting::Event::Ready { readable }, now);
+            self.go_on_waiting(slot, waiting::Trigger::Ready { readable }, now);
             return self.advance(slot, now);
         }
         match client.parked.as_mut().map(|stream| &mut stream.source) {

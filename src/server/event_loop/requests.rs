@@ -294,7 +294,7 @@ impl EventLoop {
                 let place = self.workers.dispatcher.place();
                 let before = mem::replace(&mut client.wait, Wait::For(waits, place));
                 if matches!(before, Wait::Early) {
-                    let ready = waiting::Event::Ready { readable: true };
+                    let ready = waiting::Trigger::Ready { readable: true };
                     self.go_on_waiting(key.slot, ready, now);
                 }
             }

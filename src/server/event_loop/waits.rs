@@ -12,7 +12,7 @@ use crate::server::exchange::Stage;
 use crate::server::jobs::Job;
 use crate::server::response::Response;
 use crate::server::task::Task;
-use crate::server::waiting::{Event, Resumed, Waits};
+use crate::server::waiting::{Resumed, Trigger, Waits};
 
 impl EventLoop {
     /// Looks after a client whose request waits, at its deadline.
@@ -26,12 +26,12 @@ impl EventLoop {
         if client.has_left(now) {
             client.connection.close(CloseReason::Client);
         } else if client.wait.due().is_some_and(|due| due <= now) {
-            self.go_on_waiting(slot, Event::Due, now);
+            self.go_on_waiting(slot, Trigger::Due, now);
         }
     }
 
     /// Goes on with the request of a client that waits. The caller drives the client then.
-    pub(super) fn go_on_waiting(&mut self, slot: u32, event: Event, now: Instant) {
+    pub(super) fn go_on_waiting(&mut self, slot: u32, event: Trigger, now: Instant) {
         let Some(client) = self.clients.get_mut(slot) else {
             return;
         };

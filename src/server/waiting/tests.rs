@@ -27,10 +27,10 @@ impl Waiting for Scripted {
         self.due
     }
 
-    fn resume(mut self: Box<Self>, request: &Request, event: Event, now: Instant) -> Resumed {
+    fn resume(mut self: Box<Self>, request: &Request, event: Trigger, now: Instant) -> Resumed {
         let mut byte = [0];
         let said = match event {
-            Event::Due if self.due <= now => "due",
+            Trigger::Due if self.due <= now => "due",
             _ => match self.socket.read(&mut byte) {
                 Ok(1) => "ready",
                 _ => return Resumed::Waits(self),

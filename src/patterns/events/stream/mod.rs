@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::error::{EventError, EventOpenError};
 use super::event::{DeadLetter, Delivery, Event, EventId, Outcome, milliseconds, time};
-use super::log::lock;
 use super::queue::{EventStats, join};
 use super::settings::EventSettings;
+use crate::panics::lock;
 use replica::Replica;
 use store::Sizes;
 pub(crate) use store::Store;

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::error::EventError;
 use super::super::event::{Death, Delivery, Outcome, milliseconds, time};
-use super::super::log::lock;
 use super::super::schedule::{self, JITTER};
 use super::super::settings::EventSettings;
 use super::store::{Entry, Sizes, Store};
 use super::url::EventStreamUrl;
 use crate::panics::catch;
+use crate::panics::lock;
 use crate::random::uniform;
 
 /// How often events are looked for that another replica has not finished, and how often sizes are asked for.

@@ -9,8 +9,8 @@ use redis::{Cmd, Connection, FromRedisValue, Pipeline, RedisError, RedisResult, 
 
 use super::super::error::EventError;
 use super::super::event::{self, DeadLetter, Death, Event, EventId, time};
-use super::super::log::lock;
 use super::url::EventStreamUrl;
+use crate::panics::lock;
 
 /// The group of all replicas: each entry of the stream goes to one of them.
 const GROUP: &str = "plimsoll";

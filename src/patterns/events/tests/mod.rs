@@ -17,8 +17,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::files::Directory;
-use super::log::lock;
 use super::{Delivery, Event, EventId, EventQueue, EventSettings, Outcome};
+use crate::panics::lock;
 use memory::Memory;
 
 /// Longer than anything here takes on the busiest machine.
