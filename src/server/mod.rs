@@ -37,7 +37,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use mio::{Poll, Waker};
+use mio::{Poll, Registry, Waker};
 
 use crate::checks::{Monitored, scheduler};
 use crate::error::Error;
@@ -123,6 +123,29 @@ fn health_of(config: &Config, checks: &[NamedCheck], trips: Sender<Duration>) ->
     Health::new(config, trips, now).watching(monitored)
 }
 
+/// Starts the reset thread, and that of the checks.
+fn start_background(
+    health: &Arc<Health>,
+    tripped: Receiver<Duration>,
+    checks: Vec<NamedCheck>,
+) -> Result<Threads, Error> {
+    let mut threads = Threads::new();
+    reset::spawn(health.clone(), tripped, &mut threads).map_err(system("the reset thread"))?;
+    let (monitored, most) = (health.checks.clone(), scheduler::STORES_SIDE_BY_SIDE);
+    let checks = checks.into_iter().map(|check| check.check).collect();
+    scheduler::spawn(monitored, checks, most, &mut threads)
+        .map_err(system("the thread of the checks"))?;
+    Ok(threads)
+}
+
+/// The event queue, where sockets are watched for it, and what wakes it.
+fn event_queue() -> io::Result<(Poll, Registry, Waker)> {
+    let poll = Poll::new()?;
+    let registry = poll.registry().try_clone()?;
+    let waker = Waker::new(poll.registry(), WAKER)?;
+    Ok((poll, registry, waker))
+}
+
 /// Starts the event loop's thread; the channel is disconnected when it has ended.
 fn spawn_event_loop(
     event_loop: EventLoop,
@@ -154,13 +177,10 @@ impl Server {
         let access_log = AccessLog::open(config)?;
         let (trips, tripped) = crossbeam_channel::unbounded();
         let lines = access_log.as_ref().map(|log| log.lines());
-        let health = health_of(config, &given.checks, trips).logging(lines);
-        let health = Arc::new(health.with_sources(given.sources));
+        let health = health_of(config, &given.checks, trips);
+        let health = Arc::new(health.logging(lines).with_sources(given.sources));
         let (carrier, stream) = Carrier::open()?;
-        let poll = Poll::new().map_err(system("the event queue"))?;
-        let registry = poll.registry().try_clone();
-        let registry = registry.map_err(system("the event queue"))?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(system("the event queue"))?;
+        let (poll, registry, waker) = event_queue().map_err(system("the event queue"))?;
         let (sender, inbox) = wake::channel(waker);
         let shared = Arc::new(Shared {
             carrier: Mutex::new(carrier),
@@ -175,20 +195,11 @@ impl Server {
             registry,
             closing: AtomicBool::new(false),
         });
-        let mut background = Threads::new();
-        reset::spawn(health.clone(), tripped, &mut background)
-            .map_err(system("the reset thread"))?;
-        let (monitored, most) = (health.checks.clone(), scheduler::STORES_SIDE_BY_SIDE);
-        let checks = given.checks.into_iter().map(|check| check.check).collect();
-        scheduler::spawn(monitored, checks, most, &mut background)
-            .map_err(system("the thread of the checks"))?;
+        let background = start_background(&health, tripped, given.checks)?;
         let mut workers = Threads::new();
-        let aside = given
-            .aside
-            .map(|aside| Lane::start(aside, &shared, &mut workers));
-        let lane = aside
-            .transpose()
-            .map_err(system("the threads beside the workers"))?;
+        let start = |aside| Lane::start(aside, &shared, &mut workers);
+        let lane = given.aside.map(start).transpose();
+        let lane = lane.map_err(system("the threads beside the workers"))?;
         let (proof, proven) = crossbeam_channel::bounded(0);
         let parts = Parts {
             poll,
