@@ -84,11 +84,12 @@ fn a_full_file_system_refuses_events_and_loses_none_and_takes_them_again_once_th
 
 #[test]
 fn a_letter_that_is_replayed_to_a_full_file_system_is_delivered_once_there_is_room() {
-    let Some(command) = with_small_disk(24) else {
+    let Some(command) = with_small_disk(32) else {
         return;
     };
     alone_under(&words(&command), || {
-        const EVENTS: usize = 80;
+        /// More than fit into the files that are kept for new segments, an eighth of the space.
+        const EVENTS: usize = 120;
         let queue = open(Path::new("/mnt/queue"));
         let (rejects, is_there) = (AtomicBool::new(true), AtomicBool::new(true));
         let consumer = Arc::new((rejects, is_there));
@@ -111,18 +112,21 @@ fn a_letter_that_is_replayed_to_a_full_file_system_is_delivered_once_there_is_ro
             queue.publish(&event(&text)).expect("it is taken");
         }
         wait_until("all are dead", || queue.stats().dead_letters == EVENTS);
+        wait_until("the files beyond those are gone", || {
+            queue.stats().bytes < (EVENTS as u64 + 100) * 100_000
+        });
         consumer.1.store(false, Ordering::Relaxed);
         consumer.0.store(false, Ordering::Relaxed);
         let ballast = Path::new("/mnt/ballast");
         // As much as there is room for.
-        fs::write(ballast, vec![1; 24 << 20]).expect_err("it does not fit");
+        fs::write(ballast, vec![1; 32 << 20]).expect_err("it does not fit");
         let letters = queue.dead_letters();
         let ids: Vec<_> = letters
             .map(|letter| letter.expect("it can be read").id)
             .collect();
         let replayed = ids.iter().filter(|id| queue.replay(**id).is_ok()).count();
-        // Those that the segments had room for.
-        assert!((1..EVENTS).contains(&replayed), "{replayed}");
+        // Some find room at once: how many, depends on how soon the files of letters are used again.
+        assert!(replayed > 0);
         fs::remove_file(ballast).expect("it is there");
         for id in &ids {
             wait_until("it is replayed", || {
@@ -239,14 +243,17 @@ fn what_is_written_for_an_event_is_whole_blocks_and_nothing_else() {
 #[test]
 fn what_is_written_once_segments_are_used_again_is_little_more_than_the_events() {
     const PRODUCERS: usize = 64;
-    const EACH: usize = 200;
+    /// All together fit into the files that are kept for new segments.
+    const EACH: usize = 6;
+    /// Beside it, what a commit is filled up with is little, also where few events share one.
+    const SIZE: u64 = 16 * 1024;
     alone(|| {
         let directory = TempDir::new("events");
         let queue = open(directory.path());
         queue
             .deliver(|_| Outcome::Delivered)
             .expect("threads start");
-        let event = event(&"x".repeat(1024));
+        let event = event(&"x".repeat(16 * 1024));
         let publish = || {
             thread::scope(|scope| {
                 for _ in 0..PRODUCERS {
@@ -261,11 +268,10 @@ fn what_is_written_once_segments_are_used_again_is_little_more_than_the_events()
         };
         // Until there are files to be used again.
         publish();
+        publish();
         let before = written();
         publish();
         let each = (written() - before) / (PRODUCERS * EACH) as u64;
-        println!("{each} bytes for an event of 1024");
-        // Less is shared where the machine is busy.
-        assert!(each < 2048, "{each} bytes");
+        assert!(each < SIZE * 9 / 5, "{each} bytes");
     });
 }

@@ -109,7 +109,7 @@ impl Client {
     /// Whether it has left while its request waits for a worker, or for another server. An end that comes with the request,
     /// or just behind it, only says that nothing more will be sent: while the wait is short, such a client gets its answer.
     pub(crate) fn has_left(&self, now: Instant) -> bool {
-        let is_long = self.is_long_at().is_some_and(|at| at < now);
+        let is_long = self.is_long_at().is_some_and(|at| at <= now);
         is_long && (self.ending || self.has_ended())
     }
 
@@ -127,7 +127,10 @@ impl Client {
 
     /// When something is due if nothing else happens.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        let leaves = self.is_long_at().filter(|_| self.ending);
+        // One that waits for a worker is looked at when it has its turn.
+        let leaves = self
+            .is_long_at()
+            .filter(|_| self.ending && self.wait.is_under_way());
         let due = [self.connection.next_timeout(), self.wait.due(), leaves];
         due.into_iter().flatten().min()
     }

@@ -1,5 +1,6 @@
 //! The clients by slot: which has been idle the longest, which is to be looked at when, and which has more to do.
 
+use std::iter;
 use std::time::Instant;
 
 use mio::Token;
@@ -207,12 +208,13 @@ impl Clients {
         self.deadlines.arm(slot, at);
     }
 
-    /// A client that is to be looked at by now, maybe too early, or in vain. It has to be [armed](Self::arm) again.
-    pub(crate) fn due(&mut self, now: Instant) -> Option<u32> {
-        self.deadlines.pop(now)
+    /// The clients that are to be looked at by now, maybe too early, or in vain. They have to be [armed](Self::arm) again;
+    /// one that is due again at once has the next turn, so that it can't hold up the others.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<u32> {
+        iter::from_fn(|| self.deadlines.pop(now)).collect()
     }
 
-    /// Nobody is [due](Self::due) before this.
+    /// Nobody is [due](Self::take_due) before this.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.deadlines.next()
     }
@@ -321,7 +323,8 @@ mod tests {
         let at = early + Duration::from_secs(1);
         clients.arm(0, at);
         assert_eq!(clients.next_timeout(), Some(at));
-        assert_eq!(clients.due(early), None);
-        assert_eq!((clients.due(at), clients.due(at)), (Some(0), None));
+        assert!(clients.take_due(early).is_empty());
+        assert_eq!(clients.take_due(at), [0]);
+        assert!(clients.take_due(at).is_empty());
     }
 }

@@ -316,7 +316,7 @@ impl EventLoop {
     }
 
     fn handle_timeouts(&mut self, now: Instant) {
-        while let Some(slot) = self.clients.due(now) {
+        for slot in self.clients.take_due(now) {
             if let Some(client) = self.clients.get_mut(slot) {
                 // The system reports a socket as writable only when a third of its buffer is free: a slow client's
                 // progress may not have shown yet.
