@@ -196,6 +196,7 @@ fn an_event_that_is_over_does_not_come_back_from_a_segment_that_was_copied_in_pa
     goes.store(true, Ordering::Relaxed);
     eventually("it is delivered", || queue.stats().backlog == 1);
     fill(40);
+    eventually("only the last one waits", || queue.stats().backlog == 1);
     memory.heal();
     drop(queue);
     let left = waiting(&open(&memory, settings));
