@@ -110,8 +110,11 @@ fn reply(mut client: TcpStream) -> String {
 #[test]
 fn one_that_waits_goes_on_when_its_socket_is_ready_and_no_sooner() {
     let (server, puts) = serve(PATIENCE);
-    for (path, said) in [("/", "ready"), ("/works", "ready, worked")] {
+    for (before, path, said) in [(0, "/", "ready"), (1, "/works", "ready, worked")] {
         let client = ask(&server, path);
+        await_that("it has begun", || {
+            puts.asked.load(Ordering::SeqCst) > before
+        });
         await_that("it waits", || server.health().snapshot().in_flight == 1);
         await_that("no worker does", || {
             server.health().snapshot().workers_busy == 0
