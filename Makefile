@@ -24,7 +24,7 @@ test: need-cargo ## everything: format, lints, unit, integration, property and d
 	.ci/no-async-runtime
 
 test-slow: need-cargo ## the tests that take longer than ten seconds
-	$(CARGO) test --locked --release --test plimsoll -- --ignored
+	$(CARGO) test --locked --profile slow --test plimsoll -- --ignored
 
 bench: static ## measures the parts and the whole beside peers, into target/bench, in fourteen minutes (QUICK=1: in one and a half); the first builds for some minutes
 	@rm -f target/bench/*.figures
