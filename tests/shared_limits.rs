@@ -383,19 +383,24 @@ fn a_store_that_hangs_holds_a_request_up_for_no_longer_than_twenty_milliseconds(
     for _ in 0..ROUNDS {
         wait_until("the store answers", || status_of(&server).is_up);
         assert_eq!(client.get("/").reply().status, 200);
+        let mut slowest_of_200_ms = || {
+            let mut slowest = Duration::ZERO;
+            let until = Instant::now() + Duration::from_millis(200);
+            while Instant::now() < until {
+                let began = Instant::now();
+                assert_eq!(client.get("/").reply().status, 200);
+                slowest = slowest.max(began.elapsed());
+            }
+            slowest
+        };
+        // A busy machine makes them late by itself.
+        let late = slowest_of_200_ms();
         redis.pause();
-        let mut slowest = Duration::ZERO;
-        let until = Instant::now() + Duration::from_millis(200);
-        while Instant::now() < until {
-            let began = Instant::now();
-            assert_eq!(client.get("/").reply().status, 200);
-            slowest = slowest.max(began.elapsed());
-        }
+        let slowest = slowest_of_200_ms();
         redis.resume();
         wait_for(&mut redis);
-        longest.push(slowest);
-        // A busy machine may make any of them late.
-        if slowest < Duration::from_millis(20) {
+        longest.push((late, slowest));
+        if slowest < Duration::from_millis(20) + 2 * late {
             println!("{longest:?}");
             return;
         }
