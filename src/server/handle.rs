@@ -106,9 +106,9 @@ impl Handle {
     /// [`Server::run`](crate::Server::run) or [`run_until_signal`](crate::Server::run_until_signal) returns when the
     /// drain is over. A second call may only shorten it; nothing happens once the server has stopped.
     pub fn shutdown(&self, drain: Duration) {
-        self.drain(drain, true);
-        // When there is no room, the first word is yet to be heard.
+        // First, as a drain without time may be over at once. When there is no room, the first word is yet to be heard.
         let _ = self.0.drains.try_send(drain);
+        self.drain(drain, true);
     }
 
     /// Has the access log go on in a new file of the same name, once the old one has been moved away, and returns at once.
