@@ -111,13 +111,7 @@ fn a_thousand_concurrent_unhealthy_requests_start_exactly_one_reset() {
                 .start()
                 .expect("a server");
             let health = server.health();
-            let mut clients: Vec<_> = (0..REQUESTS)
-                .map(|_| {
-                    let mut client = Client::connect(server.local_addr());
-                    client.get("/");
-                    client
-                })
-                .collect();
+            let mut clients = Client::asking(server.local_addr(), REQUESTS);
             latch.wait_for(REQUESTS);
             assert_eq!(health.snapshot().trips, 0, "none has ended");
             latch.open();
@@ -332,13 +326,7 @@ fn a_guarded_gate_trips_when_every_worker_is_stalled_though_no_sample_comes() {
         .handler(latch.handler("served\n"))
         .start()
         .expect("a server");
-    let mut clients: Vec<_> = (0..2)
-        .map(|_| {
-            let mut client = Client::connect(server.local_addr());
-            client.get("/");
-            client
-        })
-        .collect();
+    let mut clients = Client::asking(server.local_addr(), 2);
     latch.wait_for(2);
     // Nothing calls `/` any more.
     wait_until("health notices", || {
@@ -454,13 +442,7 @@ fn every_health_path_answers_while_every_worker_is_busy() {
         .start()
         .expect("a server");
     let address = server.local_addr();
-    let mut clients: Vec<_> = (0..2)
-        .map(|_| {
-            let mut client = Client::connect(address);
-            client.get("/");
-            client
-        })
-        .collect();
+    let mut clients = Client::asking(address, 2);
     latch.wait_for(2);
     answers(address, PATHS);
     says(address, "healthy", "ready");

@@ -28,6 +28,17 @@ impl Client {
         })
     }
 
+    /// So many of them, of which each has asked for `/`.
+    #[track_caller]
+    pub(crate) fn asking(address: SocketAddr, count: usize) -> Vec<Self> {
+        let ask = || {
+            let mut client = Self::connect(address);
+            client.get("/");
+            client
+        };
+        std::iter::repeat_with(ask).take(count).collect()
+    }
+
     pub(crate) fn socket(&self) -> &TcpStream {
         self.stream.get_ref()
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 
 use crate::kit::process::TempDir;
-use crate::kit::{Client, Plimsoll, Upstream, ask, get, wait_until};
+use crate::kit::{Client, Plimsoll, Serving, Upstream, ask, get, wait_until};
 
 /// Answers with the line that it was asked.
 fn telling() -> Upstream {
@@ -89,22 +89,11 @@ fn variables_make_a_sidecar_too() {
 fn a_request_that_finds_all_workers_waiting_is_told_so() {
     let upstream = Upstream::hanging();
     let url = upstream.url();
-    let server = Plimsoll::start(
-        &[
-            "--listen",
-            "127.0.0.1:0",
-            "--upstream",
-            &url,
-            "--workers",
-            "1",
-        ],
-        &[],
-    );
-    let address = server.address();
-    let mut held = Client::connect(address);
+    let server = Serving::start(&["--upstream", &url, "--workers", "1"]);
+    let mut held = Client::connect(server.address);
     held.get("/");
     wait_until("the service is asked", || upstream.asked().len() == 1);
-    let refused = get(address, "/");
+    let refused = get(server.address, "/");
     assert_eq!(refused.status, 503);
     assert!(refused.header("Retry-After").is_some(), "{refused:?}");
     let text = refused.text();
@@ -115,19 +104,9 @@ fn a_request_that_finds_all_workers_waiting_is_told_so() {
 fn a_body_that_is_too_large_is_refused_by_the_name_of_the_option() {
     let upstream = telling();
     let url = upstream.url();
-    let server = Plimsoll::start(
-        &[
-            "--listen",
-            "127.0.0.1:0",
-            "--upstream",
-            &url,
-            "--max-body",
-            "4KiB",
-        ],
-        &[],
-    );
+    let server = Serving::start(&["--upstream", &url, "--max-body", "4KiB"]);
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4097\r\n\r\n";
-    let reply = ask(server.address(), head);
+    let reply = ask(server.address, head);
     assert_eq!(reply.status, 413);
     assert!(reply.text().contains("--max-body"), "{reply:?}");
     assert_eq!(upstream.connections(), 0);
@@ -141,25 +120,14 @@ fn the_process_ends_in_time_while_it_relays_and_tells_that_it_cut_something() {
         std::io::Read::read(stream, &mut [0]).map(|_| ())
     });
     let url = upstream.url();
-    let server = Plimsoll::start(
-        &[
-            "--listen",
-            "127.0.0.1:0",
-            "--upstream",
-            &url,
-            "--drain",
-            "500ms",
-        ],
-        &[],
-    );
-    let address = server.address();
-    let mut client = Client::connect(address);
+    let server = Serving::start(&["--upstream", &url, "--drain", "500ms"]);
+    let mut client = Client::connect(server.address);
     client.get("/");
     wait_until("it is relayed", || upstream.asked().len() == 1);
-    server.terminate();
+    server.process.terminate();
     let reply = client.try_reply().expect("a head");
     assert!(!reply.whole, "{reply:?}");
-    let (status, _, lines) = server.exit();
+    let (status, _, lines) = server.process.exit();
     assert_eq!(status.code(), Some(1), "{lines:?}");
     let told = lines.last().expect("a reason");
     assert!(

@@ -1,12 +1,13 @@
 //! Requests that wait for the service with no worker: what ends the wait, and what does not.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use plimsoll::Server;
 use plimsoll::proxy::{BreakerMode, Proxy, ProxyConfig};
 
 use super::{OK, serve};
@@ -57,13 +58,7 @@ fn hundreds_wait_and_hold_no_worker() {
     let latch = Arc::new(Latch::default());
     let upstream = held(&latch);
     let server = serve(to(&[&upstream]), MANY);
-    let mut clients: Vec<_> = (0..MANY)
-        .map(|_| {
-            let mut client = Client::connect(server.local_addr());
-            client.get("/");
-            client
-        })
-        .collect();
+    let mut clients = Client::asking(server.local_addr(), MANY);
     latch.wait_for(MANY);
     wait_until("no worker is held", || {
         let now = server.health().snapshot();
@@ -81,13 +76,7 @@ fn the_service_gets_as_many_at_once_as_there_are_workers() {
     let latch = Arc::new(Latch::default());
     let upstream = held(&latch);
     let server = serve(to(&[&upstream]), 2);
-    let mut clients: Vec<_> = (0..5)
-        .map(|_| {
-            let mut client = Client::connect(server.local_addr());
-            client.get("/");
-            client
-        })
-        .collect();
+    let mut clients = Client::asking(server.local_addr(), 5);
     latch.wait_for(2);
     wait_until("the others wait for their turn", || {
         let now = server.health().snapshot();
@@ -269,13 +258,7 @@ fn a_large_request_is_sent_as_the_service_takes_it() {
         read_large(&mut stream, length);
         stream.write_all(OK.as_bytes()).expect("it is taken");
     });
-    let proxy = Proxy::start(ProxyConfig::to([format!("http://{address}")]));
-    let server = quiet(1)
-        .max_body(32 << 20)
-        .max_bodies(64 << 20)
-        .handler(proxy.expect("it starts"))
-        .start()
-        .expect("the server starts");
+    let server = taking_large(address);
     let mut client = Client::connect(server.local_addr());
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
@@ -289,6 +272,17 @@ fn a_large_request_is_sent_as_the_service_takes_it() {
     latch.open();
     assert_eq!(client.reply().text(), "hello");
     service.join().expect("the whole body came");
+}
+
+/// A sidecar with one worker, which takes large bodies.
+fn taking_large(address: SocketAddr) -> Server {
+    let proxy = Proxy::start(ProxyConfig::to([format!("http://{address}")]));
+    quiet(1)
+        .max_body(32 << 20)
+        .max_bodies(64 << 20)
+        .handler(proxy.expect("it starts"))
+        .start()
+        .expect("the server starts")
 }
 
 /// Reads a head, and a body of x of that length.
@@ -320,13 +314,7 @@ fn an_answer_before_the_whole_request_is_taken() {
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
     });
-    let proxy = Proxy::start(ProxyConfig::to([format!("http://{address}")]));
-    let server = quiet(1)
-        .max_body(32 << 20)
-        .max_bodies(64 << 20)
-        .handler(proxy.expect("it starts"))
-        .start()
-        .expect("the server starts");
+    let server = taking_large(address);
     let mut client = Client::connect(server.local_addr());
     let length = 16 << 20;
     client.send(format!(
