@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::answer::{Answer, AnswerBody};
 use super::config::{BalanceBy, ProxyConfig};
 use super::failure::Failure;
 use super::headers::{self, Forwarded};
-use super::tries::{Answer, AnswerBody};
 use super::upstreams::fail;
 use super::{Core, deadline};
 use crate::health::upstreams::EndpointFault;

@@ -25,6 +25,7 @@
 //! workers may wait for the service at once: the number of workers is what the service gets at most, and what comes beyond
 //! it waits for its turn, or is refused.
 
+mod answer;
 #[cfg(feature = "cache")]
 mod caching;
 mod check;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use answer::Answer;
 pub use check::UpstreamCheck;
 pub use config::{BalanceBy, BreakerMode, ProxyConfig, table};
 #[cfg(feature = "events")]
@@ -54,7 +56,7 @@ use events::Events;
 pub use events::{EventsAt, EventsConfig, EventsPlace, table as events_table};
 use failure::{Failure, Failures};
 use headers::{Decision, Forwarded, Received};
-use tries::{Answer, Tries};
+use tries::Tries;
 use upstreams::Upstreams;
 use way::{Outgoing, Way};
 

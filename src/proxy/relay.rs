@@ -3,9 +3,9 @@
 use std::io;
 use std::time::Duration;
 
+use super::answer::{Answer, AnswerBody};
 use super::headers;
 use super::slots::Slot;
-use super::tries::{Answer, AnswerBody};
 use super::upstreams::{Upstream, fail};
 use crate::Response;
 use crate::health::upstreams::EndpointFault;

@@ -1,44 +1,20 @@
 //! One request to the endpoints: which try is worth another, and what each says about its endpoint.
 
-#[cfg(feature = "cache")]
-use std::io::Read;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::answer::{Answer, AnswerBody};
 use super::config::BreakerMode;
 use super::failure::Failure;
 use super::slots::Slot;
 use super::upstreams::{Upstream, Upstreams, fail, fault_of};
 use super::way::{Sent, Way, blames_endpoint, retry_after};
 use crate::health::upstreams::EndpointFault;
-use crate::http::response::ResponseHead;
-use crate::net::client::{ClientError, Parts, Reply, ReplyBody};
+use crate::net::client::{ClientError, Reply};
 use crate::net::pool::Reuse;
 use crate::net::stream::{Interest, Socket, Waited};
 use crate::patterns::{Ask, Attempts, Deadline, Failed, Pick, Retry, Unavailable};
-
-/// An endpoint's answer.
-pub(super) struct Answer {
-    pub(super) head: ResponseHead,
-    pub(super) body: AnswerBody,
-    /// The interim replies before it.
-    pub(super) interim: Vec<ResponseHead>,
-    /// None once the body is whole: the endpoint is done with the request, and can do another.
-    pub(super) pick: Option<Pick<Upstream>>,
-    pub(super) slot: Slot,
-}
-
-pub(super) enum AnswerBody {
-    Whole(Vec<u8>),
-    /// It is still to come, in whole or in part.
-    Rest(ReplyBody),
-    /// A part of it that has come, and what is still to come.
-    #[cfg(feature = "cache")]
-    Part(Box<dyn Read + Send>, ReplyBody),
-    /// The endpoint has switched to this protocol.
-    Tunnel(Parts, String),
-}
 
 /// Why a try failed.
 enum FailedTry {

@@ -9,8 +9,8 @@ use mio::{Registry, Token};
 use super::Core;
 use super::headers::Forwarded;
 use super::tries::{self, Step, Tries};
-use crate::server::response::{Continuation, Later};
-use crate::server::waiting::{self, Resumed, Trigger, Waiting};
+use crate::server::response::{Continuation, Later, Resumed, Trigger, Waiting};
+use crate::server::watched::watch;
 use crate::{Request, Response};
 
 /// Forwards a request, on a worker.
@@ -47,7 +47,7 @@ impl Asking {
 impl Waiting for Asking {
     fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
         match self.tries.awaited() {
-            Some((socket, interest)) => waiting::watch(socket, registry, token, interest),
+            Some((socket, interest)) => watch(socket, registry, token, interest),
             None => Ok(()),
         }
     }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 
+use super::answer::AnswerBody;
 use super::config::{BalanceBy, ProxyConfig};
 use super::headers::{Destination, Forwarded};
-use super::tries::AnswerBody;
 use super::upgrade;
 use super::upstreams::{Upstream, Upstreams};
 use crate::Request;

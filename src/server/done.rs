@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::event_loop::connection::{CloseReason, Piece};
 use super::exchange::Exchange;
 use super::stream::Stream;
-use super::waiting::Waits;
+use super::task::Waits;
 
 /// A worker's word that it is done with a job.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ pub(crate) mod stream;
 pub(crate) mod systemd;
 pub(crate) mod task;
 pub(crate) mod throttling;
-pub(crate) mod waiting;
+pub(crate) mod watched;
 pub(crate) mod workers;
 
 use std::fmt;

@@ -3,18 +3,18 @@
 //! Nothing here blocks. Whoever has it, a worker at first and the event loop from then on, takes what is at hand and
 //! leaves it alone until the socket is ready for more.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
-use super::waiting::watch;
+use super::watched::Watched;
 use crate::http::body::BodyDecoder;
 use crate::http::fields;
 use crate::net::client::Parts;
 use crate::net::pool::Lease;
-use crate::net::stream::{Interest, Socket};
+use crate::net::stream::Interest;
 
 /// How far a body has come that is made while it is sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,68 +25,6 @@ pub(crate) enum Progress {
     Dry,
     /// The body is whole.
     End,
-}
-
-/// A socket to another server, and what the event loop knows of it.
-struct Watched {
-    socket: Socket,
-    /// The event loop is told of its readiness.
-    registered: bool,
-    /// It may have something to read.
-    readable: bool,
-    /// It may take something.
-    writable: bool,
-}
-
-impl Watched {
-    fn new(socket: Socket) -> Self {
-        Self {
-            socket,
-            registered: false,
-            readable: true,
-            writable: true,
-        }
-    }
-
-    /// Has the event loop told of the socket's readiness, unless it is already.
-    fn watch(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
-        if !self.registered {
-            watch(&self.socket, registry, token, interest)?;
-            self.registered = true;
-        }
-        Ok(())
-    }
-
-    /// Reads once; `None` when nothing is at hand.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        loop {
-            match self.socket.read(buffer) {
-                Ok(count) => return Ok(Some(count)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Ok(None);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Writes once; `None` when nothing is taken now.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        loop {
-            match self.socket.write(bytes) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => return Ok(Some(count)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.writable = false;
-                    return Ok(None);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
 }
 
 /// Another server's reply, whose body goes to a client as it comes.

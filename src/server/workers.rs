@@ -30,7 +30,7 @@ use crate::server::response::{Continuation, Later, Response};
 use crate::server::shared::Shared;
 use crate::server::stream::Stream;
 use crate::server::task::Task;
-use crate::server::waiting::Waits;
+use crate::server::task::Waits;
 use crate::threads::Threads;
 
 /// Starts worker number `index`.

@@ -5,10 +5,11 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::answer::{Answer, AnswerBody};
 use super::super::config::{BalanceBy, ProxyConfig};
 use super::super::failure::Failure;
 use super::super::headers::{Forwarded, is_same_name};
-use super::super::tries::{Answer, AnswerBody, Tries};
+use super::super::tries::Tries;
 use super::super::upstreams::Upstreams;
 use super::super::way::{Outgoing, Way, retry_after};
 use crate::http::fields;

@@ -16,7 +16,7 @@ use super::listeners::Listener;
 use crate::server::client_socket::ClientSocket;
 use crate::server::exchange::{Exchange, ReplyRules, Stage};
 use crate::server::stream::{Source, Stream};
-use crate::server::waiting::Waits;
+use crate::server::task::Waits;
 
 /// See [`Client::has_left`].
 const SHORT_WAIT: Duration = Duration::from_millis(10);

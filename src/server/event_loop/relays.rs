@@ -18,8 +18,8 @@ use crate::health::{Health, ReplyOutcome, bump};
 use crate::server::exchange::Stage;
 use crate::server::relay::Progress;
 use crate::server::relay::Step;
+use crate::server::response::Trigger;
 use crate::server::stream::Source;
-use crate::server::waiting;
 
 /// What the event loop lends to a client whose reply comes from another server.
 pub(super) struct Relaying<'a> {
@@ -87,7 +87,7 @@ impl EventLoop {
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
         let writable = event.is_writable() || event.is_error();
         if client.wait.is_under_way() {
-            self.go_on_waiting(slot, waiting::Trigger::Ready { readable }, now);
+            self.go_on_waiting(slot, Trigger::Ready { readable }, now);
             return self.advance(slot, now);
         }
         match client.parked.as_mut().map(|stream| &mut stream.source) {

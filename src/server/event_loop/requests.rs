@@ -19,8 +19,8 @@ use crate::server::aside::Lane;
 use crate::server::done::{Done, Ended, Then};
 use crate::server::exchange::{Exchange, Origin, ReplyRules, Stage};
 use crate::server::jobs::Job;
+use crate::server::response::Trigger;
 use crate::server::stream::Source;
-use crate::server::waiting;
 
 impl EventLoop {
     pub(super) fn handle_event(&mut self, slot: u32, event: ConnectionEvent, now: Instant) {
@@ -294,7 +294,7 @@ impl EventLoop {
                 let place = self.workers.dispatcher.place();
                 let before = mem::replace(&mut client.wait, Wait::For(waits, place));
                 if matches!(before, Wait::Early) {
-                    let ready = waiting::Trigger::Ready { readable: true };
+                    let ready = Trigger::Ready { readable: true };
                     self.go_on_waiting(key.slot, ready, now);
                 }
             }

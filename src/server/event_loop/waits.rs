@@ -10,9 +10,8 @@ use crate::panics::catch;
 use crate::server::access_log::End;
 use crate::server::exchange::Stage;
 use crate::server::jobs::Job;
-use crate::server::response::Response;
-use crate::server::task::Task;
-use crate::server::waiting::{Resumed, Trigger, Waits};
+use crate::server::response::{Response, Resumed, Trigger};
+use crate::server::task::{Task, Waits};
 
 impl EventLoop {
     /// Looks after a client whose request waits, at its deadline.
@@ -72,3 +71,6 @@ impl EventLoop {
         self.end(exchange, ended, now, now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,22 +1,5 @@
 use super::*;
-use std::time::Duration;
-
-#[test]
-fn a_clock_that_has_no_date_gives_no_date() {
-    let mut date = DateCache::default();
-    let epoch = SystemTime::UNIX_EPOCH;
-    let second = Duration::from_secs(1);
-    let last = Duration::from_secs(LAST_SECOND);
-    for (now, expected) in [
-        (epoch - second, None),
-        (epoch, Some("Thu, 01 Jan 1970 00:00:00 GMT")),
-        (epoch + last, Some("Fri, 31 Dec 9999 23:59:59 GMT")),
-        (epoch + last + second, None),
-        (epoch + second, Some("Thu, 01 Jan 1970 00:00:01 GMT")),
-    ] {
-        assert_eq!(date.at(now), expected, "{now:?}");
-    }
-}
+use crate::server::exchange::ReplyRules;
 
 /// The head of a reply, as it is sent to a client of HTTP/1.1 or 1.0.
 fn head(response: Response, http11: bool) -> String {

@@ -1,4 +1,4 @@
-//! Requests that wait for another server, with no worker.
+//! Replies that wait: for something in this process, or for another server. No worker waits with them.
 //!
 //! ```text
 //!   worker: sends what can be sent, has the socket watched ──▶ event loop: it is ready, or the time is over
@@ -7,18 +7,36 @@
 //!      └─────────────────────────────────────────────────── waits on, or replies
 //! ```
 
-use std::fmt;
-use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io;
 use std::time::Instant;
 
-use mio::unix::SourceFd;
 use mio::{Registry, Token};
 
-use super::request::Request;
-use super::response::{Continuation, Response};
-use super::task::Task;
-use crate::net::stream::{Interest, Socket};
+use super::Response;
+use crate::server::request::Request;
+
+/// A reply that waits for something.
+pub(crate) enum Later {
+    /// For something in this process.
+    #[cfg_attr(
+        not(feature = "cache"),
+        expect(dead_code, reason = "only the cache has it")
+    )]
+    Told {
+        /// Has this called once it is worth going on.
+        when_ready: Box<dyn FnOnce(Wake) + Send>,
+        /// Goes on.
+        then: Continuation,
+    },
+    /// For another server.
+    Waiting(Box<dyn Waiting>),
+}
+
+/// Tells that it is worth going on.
+pub(crate) type Wake = Box<dyn FnOnce() + Send>;
+
+/// What is to be done with a request that was waiting.
+pub(crate) type Continuation = Box<dyn FnOnce(&mut Request) -> Response + Send>;
 
 /// What a request waits for. The event loop has it, so it never blocks and runs no user's code, not even when it is dropped.
 pub(crate) trait Waiting: Send {
@@ -33,33 +51,6 @@ pub(crate) trait Waiting: Send {
 
     /// Goes on, since something may have happened to the socket, or since it is [due](Self::due).
     fn resume(self: Box<Self>, request: &Request, event: Trigger, now: Instant) -> Resumed;
-}
-
-/// Has the event loop told of a socket's readiness under this token from now on: first if it is ready already. A
-/// connection that is kept stays with the event loop, under the token that it had last; what is told of it then comes to
-/// nothing.
-///
-/// # Errors
-/// The event queue's refusal.
-pub(crate) fn watch(
-    socket: &Socket,
-    registry: &Registry,
-    token: Token,
-    interest: Interest,
-) -> io::Result<()> {
-    let interest = match interest {
-        Interest::Readable => mio::Interest::READABLE,
-        Interest::Writable => mio::Interest::WRITABLE,
-        Interest::Either => mio::Interest::READABLE | mio::Interest::WRITABLE,
-    };
-    let descriptor = socket.as_fd().as_raw_fd();
-    let mut source = SourceFd(&descriptor);
-    match registry.reregister(&mut source, token, interest) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            registry.register(&mut source, token, interest)
-        }
-        done => done,
-    }
 }
 
 /// Why it goes on.
@@ -82,20 +73,3 @@ pub(crate) enum Resumed {
     /// What follows may block, so it is for a worker.
     Works(Continuation),
 }
-
-/// A request that waits.
-pub(crate) struct Waits {
-    pub(crate) task: Task,
-    pub(crate) waiting: Box<dyn Waiting>,
-}
-
-impl fmt::Debug for Waits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waits")
-            .field("task", &self.task)
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,4 @@
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,11 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use mio::{Registry, Token};
+
 use super::*;
+use crate::net::stream::{Interest, Socket};
 use crate::server::Server;
 use crate::server::handler::Handler;
-use crate::server::response::Later;
+use crate::server::request::Request;
+use crate::server::response::{Later, Waiting};
 use crate::server::tests::{PATIENCE, await_that};
+use crate::server::watched::watch;
 
 /// What it says when it is resumed: by the path of the request.
 struct Scripted {
@@ -149,21 +154,4 @@ fn a_panic_is_500_and_the_event_loop_lives() {
     }
     assert_eq!(server.health().snapshot().totals.panics, 3);
     assert!(reply(ask(&server, "/")).ends_with("due"));
-}
-
-/// An event may be of the time before, or the socket may have been read meanwhile.
-#[test]
-fn a_socket_that_is_watched_again_tells_that_it_is_ready() {
-    let mut poll = mio::Poll::new().unwrap();
-    let mut events = mio::Events::with_capacity(4);
-    let (near, mut far) = UnixStream::pair().unwrap();
-    near.set_nonblocking(true).unwrap();
-    let socket = Socket::Unix(near);
-    far.write_all(b"x").unwrap();
-    for token in [Token(1), Token(2), Token(2)] {
-        watch(&socket, poll.registry(), token, Interest::Readable).unwrap();
-        poll.poll(&mut events, Some(PATIENCE)).unwrap();
-        let told: Vec<_> = events.iter().map(mio::event::Event::token).collect();
-        assert_eq!(told, [token]);
-    }
 }
