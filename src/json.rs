@@ -85,7 +85,7 @@ impl<'a> Object<'a> {
         self.write(name, &Quoted(value));
     }
 
-    /// Once, and not in the place of each call: that took 30 KB of the binary.
+    /// Once, and not in the place of each call: the binary stays small.
     #[inline(never)]
     fn write(&mut self, name: &str, value: &dyn Display) {
         self.name(name);
