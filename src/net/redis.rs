@@ -3,6 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(feature = "redis")]
+use redis::{
+    Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
+    RedisResult,
+};
+
 use super::url::{Endpoint, Scheme, Secret, StoreUrlError, Url, UrlPart};
 
 /// The port of a URL that names none.
@@ -72,6 +78,35 @@ impl RedisUrl {
             database,
         })
     }
+
+    /// What connects to it and logs in.
+    #[cfg(feature = "redis")]
+    pub(crate) fn client(&self) -> RedisResult<Client> {
+        let host = self.endpoint.host.to_string();
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let mut login = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP2)
+            .set_skip_set_lib_name()
+            .set_db(self.database.unwrap_or(0).into());
+        if let Some(user) = &self.user {
+            login = login.set_username(user);
+        }
+        if let Some(password) = &self.password {
+            login = login.set_password(password.reveal());
+        }
+        let info = ConnectionAddr::Tcp(host, self.endpoint.port).into_connection_info()?;
+        Client::open(info.set_redis_settings(login))
+    }
+}
+
+/// What an error says that came while connecting. The text of the other side may hold what it was sent, and so the password.
+#[cfg(feature = "redis")]
+pub(crate) fn words(error: &RedisError) -> String {
+    if error.is_io_error() {
+        return error.to_string();
+    }
+    let code = error.code().map(|code| format!(" ({code})"));
+    format!("{}{}", error.category(), code.unwrap_or_default())
 }
 
 impl FromStr for RedisUrl {

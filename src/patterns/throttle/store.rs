@@ -15,15 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use redis::{
-    Client, Connection, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
-    RedisError, RedisResult,
-};
+use redis::{Connection, RedisResult};
 use sha2::{Digest, Sha256};
 
 use super::{Throttle, ThrottleKey, Throttled};
 use crate::net::peer::Peer;
-use crate::net::redis::RedisUrl;
+use crate::net::redis::{RedisUrl, words};
 
 /// Longest that a request waits for an answer: less than 20 ms together with what it takes to wake up.
 const ANSWER_WITHIN: Duration = Duration::from_millis(18);
@@ -311,22 +308,7 @@ struct Link {
 impl Link {
     /// Connects, and has the script count once: a Redis that answers and may not be written to is of no use.
     fn open(url: &RedisUrl) -> RedisResult<Self> {
-        let endpoint = &url.endpoint;
-        let host = endpoint.host.to_string();
-        let host = host.trim_matches(['[', ']']).to_owned();
-        let mut login = RedisConnectionInfo::default()
-            .set_protocol(ProtocolVersion::RESP2)
-            .set_skip_set_lib_name()
-            .set_db(url.database.unwrap_or(0).into());
-        if let Some(user) = &url.user {
-            login = login.set_username(user);
-        }
-        if let Some(password) = &url.password {
-            login = login.set_password(password.reveal());
-        }
-        let info = ConnectionAddr::Tcp(host, endpoint.port).into_connection_info()?;
-        let client = Client::open(info.set_redis_settings(login))?;
-        let mut connection = client.get_connection_with_timeout(CONNECT_WITHIN)?;
+        let mut connection = url.client()?.get_connection_with_timeout(CONNECT_WITHIN)?;
         connection.set_read_timeout(Some(ANSWER_WITHIN))?;
         connection.set_write_timeout(Some(ANSWER_WITHIN))?;
         let mut load = redis::cmd("SCRIPT");
@@ -382,13 +364,4 @@ impl Link {
         }
         Ok(())
     }
-}
-
-/// What an error says. The text of the other side may hold what it was sent, and so the password.
-fn words(error: &RedisError) -> String {
-    if error.is_io_error() {
-        return error.to_string();
-    }
-    let code = error.code().map(|code| format!(" ({code})"));
-    format!("{}{}", error.category(), code.unwrap_or_default())
 }
