@@ -6,15 +6,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use std::{env, fs, io, thread};
+use std::{fs, io, thread};
 
 use crate::common::closed;
 use crate::common::peers::{
-    plimsoll_binary, plimsoll_command, start_nginx_with, start_plimsoll, which_binary,
+    plimsoll_binary, plimsoll_command, start_haproxy_with, start_nginx_with, start_plimsoll,
+    which_binary,
 };
 use crate::common::rounds::{HEADS, Server, measure, rows_of};
 use crate::common::{self, Child, Report};
-use crate::proxy::RESPOND;
+use crate::proxy::respond;
 
 /// Where the suite's run leaves its table.
 const TABLE: &str = "cache-tests.md";
@@ -41,7 +42,7 @@ fn hits(report: &mut Report) -> io::Result<()> {
         "The load is {}, kept-alive; medians of {runs} alternating runs of {length} s each.",
         closed::generator()
     ));
-    let service = start_service()?;
+    let service = Child::start(respond)?;
     let mut servers = vec![
         Server::new("a hit", start_cache(service.address)?, KEPT),
         Server::new("GET / without an upstream", start_plimsoll(&[])?, "/"),
@@ -68,7 +69,7 @@ fn hits(report: &mut Report) -> io::Result<()> {
 fn stale(report: &mut Report) -> io::Result<()> {
     const MAY_STAND: &str = "/37?max-age=1,stale-if-error=600";
     report.heading(2, "stale-if-error");
-    let service = start_service()?;
+    let service = Child::start(respond)?;
     let mut servers = vec![("plimsoll", start_cache(service.address)?)];
     for (name, started) in [
         ("nginx", start_nginx(service.address)),
@@ -97,15 +98,6 @@ fn stale(report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-fn start_service() -> io::Result<Child> {
-    let program = env::current_exe()?;
-    Child::start(|address| {
-        let mut command = Command::new(&program);
-        command.arg(RESPOND).arg(address.to_string());
-        command
-    })
-}
-
 fn start_cache(service: SocketAddr) -> io::Result<Child> {
     let upstream = format!("--upstream=http://{service}");
     Child::start(|address| plimsoll_command(&[&upstream, "--cache=16MiB"], address))
@@ -121,24 +113,12 @@ fn start_nginx(service: SocketAddr) -> io::Result<Child> {
 }
 
 fn start_haproxy(service: SocketAddr) -> io::Result<Child> {
-    if !common::is_installed("haproxy", "-v") {
-        return Err(io::Error::other("it is not installed"));
-    }
-    let file = common::directory()?.join("haproxy-cache.cfg");
-    Child::start(|address| {
-        let text = format!(
-            "global\n nbthread 1\n maxconn 2000\n\
-             defaults\n mode http\n timeout connect 1s\n timeout client 60s\n timeout server 60s\n\
-             cache kept\n total-max-size 4\n\
+    start_haproxy_with("haproxy-cache", |address| {
+        format!(
+            "cache kept\n total-max-size 4\n\
              frontend f\n bind {address}\n default_backend b\n\
              backend b\n http-request cache-use kept\n http-response cache-store kept\n server s {service}\n"
-        );
-        if let Err(error) = fs::write(&file, text) {
-            println!("cannot write {}: {error}", file.display());
-        }
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&file);
-        command
+        )
     })
 }
 

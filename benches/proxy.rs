@@ -108,7 +108,7 @@ pub(crate) fn run() -> io::Result<()> {
 }
 
 /// The plain service at an address.
-fn respond(address: SocketAddr) -> Command {
+pub(crate) fn respond(address: SocketAddr) -> Command {
     // Without its own path it does not start, which is told.
     let program = env::current_exe().unwrap_or_default();
     let mut command = Command::new(program);
