@@ -35,6 +35,11 @@ impl Spare {
         directory.rename(&old, &name)?;
         Ok(Some(Self { file, header, name }))
     }
+
+    /// What its file is called.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// A segment's file, and where in it the next commit goes.

@@ -192,11 +192,16 @@ impl<O: Owner> Writer<O> {
             return;
         };
         let name = format!("events {} ahead", self.store.purpose.extension());
-        let making = thread::Builder::new().name(name).spawn(|| plan.make());
-        match making {
-            Ok(making) => self.ahead = Some(making),
-            Err(_) => self.store.space.give_back(self.store.space.segment),
-        }
+        let spare = plan.spare.as_ref().map(Spare::name).map(str::to_owned);
+        let Ok(making) = thread::Builder::new().name(name).spawn(|| plan.make()) else {
+            if let Some(spare) = spare {
+                // What cannot be removed is found at the next start.
+                let _ = self.store.directory.remove(&spare);
+            }
+            self.store.space.give_back(self.store.space.segment);
+            return;
+        };
+        self.ahead = Some(making);
     }
 }
 
