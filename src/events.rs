@@ -10,7 +10,11 @@ use crate::options::{Action, EventsOptions, Letters};
 
 /// Does what is asked for. Whether all of it was done; each reason why not goes to standard error.
 pub(crate) fn run(options: &EventsOptions) -> bool {
-    let directory = options.directory.display();
+    // A URL may hold a password, and the error says of which it speaks.
+    let place = match options.directory.to_string_lossy() {
+        url if url.contains("://") => "the stream".into(),
+        directory => directory,
+    };
     let letters = match DeadLetters::of(&options.directory) {
         Ok(letters) => letters,
         Err(error) => {
@@ -21,7 +25,7 @@ pub(crate) fn run(options: &EventsOptions) -> bool {
                 }
                 _ => "",
             };
-            complain(&format!("cannot open {directory}: {error}{advice}"));
+            complain(&format!("cannot open {place}: {error}{advice}"));
             return false;
         }
     };

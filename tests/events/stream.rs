@@ -5,10 +5,11 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use plimsoll::patterns::{EventSettings, EventStream, Outcome};
+use plimsoll::patterns::{EventId, EventSettings, EventStream, Outcome};
 
 use super::event;
 use super::sidecar::{OK, attempts, id, post};
@@ -26,6 +27,27 @@ fn start(lines: &str) -> Option<Service> {
     let store = service.store("redis://HOST");
     service.wait_until_up(&store);
     Some(service)
+}
+
+/// Asks redis itself.
+#[track_caller]
+fn ask<T: redis::FromRedisValue>(service: &Service, words: &[&str]) -> T {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}", service.port));
+    let connection = client.and_then(|client| client.get_connection());
+    let mut command = redis::cmd(words[0]);
+    let reply = command
+        .arg(&words[1..])
+        .query(&mut connection.expect("it runs"));
+    reply.expect("it knows this")
+}
+
+fn set_memory(service: &Service, bytes: &str) {
+    ask::<()>(service, &["CONFIG", "SET", "maxmemory", bytes]);
+}
+
+/// Leaves redis no memory. It may be over the limit by any amount, as it needs some for its clients.
+fn fill(service: &Service) {
+    set_memory(service, "100kb");
 }
 
 fn url(service: &Service) -> String {
@@ -196,17 +218,7 @@ fn a_redis_without_memory_answers_507_and_loses_nothing() {
     };
     assert_eq!(full.status, 507, "{full:?}");
     assert!(taken.len() > 5, "{}", taken.len());
-    // Its memory may be full by any amount, as it needs some for its clients: what is over has to go all the same.
-    let set_memory = |bytes: &str| {
-        let client =
-            redis::Client::open(format!("redis://127.0.0.1:{}", service.port)).expect("a URL");
-        let mut connection = client.get_connection().expect("it runs");
-        redis::cmd("CONFIG")
-            .arg(&["SET", "maxmemory", bytes])
-            .exec(&mut connection)
-            .expect("it is set");
-    };
-    set_memory("100kb");
+    fill(&service);
     let upstream = Upstream::start_at(address, |_, stream| stream.write_all(OK));
     wait_until("all are delivered", || {
         let delivered = delivered(&upstream);
@@ -215,10 +227,44 @@ fn a_redis_without_memory_answers_507_and_loses_nothing() {
     wait_until("nothing waits", || {
         server.metric("plimsoll_events_backlog", "") == 0
     });
-    set_memory("3mb");
+    set_memory(&service, "3mb");
     wait_until("events are taken again", || {
         post(server.address, "/events", "", &body).status == 202
     });
+}
+
+fn open(service: &Service, settings: &EventSettings) -> EventStream {
+    let url = url(service).parse().expect("a URL");
+    EventStream::open(&url, settings.clone()).expect("threads start")
+}
+
+/// One delivery at a time, and what is not finished is taken over soon.
+fn quick() -> EventSettings {
+    let mut settings = EventSettings::default();
+    settings.parallel = 1;
+    settings.takeover = Duration::from_millis(300);
+    settings
+}
+
+/// Delivers to a channel, and ends each delivery with the outcome that comes by another.
+fn deliver_by_hand(stream: &EventStream) -> (Receiver<(EventId, u32)>, Sender<Outcome>) {
+    let (sender, given) = channel();
+    let (outcomes, outcome) = channel();
+    let outcome = Mutex::new(outcome);
+    stream
+        .deliver(move |delivery| {
+            // The test may be over.
+            let _ = sender.send((delivery.id, delivery.attempt));
+            let outcome = outcome.lock().expect("no thread panics").recv();
+            outcome.unwrap_or(Outcome::Unreachable)
+        })
+        .expect("threads start");
+    (given, outcomes)
+}
+
+fn rejected() -> Outcome {
+    let reason = "no".to_owned();
+    Outcome::Rejected { reason }
 }
 
 #[test]
@@ -226,34 +272,144 @@ fn an_event_that_its_replica_does_not_finish_is_taken_over_by_another() {
     let Some(service) = start("") else {
         return;
     };
-    let url = url(&service).parse().expect("a URL");
-    let mut settings = EventSettings::default();
-    settings.parallel = 1;
-    settings.takeover = Duration::from_millis(300);
-    let open = || EventStream::open(&url, settings.clone()).expect("threads start");
-    let (first, second) = (open(), open());
-    let (sender, given) = std::sync::mpsc::channel();
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    let released = Mutex::new(released);
-    first
-        .deliver(move |delivery| {
-            let _ = sender.send(delivery.id);
-            let _ = released.lock().expect("no thread panics").recv();
-            Outcome::Unreachable
-        })
-        .expect("threads start");
+    let (first, second) = (open(&service, &quick()), open(&service, &quick()));
+    let (given, _outcomes) = deliver_by_hand(&first);
     let id = first.publish(&event("one")).expect("it is taken");
-    assert_eq!(given.recv().expect("it is given"), id);
-    let (sender, taken) = std::sync::mpsc::channel();
-    second
-        .deliver(move |delivery| {
-            let _ = sender.send((delivery.id, delivery.attempt));
-            Outcome::Delivered
-        })
-        .expect("threads start");
-    assert_eq!(taken.recv().expect("it is taken over"), (id, 2));
+    assert_eq!(given.recv(), Ok((id, 1)));
+    let (taken, outcomes) = deliver_by_hand(&second);
+    assert_eq!(taken.recv(), Ok((id, 2)));
+    outcomes.send(Outcome::Delivered).expect("it waits");
     wait_until("none is left", || {
         second.stats().delivered == 1 && second.stats().backlog == 0
     });
-    drop(release);
+}
+
+#[test]
+fn a_replica_that_is_late_leaves_an_event_to_the_one_that_took_it_over() {
+    let Some(service) = start("") else {
+        return;
+    };
+    let failed = Outcome::Failed {
+        reason: "no".to_owned(),
+        retry_after: None,
+    };
+    for late in [rejected(), failed, Outcome::Unreachable] {
+        let mut slow = quick();
+        // So that the second one keeps it.
+        slow.takeover = Duration::from_secs(3600);
+        let (first, second) = (open(&service, &slow), open(&service, &quick()));
+        let (given, late_outcomes) = deliver_by_hand(&first);
+        let id = first.publish(&event("one")).expect("it is taken");
+        assert_eq!(given.recv(), Ok((id, 1)));
+        let (taken, outcomes) = deliver_by_hand(&second);
+        assert_eq!(taken.recv(), Ok((id, 2)));
+        let held = || {
+            let words = ["XPENDING", "orders", "plimsoll", "-", "+", "9"];
+            let held: Vec<(String, String, u64, u32)> = ask(&service, &words);
+            let held = held.into_iter();
+            held.map(|(place, replica, _, count)| (place, replica, count))
+                .collect::<Vec<_>>()
+        };
+        let before = held();
+        late_outcomes.send(late.clone()).expect("it waits");
+        assert!(first.stop(Duration::from_secs(60)), "{late:?}");
+        assert_eq!(held(), before, "{late:?}");
+        assert_eq!(first.stats().dead, 0, "{late:?}");
+        outcomes.send(Outcome::Delivered).expect("it waits");
+        wait_until("none is left", || second.stats().backlog == 0);
+        assert_eq!(second.dead_letters().expect("redis runs"), [], "{late:?}");
+    }
+}
+
+#[test]
+fn what_dies_while_redis_has_no_memory_is_said_to_wait_and_is_a_dead_letter_later() {
+    let Some(service) = start("maxmemory-policy noeviction") else {
+        return;
+    };
+    let stream = open(&service, &quick());
+    let id = stream.publish(&event("one")).expect("it is taken");
+    fill(&service);
+    stream.deliver(|_| rejected()).expect("threads start");
+    wait_until("it finds no room", || stream.stats().dead_full);
+    assert!(!stream.stats().failing, "{:?}", stream.stats());
+    set_memory(&service, "0");
+    wait_until("it is a dead letter", || stream.stats().dead_letters == 1);
+    let letter = stream.dead_letter(id).expect("it is there");
+    assert_eq!(letter.event, event("one"));
+    assert!(!stream.stats().dead_full);
+}
+
+#[test]
+fn a_replica_that_starts_while_redis_has_no_memory_knows_how_much_there_is() {
+    let Some(service) = start("maxmemory-policy noeviction") else {
+        return;
+    };
+    // There is no group of replicas yet, and none can be made.
+    let _: String = ask(&service, &["XADD", "orders", "*", "some", "thing"]);
+    fill(&service);
+    let stream = open(&service, &quick());
+    wait_until("it is measured", || stream.stats().backlog == 1);
+}
+
+#[test]
+fn what_comes_to_a_replica_that_stops_is_given_back_untried() {
+    let Some(service) = start("") else {
+        return;
+    };
+    let mut settings = quick();
+    settings.takeover = Duration::from_secs(3600);
+    let (first, second) = (open(&service, &settings), open(&service, &settings));
+    let (sender, given) = channel();
+    let to_first = sender.clone();
+    first
+        .deliver(move |delivery| {
+            let _ = to_first.send(("first", delivery.attempt));
+            Outcome::Delivered
+        })
+        .expect("threads start");
+    wait_until("it waits for an event", || {
+        let clients: String = ask(&service, &["CLIENT", "LIST"]);
+        clients.contains(" flags=b ")
+    });
+    first.stop(Duration::ZERO);
+    second.publish(&event("one")).expect("it is taken");
+    assert!(first.stop(Duration::from_secs(60)));
+    second
+        .deliver(move |delivery| {
+            let _ = sender.send(("second", delivery.attempt));
+            Outcome::Delivered
+        })
+        .expect("threads start");
+    assert_eq!(given.recv(), Ok(("second", 1)));
+}
+
+#[test]
+fn no_error_of_a_redis_that_asks_for_a_password_shows_the_one_that_was_given() {
+    let Some(mut service) = stores::redis("requirepass right") else {
+        return;
+    };
+    service.start();
+    let store = service.store("redis://:right@HOST");
+    service.wait_until_up(&store);
+    for login in [":hunter2", "someone:hunter2"] {
+        let url = format!("redis://{login}@127.0.0.1:{}/orders", service.port);
+        let stream = EventStream::open(&url.parse().expect("a URL"), quick());
+        let stream = stream.expect("threads start");
+        let error = stream.publish(&event("one")).expect_err("it may not");
+        let shown = format!("{error} {error:?} {stream:?}");
+        let (status, _, errors) = Plimsoll::start(&["events", "list", &url], &[]).exit();
+        assert_eq!(status.code(), Some(1));
+        assert!(!shown.contains("hunter2"), "{shown}");
+        let errors = errors.concat();
+        assert!(!errors.contains("hunter2"), "{errors}");
+    }
+    // What nobody has published to is named without it, too.
+    let url = format!("redis://:right@127.0.0.1:{}/nothing", service.port);
+    let (status, _, errors) = Plimsoll::start(&["events", "list", &url], &[]).exit();
+    assert_eq!(status.code(), Some(1));
+    let errors = errors.concat();
+    assert!(
+        errors.contains("/nothing") && !errors.contains("right"),
+        "{errors}"
+    );
 }

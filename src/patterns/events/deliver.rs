@@ -9,7 +9,6 @@ use super::error::EventError;
 use super::event::{Death, Delivery, Outcome, Stored, milliseconds, time};
 use super::queue::Shared;
 use super::schedule::Next;
-use crate::panics::catch;
 use crate::panics::lock;
 use crate::random::uniform;
 
@@ -71,11 +70,7 @@ fn attempt_one(shared: &Shared, slot: u32, attempt: u32, deliver: &dyn Fn(&Deliv
         accepted: time(stored.accepted),
         event: stored.event,
     };
-    let outcome = catch(|| deliver(&delivery)).unwrap_or_else(|_| Outcome::Failed {
-        reason: "the delivery panicked".to_owned(),
-        retry_after: None,
-    });
-    match outcome {
+    match Outcome::of(deliver, &delivery) {
         Outcome::Delivered => {
             shared.delivered.fetch_add(1, Ordering::Relaxed);
             finish(shared, slot, true);

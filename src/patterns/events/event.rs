@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 
 use super::record::{sequence_at, u32_at, u64_at};
+use crate::panics::catch;
 use crate::text::beginning;
 
 /// What is to be delivered.
@@ -109,6 +110,16 @@ pub enum Outcome {
     /// The consumer could not be reached. That is not an attempt. One event is tried after a second, then after two,
     /// and so on up to 15 seconds, until the consumer is there again; then all that are due.
     Unreachable,
+}
+
+impl Outcome {
+    /// That of one attempt. A panic is a failure.
+    pub(crate) fn of(deliver: &dyn Fn(&Delivery) -> Self, delivery: &Delivery) -> Self {
+        catch(|| deliver(delivery)).unwrap_or_else(|_| Self::Failed {
+            reason: "the delivery panicked".to_owned(),
+            retry_after: None,
+        })
+    }
 }
 
 /// An event that was given up.

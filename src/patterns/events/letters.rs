@@ -105,14 +105,8 @@ impl DeadLetters {
     /// When there is no queue, it is of another version, or it cannot be read.
     pub fn of(path: impl AsRef<Path>) -> Result<Self, EventOpenError> {
         let path = path.as_ref();
-        #[cfg(feature = "redis")]
-        if let Some(url) = path.to_str().filter(|url| url.starts_with("redis://")) {
-            let store = Store::new(&url.parse()?, EventSettings::default().patience)?;
-            let exists = store.exists().map_err(io::Error::other)?;
-            let missing = || EventOpenError::Missing(path.to_owned());
-            return exists
-                .then(|| Self(Way::Stream(Box::new(store))))
-                .ok_or_else(missing);
+        if let Some(url) = path.to_str().filter(|text| is_url(text)) {
+            return Self::of_stream(url);
         }
         if !path.join(files::LOCK).try_exists()? {
             return Err(EventOpenError::Missing(path.to_owned()));
@@ -122,6 +116,23 @@ impl DeadLetters {
             Err(EventOpenError::Locked(_)) => Ok(Self(Way::Control(Client::new(path)))),
             Err(error) => Err(error),
         }
+    }
+
+    #[cfg(feature = "redis")]
+    fn of_stream(url: &str) -> Result<Self, EventOpenError> {
+        let url = url.parse()?;
+        let store = Store::new(&url, EventSettings::default().patience)?;
+        if store.exists().map_err(io::Error::other)? {
+            Ok(Self(Way::Stream(Box::new(store))))
+        } else {
+            Err(EventOpenError::Missing(url.to_string().into()))
+        }
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn of_stream(_: &str) -> Result<Self, EventOpenError> {
+        let expected = "expected a directory, as the feature redis is not built in";
+        Err(EventOpenError::Setting(expected.to_owned()))
     }
 
     /// What they are called, the oldest first.
@@ -182,6 +193,11 @@ impl DeadLetters {
     }
 }
 
+/// Whether this is no directory but the URL of a redis, so that it may hold a password.
+pub(crate) fn is_url(place: &str) -> bool {
+    place.starts_with("redis://") || place.starts_with("rediss://")
+}
+
 /// Settings with which all that is there can be read, and replayed: those of the process that wrote it are not known.
 fn fitting(path: &Path) -> Result<EventSettings, EventOpenError> {
     let mut settings = EventSettings::default();
@@ -199,4 +215,24 @@ fn fitting(path: &Path) -> Result<EventSettings, EventOpenError> {
     settings.max_bytes = settings.max_bytes.max(2 * total).max(least);
     settings.max_bytes = settings.max_bytes.min(settings::MOST_BYTES);
     Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_never_taken_for_a_directory_and_no_error_shows_its_password() {
+        // Of which the first can be read, and nobody listens there.
+        for url in [
+            "redis://:hunter2@127.0.0.1:1/s",
+            "redis://:hunter2@h",
+            "rediss://:hunter2@h/s",
+        ] {
+            let error = DeadLetters::of(url).expect_err(url);
+            assert!(!matches!(error, EventOpenError::Missing(_)), "{error:?}");
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
 }

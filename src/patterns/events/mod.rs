@@ -31,6 +31,8 @@ mod writer;
 pub use error::{EventDamage, EventDamageKind, EventError, EventOpenError};
 pub use event::{DeadLetter, Delivery, Event, EventId, EventIdError, Outcome};
 pub use letters::DeadLetters;
+#[cfg(feature = "proxy")]
+pub(crate) use letters::is_url;
 pub use queue::{EventQueue, EventStats};
 pub use settings::EventSettings;
 #[cfg(feature = "redis")]

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use super::record::Note;
 
 /// The first wait while the consumer cannot be reached; it doubles ...
-pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// ... up to this.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// How far a wait may be off what the schedule says, as a part of it: events that failed at the same moment do not all
 /// come back at the same moment.
-pub(super) const JITTER: f64 = 0.2;
+const JITTER: f64 = 0.2;
 
 /// No slot.
 const NONE: u32 = u32::MAX;
@@ -251,7 +251,7 @@ impl Schedule {
     ) -> Note {
         self.settle(slot, true);
         let longest = self.delays.last().copied().unwrap_or(delay).max(delay);
-        let delay = delay.mul_f64(1.0 + JITTER * (2.0 * luck - 1.0));
+        let delay = jittered(delay, luck);
         // Nobody can ask for a wait that is longer than the longest of the schedule.
         let delay = delay.max(retry_after.unwrap_or_default().min(longest));
         let due = self.ticks(now + delay);
@@ -273,8 +273,8 @@ impl Schedule {
         let due = self.entries[index(slot)].due;
         self.ready.push(Reverse((due, slot)));
         let wait = match self.pause {
-            None => FIRST_PAUSE,
-            Some(pause) if pause.trial == Some(slot) => (2 * pause.wait).min(LONGEST_PAUSE),
+            None => next_wait(None),
+            Some(pause) if pause.trial == Some(slot) => next_wait(Some(pause.wait)),
             // It went before the pause began.
             Some(_) => return,
         };
@@ -313,6 +313,16 @@ impl Schedule {
         let since = time.saturating_duration_since(self.base);
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
+}
+
+/// How long a consumer that could not be reached is left alone, after it was left alone so long.
+pub(super) fn next_wait(last: Option<Duration>) -> Duration {
+    last.map_or(FIRST_PAUSE, |last| (2 * last).min(LONGEST_PAUSE))
+}
+
+/// A wait that is off by luck, a random number in [0, 1).
+pub(super) fn jittered(wait: Duration, luck: f64) -> Duration {
+    wait.mul_f64(1.0 + JITTER * (2.0 * luck - 1.0))
 }
 
 fn index(slot: u32) -> usize {

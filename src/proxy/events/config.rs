@@ -10,6 +10,7 @@ use crate::settings::{Complaint, ConfigError, Count, Kind, LONGEST, Maybe, Size,
 use crate::patterns::EventSettings;
 #[cfg(feature = "redis")]
 use crate::patterns::EventStreamUrl;
+use crate::patterns::events::is_url;
 use crate::settings::define_settings;
 
 define_settings! {
@@ -79,13 +80,13 @@ impl FromStr for EventsPlace {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with("redis://") || text.starts_with("rediss://") {
+        if is_url(text) {
             #[cfg(feature = "redis")]
             if let Ok(url) = text.parse() {
                 return Ok(Self::Stream(url));
             }
             let expected = if cfg!(feature = "redis") {
-                "PREFIX=redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]/STREAM"
+                "PREFIX=redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]/STREAM"
             } else {
                 "a directory, as this program was built without the feature redis"
             };
@@ -210,7 +211,8 @@ mod tests {
         let read = "/e=redis://:secret@127.0.0.1/orders".parse::<EventsAt>();
         if cfg!(feature = "redis") {
             let at = read.expect("a good URL");
-            assert_eq!(at.to_string(), "/e=redis://127.0.0.1/orders");
+            assert!(!format!("{at:?}").contains("secret"), "{at:?}");
+            assert_eq!(at.to_string(), "/e=redis://:***@127.0.0.1/orders");
         } else {
             let error = read.expect_err("there is no redis").to_string();
             assert!(error.contains("without the feature redis"), "{error}");

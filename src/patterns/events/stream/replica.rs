@@ -7,11 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::error::EventError;
 use super::super::event::{Death, Delivery, Outcome, milliseconds, time};
-use super::super::schedule::{self, JITTER};
+use super::super::schedule::{jittered, next_wait};
 use super::super::settings::EventSettings;
 use super::store::{Entry, Sizes, Store};
 use super::url::EventStreamUrl;
-use crate::panics::catch;
 use crate::panics::lock;
 use crate::random::uniform;
 
@@ -90,7 +89,11 @@ impl Replica {
     pub(super) fn run(&self, deliver: &dyn Fn(&Delivery) -> Outcome) {
         while let Some(trial) = self.may_go() {
             match self.heard(self.next()) {
-                Ok(Some(entry)) => self.attempt(&entry, deliver),
+                // It came just then: no delivery begins any more.
+                Ok(Some(entry)) if self.is_stopping() => {
+                    self.settle(&entry, self.untried(&entry, Duration::ZERO));
+                }
+                Ok(Some(entry)) => self.attempt(&entry, trial, deliver),
                 Ok(None) => self.end_trial(trial),
                 Err(_) => {
                     self.end_trial(trial);
@@ -154,32 +157,27 @@ impl Replica {
         self.store.read()
     }
 
-    fn attempt(&self, entry: &Entry, deliver: &dyn Fn(&Delivery) -> Outcome) {
+    fn attempt(&self, entry: &Entry, trial: bool, deliver: &dyn Fn(&Delivery) -> Outcome) {
         let delivery = Delivery {
             id: entry.id,
             attempt: entry.attempt,
             accepted: time(entry.accepted),
             event: entry.event.clone(),
         };
-        let outcome = catch(|| deliver(&delivery)).unwrap_or_else(|_| Outcome::Failed {
-            reason: "the delivery panicked".to_owned(),
-            retry_after: None,
-        });
+        let outcome = Outcome::of(deliver, &delivery);
+        if outcome != Outcome::Unreachable {
+            self.reached();
+        }
         let settled = match outcome {
             Outcome::Delivered => {
-                self.reached();
                 self.delivered.fetch_add(1, Ordering::Relaxed);
                 self.store.done(&entry.place)
             }
-            Outcome::Rejected { reason } => {
-                self.reached();
-                self.bury(entry, reason)
-            }
+            Outcome::Rejected { reason } => self.bury(entry, reason),
             Outcome::Failed {
                 reason,
                 retry_after,
             } => {
-                self.reached();
                 if self.was_last(entry) {
                     self.bury(entry, reason)
                 } else {
@@ -188,10 +186,15 @@ impl Replica {
                 }
             }
             Outcome::Unreachable => {
-                let wait = self.unreachable();
-                self.give_back(entry, entry.attempt.saturating_sub(1), wait)
+                let wait = self.unreachable(trial);
+                self.untried(entry, wait)
             }
         };
+        self.settle(entry, settled);
+    }
+
+    /// What came of an event has been told to redis, or could not be.
+    fn settle(&self, entry: &Entry, settled: Result<(), EventError>) {
         if let Err(error) = self.heard(settled) {
             // It is taken over when its time has come.
             log::warn!(
@@ -209,10 +212,16 @@ impl Replica {
         entry.attempt as usize > delays.len() && age >= all
     }
 
+    /// Has an event taken over after this time, by this or another replica, as if it had not been tried.
+    fn untried(&self, entry: &Entry, wait: Duration) -> Result<(), EventError> {
+        self.give_back(entry, entry.attempt.saturating_sub(1), wait)
+    }
+
     /// Has an event taken over by any replica after this time, or after the longest that they wait for each other.
     fn give_back(&self, entry: &Entry, attempts: u32, wait: Duration) -> Result<(), EventError> {
         let ago = self.settings.takeover.saturating_sub(wait);
-        self.store.give_back(&entry.place, attempts, ago)
+        // What another has taken over meanwhile is left to it.
+        self.store.give_back(entry, attempts, ago).map(drop)
     }
 
     /// Has an event tried again when its next attempt is due.
@@ -222,8 +231,7 @@ impl Replica {
         } = &self.settings;
         let step = (entry.attempt as usize).min(delays.len()).saturating_sub(1);
         let delay = delays.get(step).copied().unwrap_or(*takeover);
-        let delay = delay.mul_f64(1.0 + JITTER * (2.0 * uniform() - 1.0));
-        let wait = delay.max(retry_after.unwrap_or_default());
+        let wait = jittered(delay, uniform()).max(retry_after.unwrap_or_default());
         self.give_back(entry, entry.attempt, wait)
     }
 
@@ -236,8 +244,11 @@ impl Replica {
         };
         let buried = self.store.bury(entry, &death);
         lock(&self.state).dead_full = matches!(buried, Err(EventError::Full));
-        // It stays where it is then, and is taken over when its time has come.
-        buried?;
+        // It stays where it is after an error, and is taken over when its time has come.
+        if !buried? {
+            // Another has taken it over meanwhile, and it is left to that one.
+            return Ok(());
+        }
         self.died.fetch_add(1, Ordering::Relaxed);
         log::warn!(
             "event {} is a dead letter after {} attempt(s): {}",
@@ -256,11 +267,11 @@ impl Replica {
     }
 
     /// The consumer could not be reached. How long it is left alone.
-    fn unreachable(&self) -> Duration {
+    fn unreachable(&self, trial: bool) -> Duration {
         let mut state = lock(&self.state);
         let wait = match state.pause {
-            None => schedule::FIRST_PAUSE,
-            Some(pause) if pause.trial => (2 * pause.wait).min(schedule::LONGEST_PAUSE),
+            None => next_wait(None),
+            Some(pause) if trial => next_wait(Some(pause.wait)),
             // It went before the pause began.
             Some(pause) => return pause.wait,
         };
@@ -302,7 +313,8 @@ impl Replica {
                     self.look_at_durability(url);
                 }
             }
-            if begun && let Ok(sizes) = self.heard(self.store.sizes()) {
+            // A redis without memory makes no group, and yet is measured.
+            if let Ok(sizes) = self.heard(self.store.sizes()) {
                 lock(&self.state).sizes = sizes;
             }
             if !self.sleep(MEASURE) {
@@ -323,6 +335,10 @@ impl Replica {
         log::warn!("{url}: if redis ends suddenly, it loses {lost}");
     }
 
+    fn is_stopping(&self) -> bool {
+        lock(&self.state).stopping
+    }
+
     /// Whether the stream did not stop meanwhile.
     fn sleep(&self, longest: Duration) -> bool {
         let deadline = Instant::now() + longest;
@@ -338,5 +354,26 @@ impl Replica {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_trial_says_that_the_consumer_is_still_away() {
+        let url = "redis://127.0.0.1:1/s".parse().expect("a URL");
+        let replica = Replica::new(&url, EventSettings::default()).expect("it has a name");
+        let first = replica.unreachable(false);
+        lock(&replica.state).pause.as_mut().expect("a pause").until = Instant::now();
+        assert_eq!(replica.may_go(), Some(true));
+        // It went before the pause began.
+        assert_eq!(replica.unreachable(false), first);
+        let pause = lock(&replica.state).pause.expect("a pause");
+        assert!(pause.trial);
+        assert_eq!(replica.unreachable(true), 2 * first);
+        let pause = lock(&replica.state).pause.expect("a pause");
+        assert!(!pause.trial && pause.wait == 2 * first);
     }
 }

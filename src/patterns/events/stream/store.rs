@@ -10,6 +10,7 @@ use redis::{Cmd, Connection, FromRedisValue, RedisError, RedisResult, cmd, pipe}
 use super::super::error::EventError;
 use super::super::event::{self, DeadLetter, Death, Event, EventId, time};
 use super::url::EventStreamUrl;
+use crate::net::redis::words;
 use crate::panics::lock;
 
 /// The group of all replicas: each entry of the stream goes to one of them.
@@ -39,7 +40,33 @@ end";
 const OVER: &str = "redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
 return redis.call('XDEL', KEYS[1], ARGV[2])";
 
-/// Moves a dead letter to the end of the stream, unless another has moved it already. Adding comes first, as it can fail.
+/// Begins a script about an event that this replica was given: what follows is done only if it was not taken over since.
+/// KEYS has the stream; ARGV the group, the place, the replica, and how often it had been given to a replica.
+macro_rules! if_held {
+    ($then:literal) => {
+        concat!(
+            "local held = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1)[1]
+            if not held or held[2] ~= ARGV[3] or held[4] ~= tonumber(ARGV[4]) then return 0 end\n",
+            $then
+        )
+    };
+}
+
+/// Gives an event back: as if it had been given away so many milliseconds ago, and so often.
+const GIVE_BACK: &str = if_held!(
+    "redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[2],
+    'IDLE', ARGV[5], 'RETRYCOUNT', ARGV[6], 'JUSTID')
+return 1"
+);
+
+/// Moves an event to the dead letters. Adding comes first, as it can fail.
+const BURY: &str = if_held!(
+    "redis.call('XADD', KEYS[2], '*', unpack(ARGV, 5))
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('XDEL', KEYS[1], ARGV[2])"
+);
+
+/// Moves a dead letter to the end of the stream, unless another has moved it already.
 const REPLAY: &str = "if #redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1]) == 0 then return 0 end
 redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
 return redis.call('XDEL', KEYS[2], ARGV[1])";
@@ -93,9 +120,9 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(url: &EventStreamUrl, patience: Duration) -> io::Result<Self> {
-        let client = redis::Client::open(url.server.as_str()).map_err(io::Error::other)?;
+        let client = url.server.client();
         Ok(Self {
-            client,
+            client: client.map_err(|error| io::Error::other(words(&error)))?,
             stream: url.stream.clone(),
             dead: format!("{}:dead", url.stream),
             name: EventId::random()?.to_string(),
@@ -118,7 +145,9 @@ impl Store {
                 result => return result.map_err(|error| failed(&error)),
             }
         }
-        let connection = self.connect().map_err(|error| failed(&error))?;
+        let connection = self
+            .connect()
+            .map_err(|error| failure(&error, words(&error)))?;
         self.ask_by(connection, &question)
             .map_err(|error| failed(&error))
     }
@@ -271,36 +300,38 @@ impl Store {
         self.ask(|connection| command.exec(connection))
     }
 
-    /// Gives an event back: it was given away so many times, the last time so long ago.
+    /// Gives an event back: it was given away so many times, the last time so long ago. Whether it was still this
+    /// replica's.
     pub(super) fn give_back(
         &self,
-        place: &str,
+        entry: &Entry,
         attempts: u32,
         ago: Duration,
-    ) -> Result<(), EventError> {
-        let mut command = cmd("XCLAIM");
-        command.arg(&self.stream).arg(GROUP).arg(&self.name);
-        command.arg(0).arg(place);
-        command.arg("IDLE").arg(milliseconds(ago));
-        command.arg("RETRYCOUNT").arg(attempts).arg("JUSTID");
-        self.ask(|connection| command.exec(connection))
+    ) -> Result<bool, EventError> {
+        let mut command = self.held(GIVE_BACK, &[&self.stream], entry);
+        command.arg(milliseconds(ago)).arg(attempts);
+        self.query(&command)
     }
 
-    /// Makes an event a dead letter.
-    pub(super) fn bury(&self, entry: &Entry, death: &Death) -> Result<(), EventError> {
-        let mut commands = pipe();
-        let mut fields = fields(entry.id, entry.accepted, &entry.event);
-        fields.extend([
-            ("died", death.at.to_string().into_bytes()),
-            ("attempts", death.attempts.to_string().into_bytes()),
-            ("reason", death.reason.clone().into_bytes()),
+    /// Makes an event a dead letter. Whether it was still this replica's.
+    pub(super) fn bury(&self, entry: &Entry, death: &Death) -> Result<bool, EventError> {
+        let mut command = self.held(BURY, &[&self.stream, &self.dead], entry);
+        command.arg(fields(entry.id, entry.accepted, &entry.event));
+        command.arg(&[
+            ("died", death.at.to_string()),
+            ("attempts", death.attempts.to_string()),
+            ("reason", death.reason.clone()),
         ]);
-        commands.atomic().cmd("XADD").arg(&self.dead).arg("*");
-        commands.arg(fields);
-        let place = &entry.place;
-        commands.cmd("XACK").arg(&self.stream).arg(GROUP).arg(place);
-        commands.cmd("XDEL").arg(&self.stream).arg(place);
-        self.ask(|connection| commands.exec(connection))
+        self.query(&command)
+    }
+
+    /// A script that begins as [`if_held`] does.
+    fn held(&self, script: &str, keys: &[&str], entry: &Entry) -> Cmd {
+        let mut command = cmd("EVAL");
+        command.arg(script).arg(keys.len()).arg(keys);
+        command.arg(GROUP).arg(&entry.place);
+        command.arg(&self.name).arg(entry.attempt);
+        command
     }
 
     /// How much there is.
@@ -469,11 +500,18 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// That redis has no memory left is said as a full disk is; the rest as a failing one.
+/// What a question came to that failed.
 fn failed(error: &RedisError) -> EventError {
-    match error.code() {
-        Some("OOM") => EventError::Full,
-        _ if error.is_timeout() => EventError::TimedOut,
-        _ => EventError::Io(Arc::new(io::Error::other(error.to_string()))),
+    failure(error, error.to_string())
+}
+
+/// That redis has no memory left is said as a full disk is; the rest as a failing one.
+fn failure(error: &RedisError, text: String) -> EventError {
+    // Within a script redis 6.2 has no code for it.
+    let is_full = error.code() == Some("OOM") || text.contains("OOM command not allowed");
+    match () {
+        () if is_full => EventError::Full,
+        () if error.is_timeout() => EventError::TimedOut,
+        () => EventError::Io(Arc::new(io::Error::other(text))),
     }
 }
