@@ -507,7 +507,7 @@ fn five_hundred_clients_at_once_make_one_fetch_and_hold_no_workers() {
         client.get("/cold");
     }
     latch.wait_for(1);
-    // One worker is with the service. The other one is free for those who ask for something else.
+    // The workers are free for those who ask for something else.
     wait_until("all wait", || {
         assert_eq!(get(address, "/warm").status, 200);
         server.health().snapshot().queue == 0
@@ -520,6 +520,35 @@ fn five_hundred_clients_at_once_make_one_fetch_and_hold_no_workers() {
     let cold = upstream.asked();
     let cold = cold.iter().filter(|asked| asked.line().contains("/cold"));
     assert_eq!(cold.count(), 1);
+}
+
+#[test]
+fn who_waits_for_the_service_holds_no_worker() {
+    const MANY: usize = 100;
+    let latch = Arc::new(Latch::default());
+    let held = latch.clone();
+    let body = "x".repeat(100_000);
+    let sent = body.clone();
+    let upstream = Upstream::start(move |_, stream| {
+        held.pass();
+        stream.write_all(reply("Cache-Control: max-age=60", &sent).as_bytes())
+    });
+    let server = serve_with(config(&upstream), quiet(MANY));
+    let address = server.local_addr();
+    let mut clients: Vec<_> = (0..MANY).map(|_| Client::connect(address)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.get(&format!("/{}", number / 2));
+    }
+    latch.wait_for(MANY / 2);
+    wait_until("no worker is held", || {
+        let now = server.health().snapshot();
+        (now.workers_busy, now.in_flight, now.queue) == (0, MANY / 2, 0)
+    });
+    latch.open();
+    for client in &mut clients {
+        assert!(client.reply().text() == body, "another body");
+    }
+    assert_eq!(upstream.asked().len(), MANY / 2);
 }
 
 #[test]

@@ -7,9 +7,13 @@
 //!    └─────▶ the tries ─▶ whole, and may be kept: kept ───▶ the client, and all who wait
 //!                 └ no answer: a stale reply, where it may stand for an error
 //! ```
+//!
+//! Whoever waits, for the service or for another request, waits with no worker. A body that is to be kept is taken by one,
+//! once its head is there.
 
 use std::borrow::Cow;
 use std::io::{self, Read};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +24,7 @@ use super::config::{BalanceBy, ProxyConfig};
 use super::failure::Failure;
 use super::headers::{self, Forwarded};
 use super::upstreams::fail;
-use super::{Core, deadline};
+use super::{Core, For, deadline, waiting};
 use crate::health::upstreams::EndpointFault;
 use crate::net::client::{ClientError, ReplyBody};
 use crate::patterns::{
@@ -74,6 +78,12 @@ impl Caching {
             })?;
         }
         Ok(Some(Self { cache, refreshes }))
+    }
+
+    /// Has a fetch made in the background. One for which there is no room is given up, and the next request for the same
+    /// begins another.
+    pub(super) fn in_background(&self, fetch: impl FnOnce() + Send + 'static) {
+        drop(self.refreshes.try_send(Box::new(fetch)));
     }
 }
 
@@ -133,6 +143,9 @@ impl Core {
             }
             Lookup::Fetch(fetch) => {
                 let forwarded = forwarded.with_fields(fetch.fields().as_bytes());
+                if request.is_served() {
+                    return waiting::forward(self, request, forwarded, For::All(Box::new(fetch)));
+                }
                 self.fetch(request, &forwarded, fetch)
             }
             Lookup::Wait(wait) if request.is_served() => self.wait(wait, forwarded),
@@ -159,77 +172,102 @@ impl Core {
         })
     }
 
-    /// Asks the service, for this client and for all who wait for the same.
+    /// Asks the service, for this client and for all who wait for the same. Blocks.
     fn fetch(&self, request: &Request, forwarded: &Forwarded, fetch: Fetch) -> Response {
-        let result = fetch.result();
-        let response = match self.ask(request, forwarded, !fetch.is_shared()) {
-            Ok(answer) => self.take(answer, request, forwarded, fetch),
-            Err(failure) => match fetch.fail(CacheTime::now()) {
-                Some(stale) => given(stale, request),
-                None => self.fail(&failure),
-            },
-        };
-        // Unless a kept reply is given after all, which has said so before.
-        request.note_cache(result.as_str());
-        response
+        let result = self.ask(request, forwarded, !fetch.is_shared());
+        match self.take(result, request, forwarded, fetch) {
+            Taken::Reply(response) => response,
+            Taken::Fills(fills) => self.fill(*fills, request, forwarded),
+        }
     }
 
-    /// What the client gets of an answer, which is kept if it may be.
-    fn take(
+    /// What comes of the service's answer, or of there being none. Does not block.
+    pub(super) fn take(
+        &self,
+        result: Result<Answer, Failure>,
+        request: &Request,
+        forwarded: &Forwarded,
+        fetch: Fetch,
+    ) -> Taken {
+        let cached = fetch.result();
+        let taken = match result {
+            Ok(answer) => self.taken(answer, request, forwarded, fetch),
+            Err(failure) => Taken::Reply(match fetch.fail(CacheTime::now()) {
+                Some(stale) => given(stale, request),
+                None => self.fail(&failure),
+            }),
+        };
+        // Unless a kept reply is given after all, which has said so before.
+        request.note_cache(cached.as_str());
+        taken
+    }
+
+    fn taken(
         &self,
         mut answer: Answer,
         request: &Request,
         forwarded: &Forwarded,
         fetch: Fetch,
-    ) -> Response {
+    ) -> Taken {
         let mut fields: Fields = headers::back(answer.head.fields()).collect();
         if let Some(length) = answer.head.field("content-length") {
             fields.push("Content-Length", length);
         }
         let (fields, filling) = match fetch.respond(answer.head.status, &fields, CacheTime::now()) {
-            Fetched::Reply(reply) => return given(reply, request),
+            Fetched::Reply(reply) => return Taken::Reply(given(reply, request)),
             Fetched::Relay { fields, filling } => (fields, filling),
         };
-        let response = match (answer.body, filling) {
+        // What the service has is in the response; what was done with it is said last.
+        let status = fields.all("Cache-Status").last().map(<[u8]>::to_vec);
+        let body = mem::replace(&mut answer.body, AnswerBody::Whole(Vec::new()));
+        answer.body = match (body, filling) {
             (AnswerBody::Whole(bytes), Some(mut filling)) => {
                 filling.write(&bytes);
                 filling.finish(CacheTime::now());
-                answer.body = AnswerBody::Whole(bytes);
-                self.relay(answer, request, forwarded)
+                AnswerBody::Whole(bytes)
             }
             (AnswerBody::Rest(body), Some(filling)) => {
-                let by = deadline(request).within(TAKE_WITHIN);
-                match fill(body, filling, by) {
-                    Ok(Filled::Whole(whole)) => {
-                        answer.body = AnswerBody::Whole(Vec::new());
-                        let length = Some(whole.len() as u64);
-                        let reader = Box::new(whole);
-                        self.relay(answer, request, forwarded)
-                            .with_other_body(Body::Reader { reader, length })
-                    }
-                    Ok(Filled::Part(begun, rest)) => {
-                        answer.body = AnswerBody::Part(begun, rest);
-                        self.relay(answer, request, forwarded)
-                    }
-                    Err(error) => {
-                        if let Some(pick) = &mut answer.pick {
-                            log::debug!("{}: {error}", pick.name());
-                            fail(pick, EndpointFault::Broken);
-                        }
-                        return self.fail(&Failure::Client(ClientError::Incomplete));
-                    }
-                }
+                return Taken::Fills(Box::new(Fills {
+                    answer,
+                    body,
+                    filling,
+                    status,
+                }));
             }
-            (body, _) => {
-                answer.body = body;
+            (body, _) => body,
+        };
+        let response = self.relay(answer, request, forwarded);
+        Taken::Reply(with_status(response, status))
+    }
+
+    /// Takes the body that is to be kept, then answers. Blocks.
+    pub(super) fn fill(&self, fills: Fills, request: &Request, forwarded: &Forwarded) -> Response {
+        let Fills {
+            mut answer,
+            body,
+            filling,
+            status,
+        } = fills;
+        let response = match fill(body, filling, deadline(request).within(TAKE_WITHIN)) {
+            Ok(Filled::Whole(whole)) => {
+                let length = Some(whole.len() as u64);
+                let reader = Box::new(whole);
+                self.relay(answer, request, forwarded)
+                    .with_other_body(Body::Reader { reader, length })
+            }
+            Ok(Filled::Part(begun, rest)) => {
+                answer.body = AnswerBody::Part(begun, rest);
                 self.relay(answer, request, forwarded)
             }
+            Err(error) => {
+                if let Some(pick) = &mut answer.pick {
+                    log::debug!("{}: {error}", pick.name());
+                    fail(pick, EndpointFault::Broken);
+                }
+                return self.fail(&Failure::Client(ClientError::Incomplete));
+            }
         };
-        // What the service has is in the response; what was done with it is said last.
-        match fields.all("Cache-Status").last() {
-            Some(status) => response.with_added_header("Cache-Status", status),
-            None => response,
-        }
+        with_status(response, status)
     }
 
     /// Asks for what was given stale, in the background.
@@ -258,8 +296,30 @@ impl Core {
             // Nobody waits for this reply: what matters of it is kept.
             drop(core.fetch(&request, &forwarded, fetch));
         };
-        // One that is not made is given up, and the next request for the same begins another.
-        let _ = caching.refreshes.try_send(Box::new(refresh));
+        caching.in_background(refresh);
+    }
+}
+
+/// What the client gets of an answer.
+pub(super) enum Taken {
+    Reply(Response),
+    /// After its body has come, which is to be kept.
+    Fills(Box<Fills>),
+}
+
+/// An answer whose body is still to come, and is to be kept.
+pub(super) struct Fills {
+    /// Without the body.
+    answer: Answer,
+    body: ReplyBody,
+    filling: Box<Filling>,
+    status: Option<Vec<u8>>,
+}
+
+fn with_status(response: Response, status: Option<Vec<u8>>) -> Response {
+    match status {
+        Some(status) => response.with_added_header("Cache-Status", status),
+        None => response,
     }
 }
 

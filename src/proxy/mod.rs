@@ -62,6 +62,8 @@ use way::{Outgoing, Way};
 
 use crate::health::upstreams::UpstreamsReport;
 use crate::http::trust::Trust;
+#[cfg(feature = "cache")]
+use crate::patterns::Fetch;
 use crate::patterns::{Deadline, Retry, RetryBudget};
 use crate::settings::descriptors_beside;
 use crate::threads::Threads;
@@ -98,6 +100,15 @@ struct Core {
     has_warned: AtomicBool,
     #[cfg(feature = "cache")]
     caching: Option<caching::Caching>,
+}
+
+/// Whom an answer is for.
+enum For {
+    /// The client that asks.
+    Client,
+    /// All who ask for the same: it may be kept.
+    #[cfg(feature = "cache")]
+    All(Box<Fetch>),
 }
 
 impl Proxy {
@@ -230,7 +241,7 @@ impl Core {
             return self.look_up(caching, request, forwarded);
         }
         if request.is_served() {
-            return waiting::forward(self, request, forwarded);
+            return waiting::forward(self, request, forwarded, For::Client);
         }
         let result = self.ask(request, &forwarded, true);
         self.reply(result, request, &forwarded)

@@ -6,19 +6,29 @@ use std::time::Instant;
 
 use mio::{Registry, Token};
 
-use super::Core;
+use super::answer::Answer;
+#[cfg(feature = "cache")]
+use super::caching::Taken;
+use super::failure::Failure;
 use super::headers::Forwarded;
 use super::tries::{self, Step, Tries};
+use super::{Core, For};
 use crate::server::response::{Continuation, Later, Resumed, Trigger, Waiting};
 use crate::server::watched::watch;
 use crate::{Request, Response};
 
 /// Forwards a request, on a worker.
-pub(super) fn forward(core: &Arc<Core>, request: &Request, forwarded: Forwarded) -> Response {
+pub(super) fn forward(
+    core: &Arc<Core>,
+    request: &Request,
+    forwarded: Forwarded,
+    whom: For,
+) -> Response {
     let asking = Asking {
         core: core.clone(),
         tries: core.tries(request),
         forwarded,
+        whom,
     };
     Box::new(asking).begin(request)
 }
@@ -28,6 +38,7 @@ struct Asking {
     core: Arc<Core>,
     forwarded: Forwarded,
     tries: Tries,
+    whom: For,
 }
 
 impl Asking {
@@ -38,11 +49,49 @@ impl Asking {
             return match step {
                 Step::Again(at) if at <= Instant::now() => continue,
                 Step::Waits | Step::Again(_) => Response::later(Later::Waiting(self)),
-                Step::Done(result) => self.core.reply(result, request, &self.forwarded),
+                Step::Done(result) => {
+                    (self.end(result, request)).unwrap_or_else(|rest| rest(request))
+                }
             };
         }
     }
+
+    /// What comes of the answer, or of there being none. Does not block; what may do so is returned.
+    fn end(self, result: Result<Answer, Failure>, request: &Request) -> Result<Response, Rest> {
+        let Self {
+            core,
+            forwarded,
+            whom,
+            ..
+        } = self;
+        match whom {
+            For::Client => Ok(core.reply(result, request, &forwarded)),
+            #[cfg(feature = "cache")]
+            For::All(fetch) => match core.take(result, request, &forwarded, *fetch) {
+                Taken::Reply(response) => Ok(response),
+                Taken::Fills(fills) => Err(Box::new(move |request| {
+                    core.fill(*fills, request, &forwarded)
+                })),
+            },
+        }
+    }
 }
+
+#[cfg(feature = "cache")]
+impl Asking {
+    /// Goes on with the try under way for the sake of others. Blocks.
+    fn finish(mut self: Box<Self>, request: &Request) {
+        let way = self.core.way(request, &self.forwarded);
+        let result = self.tries.finish(Step::Waits, &way, &|| false);
+        drop(way);
+        if let Err(rest) = self.end(result, request) {
+            drop(rest(request));
+        }
+    }
+}
+
+/// What is left to do for a reply, which may block.
+type Rest = Box<dyn FnOnce(&Request) -> Response + Send>;
 
 impl Waiting for Asking {
     fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -68,9 +117,19 @@ impl Waiting for Asking {
                 Resumed::Works(begin)
             }
             Step::Waits | Step::Again(_) => Resumed::Waits(self),
-            Step::Done(result) => {
-                Resumed::Replies(self.core.reply(result, request, &self.forwarded))
-            }
+            Step::Done(result) => match self.end(result, request) {
+                Ok(response) => Resumed::Replies(response),
+                Err(rest) => Resumed::Works(Box::new(move |request| rest(request))),
+            },
+        }
+    }
+
+    #[cfg(feature = "cache")]
+    fn leave(self: Box<Self>, request: Request) {
+        let is_shared = matches!(&self.whom, For::All(fetch) if fetch.is_shared());
+        let core = self.core.clone();
+        if let Some(caching) = core.caching.as_ref().filter(|_| is_shared) {
+            caching.in_background(move || self.finish(&request));
         }
     }
 }

@@ -53,6 +53,7 @@ use crate::server::stream::Source;
 use crate::settings::Config;
 use admission::RetryAfter;
 use bodies::Bodies;
+use client::Wait;
 use clients::{Clients, client_of};
 use connection::{CloseReason, Limits};
 use drain::Draining;
@@ -417,8 +418,9 @@ impl EventLoop {
             self.workers.dispatcher.remove(ticket);
             bump(&counts.skipped);
         }
-        if client.wait.is_under_way() {
+        if let Wait::For(waits, _) = client.wait.take() {
             bump(&counts.late);
+            waits.leave();
         }
         if let Some(exchange) = &client.exchange
             && !exchange.abandon()

@@ -298,8 +298,9 @@ impl EventLoop {
                     self.go_on_waiting(key.slot, ready, now);
                 }
             }
+            (Ended::Waits(waits), None) => waits.leave(),
             // The event loop has answered it, if anybody was left.
-            (Ended::Dropped, _) | (Ended::Broken(_) | Ended::Waits(_), None) => {}
+            (Ended::Dropped, _) | (Ended::Broken(_), None) => {}
         }
     }
 

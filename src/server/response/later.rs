@@ -51,6 +51,9 @@ pub(crate) trait Waiting: Send {
 
     /// Goes on, since something may have happened to the socket, or since it is [due](Self::due).
     fn resume(self: Box<Self>, request: &Request, event: Trigger, now: Instant) -> Resumed;
+
+    /// The client has left. Where others wait for the same, it may go on elsewhere with the request.
+    fn leave(self: Box<Self>, _request: Request) {}
 }
 
 /// Why it goes on.
