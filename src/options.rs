@@ -185,11 +185,11 @@ type Setting = settings::Setting<Options>;
 /// Every option but `--help` and `--version`, in the order of the help: the settings of the server, and those that the
 /// binary has beside them.
 fn table() -> Vec<Setting> {
-    let mut table = settings::table();
+    let mut table = within(settings::table());
     #[cfg(feature = "proxy")]
-    table.extend(proxy::table());
+    table.extend(within(proxy::table()));
     #[cfg(all(feature = "events", feature = "proxy"))]
-    table.extend(proxy::events_table());
+    table.extend(within(proxy::events_table()));
     #[cfg(feature = "redis")]
     table.push(Setting {
         flag: "throttle-store",
@@ -236,6 +236,14 @@ fn table() -> Vec<Setting> {
         }),
     });
     table
+}
+
+/// The settings of a part of the options, as those of all.
+fn within<P: 'static>(part: Vec<settings::Setting<P>>) -> Vec<Setting>
+where
+    Options: AsRef<P> + AsMut<P>,
+{
+    part.into_iter().map(settings::Setting::within).collect()
 }
 
 /// The option that no file of options may have.

@@ -84,6 +84,64 @@ impl<T, K: Kind> Field<T> for At<T, K> {
     }
 }
 
+impl<P: 'static> Setting<P> {
+    /// The same setting of a `T`, which has a `P` in it.
+    #[must_use]
+    pub fn within<T: AsRef<P> + AsMut<P>>(self) -> Setting<T> {
+        let Self {
+            flag,
+            variable,
+            default,
+            help,
+            field,
+        } = self;
+        Setting {
+            flag,
+            variable,
+            default,
+            help,
+            field: Box::new(Within(field)),
+        }
+    }
+}
+
+/// The field of a part of a whole. One such type for all fields is what keeps each kind from being compiled for each whole.
+struct Within<P>(Box<dyn Field<P>>);
+
+impl<T: AsRef<P> + AsMut<P>, P> Field<T> for Within<P> {
+    fn placeholder(&self) -> &'static str {
+        self.0.placeholder()
+    }
+
+    fn expected(&self) -> String {
+        self.0.expected()
+    }
+
+    fn implied(&self) -> Option<&'static str> {
+        self.0.implied()
+    }
+
+    fn split(&self, variable: &str) -> Option<Vec<String>> {
+        self.0.split(variable)
+    }
+
+    fn set(&self, of: &mut T, text: &str) -> Result<(), Complaint> {
+        self.0.set(of.as_mut(), text)
+    }
+
+    fn clear(&self, of: &mut T) {
+        self.0.clear(of.as_mut());
+    }
+
+    fn show(&self, of: &T) -> String {
+        self.0.show(of.as_ref())
+    }
+
+    fn check(&self, of: &T) -> Result<(), Complaint> {
+        self.0.check(of.as_ref())
+    }
+}
+
 /// Makes a struct of settings, with its defaults, and its table, of rows as those in `settings/mod.rs`. What `also` names
 /// checks several of them together.
 macro_rules! define_settings {
@@ -107,18 +165,6 @@ macro_rules! define_settings {
             }
         }
 
-        impl AsRef<$name> for $name {
-            fn as_ref(&self) -> &$name {
-                self
-            }
-        }
-
-        impl AsMut<$name> for $name {
-            fn as_mut(&mut self) -> &mut $name {
-                self
-            }
-        }
-
         impl $name {
             /// Checks every setting against its bounds.
             ///
@@ -127,7 +173,7 @@ macro_rules! define_settings {
             /// The first setting, in the order of the fields, that is out of its bounds; or several that do not fit
             /// together.
             pub fn validate(&self) -> Result<(), $crate::ConfigError> {
-                table::<Self>().iter().try_for_each(|setting| {
+                table().iter().try_for_each(|setting| {
                     let checked = setting.field.check(self);
                     checked.map_err(|complaint| complaint.of(setting.flag, || setting.field.show(self)))
                 })?;
@@ -136,9 +182,9 @@ macro_rules! define_settings {
             }
         }
 
-        /// The rows of the table, for these settings or for what has them, in the order of the fields.
+        /// The rows of the table, in the order of the fields.
         #[must_use]
-        pub fn table<T: AsRef<$name> + AsMut<$name> + 'static>() -> Vec<$crate::settings::Setting<T>> {
+        pub fn table() -> Vec<$crate::settings::Setting<$name>> {
             vec![$($crate::settings::Setting {
                 flag: $flag,
                 variable: $variable,
@@ -146,8 +192,8 @@ macro_rules! define_settings {
                 help: $help,
                 field: Box::new($crate::settings::At {
                     kind: $kind,
-                    get: |of: &T| &of.as_ref().$field,
-                    get_mut: |of: &mut T| &mut of.as_mut().$field,
+                    get: |of: &$name| &of.$field,
+                    get_mut: |of: &mut $name| &mut of.$field,
                 }),
             },)*]
         }

@@ -271,7 +271,7 @@ fn throttles(report: &mut Object, now: &Snapshot, config: &Config) {
 
 /// The settings in force, by the names and in the manner of the command line.
 fn config(fields: &mut Object, config: &Config) {
-    for setting in settings::table::<Config>() {
+    for setting in settings::table() {
         let value = setting.field.show(config);
         if !value.is_empty() {
             fields.text(setting.flag, &value);
