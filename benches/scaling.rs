@@ -41,9 +41,7 @@ pub(crate) fn run() -> io::Result<()> {
     idle(&mut report)?;
     if !common::quick() {
         bodies(&mut report)?;
-    }
-    replies(&mut report)?;
-    if !common::quick() {
+        replies(&mut report)?;
         workers(&mut report)?;
     }
     report.save("scaling")

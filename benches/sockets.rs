@@ -59,22 +59,17 @@ pub(crate) fn run() -> io::Result<()> {
     let refusing = start_plimsoll(&["--gate=literal", "--threshold=1us", "--cooldown=60m"])?;
     // The first reply's time trips it, and from then on every request is refused.
     common::get(refusing.address, "/")?;
-    let mut servers = vec![
+    let mut servers = vec![Server::new("plimsoll 503", refusing, "/")];
+    if !common::quick() {
         // As much as the other program says at /health.
-        Server::new(
-            "plimsoll /health/consul, a line",
-            start_plimsoll(&[])?,
-            "/health/consul",
-        ),
-        Server::new("plimsoll /health, JSON", start_plimsoll(&[])?, "/health"),
-        Server::new("plimsoll 503", refusing, "/"),
-    ];
-    if let Ok(program) = &go {
-        servers.push(Server::new(
-            "Go /health, a line",
-            start_go(program)?,
-            "/health",
-        ));
+        let line = "plimsoll /health/consul, a line";
+        servers.push(Server::new(line, start_plimsoll(&[])?, "/health/consul"));
+        let json = "plimsoll /health, JSON";
+        servers.push(Server::new(json, start_plimsoll(&[])?, "/health"));
+        if let Ok(program) = &go {
+            let line = "Go /health, a line";
+            servers.push(Server::new(line, start_go(program)?, "/health"));
+        }
     }
     match start_nginx() {
         Ok(child) => servers.push(Server::new("nginx 503", child, "/")),

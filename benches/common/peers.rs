@@ -56,6 +56,13 @@ pub(crate) fn build_pool() -> io::Result<PathBuf> {
     Ok(target().join("release/examples/pool"))
 }
 
+/// Builds the programs that the server is compared with, so that no bench waits for that. What cannot be built is told by
+/// the bench that misses it.
+pub(crate) fn build_all() {
+    let _ = build_pool();
+    let _ = common::build_go_peer();
+}
+
 pub(crate) fn start_pool(program: &Path) -> io::Result<Child> {
     Child::start(|address| {
         let mut command = Command::new(program);

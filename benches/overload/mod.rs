@@ -61,7 +61,7 @@ fn lengths() -> Lengths {
             capacity: seconds(1.3),
             load: seconds(1.4),
             warm_up: seconds(0.4),
-            stall: [0.5, 2.5, 2.5].map(seconds),
+            stall: [0.5, 2.5, 2.0].map(seconds),
             stalls: 1,
             literal: [0.5, 1.0, 2.5].map(seconds),
             multiples: &[2.0, 10.0],
