@@ -2,13 +2,14 @@
 //!
 //! Pure: messages in and out are bytes.
 
+mod message;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use simple_dns::rdata::{OPT, RData};
-use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
+use message::{A, AAAA, Data, HEADER, LEAST_RECORD, Message, Record, SRV};
 
 /// Largest answer over UDP that is asked for: what passes every usual path in one piece (DNS flag day 2020).
 pub(super) const UDP_SIZE: u16 = 1232;
@@ -16,11 +17,9 @@ pub(super) const UDP_SIZE: u16 = 1232;
 /// Most records in an answer: each of 256 endpoints may have one of its own and some addresses.
 const MOST_RECORDS: u32 = 2048;
 
-/// Fewest bytes of a record: a name of one byte, type, class, TTL and length.
-const LEAST_RECORD: usize = 11;
-
-/// Bytes of a message's header.
-const HEADER: usize = 12;
+/// Codes of answers (RFC 1035 section 4.1.1).
+const NO_ERROR: u16 = 0;
+const NO_SUCH_NAME: u16 = 3;
 
 /// Most addresses of one name that are believed: more endpoints than that are not taken.
 const MOST_ADDRESSES: usize = 257;
@@ -41,12 +40,13 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn qtype(self) -> QTYPE {
-        QTYPE::TYPE(match self {
-            Self::Srv => TYPE::SRV,
-            Self::V4 => TYPE::A,
-            Self::V6 => TYPE::AAAA,
-        })
+    /// The type of the records.
+    fn number(self) -> u16 {
+        match self {
+            Self::Srv => SRV,
+            Self::V4 => A,
+            Self::V6 => AAAA,
+        }
     }
 }
 
@@ -122,72 +122,60 @@ impl Answer {
 
 /// A question, as it goes over the wire.
 pub(super) fn question(id: u16, name: &str, kind: Kind) -> Result<Vec<u8>, DnsError> {
-    let name = Name::new(name).map_err(|_| DnsError::BadName)?;
-    let mut packet = Packet::new_query(id);
-    packet.set_flags(PacketFlag::RECURSION_DESIRED);
-    let class = QCLASS::CLASS(CLASS::IN);
-    packet
-        .questions
-        .push(Question::new(name, kind.qtype(), class, false));
-    *packet.opt_mut() = Some(OPT {
-        opt_codes: Vec::new(),
-        udp_packet_size: UDP_SIZE,
-        version: 0,
-    });
-    packet.build_bytes_vec().map_err(|_| DnsError::BadName)
+    message::question(id, name, kind.number(), UDP_SIZE).ok_or(DnsError::BadName)
 }
 
 /// Reads the answer to that question.
 pub(super) fn answer(message: &[u8], id: u16, name: &str, kind: Kind) -> Result<Answer, DnsError> {
     check_counts(message)?;
-    let packet = Packet::parse(message).map_err(|_| DnsError::Malformed)?;
-    if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) {
+    let message = Message::parse(message).ok_or(DnsError::Malformed)?;
+    if message.id != id || !message.is_response() {
         return Err(DnsError::OtherQuestion);
     }
+    let asked = (name.to_ascii_lowercase(), kind.number());
     // Some servers leave the question out when they refuse.
-    let asked = |question: &Question<'_>| {
-        text(&question.qname) == name.to_ascii_lowercase() && question.qtype == kind.qtype()
-    };
-    if !packet.questions.iter().all(asked) || packet.questions.len() > 1 {
+    let question = message.question.as_ref();
+    if question.map_or(message.code() == NO_ERROR, |found| *found != asked) {
         return Err(DnsError::OtherQuestion);
     }
-    match packet.rcode() {
-        RCODE::NoError if packet.questions.is_empty() => return Err(DnsError::OtherQuestion),
-        RCODE::NoError => {}
-        RCODE::NameError => return Err(DnsError::NoSuchName),
-        code => {
-            return Err(DnsError::Refused(
-                u8::try_from(code as u16).unwrap_or(u8::MAX),
-            ));
-        }
+    match message.code() {
+        NO_ERROR => {}
+        NO_SUCH_NAME => return Err(DnsError::NoSuchName),
+        code => return Err(DnsError::Refused(u8::try_from(code).unwrap_or(u8::MAX))),
     }
-    if packet.has_flags(PacketFlag::TRUNCATION) {
+    if message.is_truncated() {
         return Err(DnsError::Truncated);
     }
-    let owner = owner(&packet, name)?;
-    let known = addresses(&packet);
+    let owner = owner(&message, asked.0)?;
+    let known = addresses(&message);
     let mut answer = Answer::none();
-    for record in packet
-        .answers
-        .iter()
-        .filter(|record| text(&record.name) == owner)
-    {
-        match (&record.rdata, kind) {
-            (RData::SRV(srv), Kind::Srv) => {
-                let target = text(&srv.target);
+    for record in message.answers {
+        if record.owner != owner {
+            continue;
+        }
+        match (record.data, kind) {
+            (
+                Data::Service {
+                    priority,
+                    weight,
+                    port,
+                    target,
+                },
+                Kind::Srv,
+            ) => {
                 if !is_host_name(&target) {
                     return Err(DnsError::Malformed);
                 }
                 let addresses = known.get(&target).cloned().unwrap_or_default();
                 answer.services.push(Srv {
-                    priority: srv.priority,
-                    weight: srv.weight,
-                    port: srv.port,
+                    priority,
+                    weight,
+                    port,
                     target,
                     addresses,
                 });
             }
-            (rdata, Kind::V4 | Kind::V6) => answer.addresses.extend(address(rdata)),
+            (Data::Address(address), Kind::V4 | Kind::V6) => answer.addresses.push(address),
             _ => continue,
         }
         let ttl = Duration::from_secs(record.ttl.into());
@@ -215,19 +203,16 @@ fn check_counts(message: &[u8]) -> Result<(), DnsError> {
     Ok(())
 }
 
-/// The name that has the records: the end of the aliases from `name` on.
-fn owner(packet: &Packet<'_>, name: &str) -> Result<String, DnsError> {
-    let mut owner = name.to_ascii_lowercase();
+/// The name that has the records: the end of the aliases from `owner` on.
+fn owner(message: &Message, mut owner: String) -> Result<String, DnsError> {
     for _ in 0..=MOST_ALIASES {
-        let alias = packet
-            .answers
-            .iter()
-            .find_map(|record| match &record.rdata {
-                RData::CNAME(alias) if text(&record.name) == owner => Some(text(&alias.0)),
-                _ => None,
-            });
+        let mut aliases = message.answers.iter();
+        let alias = aliases.find_map(|record| match &record.data {
+            Data::Alias(alias) if record.owner == owner => Some(alias),
+            _ => None,
+        });
         match alias {
-            Some(alias) => owner = alias,
+            Some(alias) => owner.clone_from(alias),
             None => return Ok(owner),
         }
     }
@@ -235,13 +220,13 @@ fn owner(packet: &Packet<'_>, name: &str) -> Result<String, DnsError> {
 }
 
 /// The addresses of all names in the answer.
-fn addresses(packet: &Packet<'_>) -> HashMap<String, Vec<IpAddr>> {
+fn addresses(message: &Message) -> HashMap<String, Vec<IpAddr>> {
     let mut addresses: HashMap<_, Vec<_>> = HashMap::new();
-    for record in packet.additional_records.iter().chain(&packet.answers) {
-        if let Some(address) = address(&record.rdata) {
-            let of_name = addresses.entry(text(&record.name)).or_default();
+    for Record { owner, data, .. } in message.additional.iter().chain(&message.answers) {
+        if let Data::Address(address) = data {
+            let of_name = addresses.entry(owner.clone()).or_default();
             if of_name.len() < MOST_ADDRESSES {
-                of_name.push(address);
+                of_name.push(*address);
             }
         }
     }
@@ -252,19 +237,6 @@ fn addresses(packet: &Packet<'_>) -> HashMap<String, Vec<IpAddr>> {
 fn is_host_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     name.bytes().all(allowed)
-}
-
-fn address(rdata: &RData<'_>) -> Option<IpAddr> {
-    match rdata {
-        RData::A(a) => Some(Ipv4Addr::from(a.address).into()),
-        RData::AAAA(aaaa) => Some(Ipv6Addr::from(aaaa.address).into()),
-        _ => None,
-    }
-}
-
-/// A name in lower case, without a dot at its end. Bytes that a host's name cannot hold stay, and match nothing.
-fn text(name: &Name<'_>) -> String {
-    name.to_string().to_ascii_lowercase()
 }
 
 #[cfg(test)]

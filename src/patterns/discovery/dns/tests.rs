@@ -1,6 +1,12 @@
+//! What this crate reads, another library has written, and the other way round.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use proptest::prelude::*;
 use simple_dns::rdata::{A, AAAA, CNAME, RData, SRV};
-use simple_dns::{Label, ResourceRecord};
+use simple_dns::{
+    CLASS, Label, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
+};
 
 use super::*;
 
@@ -8,6 +14,10 @@ const NAME: &str = "_http._tcp.api.example";
 
 fn name(text: &str) -> Name<'_> {
     Name::new_unchecked(text)
+}
+
+fn qtype(kind: Kind) -> QTYPE {
+    QTYPE::TYPE(kind.number().into())
 }
 
 fn record<'a>(owner: &'a str, ttl: u32, rdata: RData<'a>) -> ResourceRecord<'a> {
@@ -33,7 +43,7 @@ fn reply<'a>(owner: &'a str, answers: Vec<ResourceRecord<'a>>) -> Packet<'a> {
     let mut packet = Packet::new_reply(7);
     packet.questions.push(Question::new(
         name(owner),
-        Kind::Srv.qtype(),
+        qtype(Kind::Srv),
         QCLASS::CLASS(CLASS::IN),
         false,
     ));
@@ -118,7 +128,7 @@ fn a_ttl_is_held_between_a_second_and_a_minute() {
 #[test]
 fn addresses_are_read() {
     let mut packet = reply("one.example", vec![record("one.example", 9, v4(1))]);
-    packet.questions[0].qtype = Kind::V4.qtype();
+    packet.questions[0].qtype = qtype(Kind::V4);
     let found = answer(&bytes(&packet), 7, "one.example", Kind::V4).expect("a good answer");
     assert_eq!(found.addresses, [IpAddr::from(Ipv4Addr::new(10, 0, 0, 1))]);
     let other = answer(&bytes(&packet), 7, "one.example", Kind::V6);
@@ -167,7 +177,7 @@ fn an_answer_to_another_question_is_refused() {
     let mut a_question = good();
     a_question.remove_flags(PacketFlag::RESPONSE);
     let mut other_type = good();
-    other_type.questions[0].qtype = Kind::V4.qtype();
+    other_type.questions[0].qtype = qtype(Kind::V4);
     let mut none = good();
     none.questions.clear();
     let mut two = good();
@@ -266,4 +276,99 @@ proptest! {
         message[at] = byte;
         let _ = answer(&message, 7, NAME, Kind::Srv);
     }
+}
+
+/// An answer to [`NAME`], made of bytes: its question, and one record with this owner.
+fn raw(owner: &[u8]) -> Vec<u8> {
+    let mut message = question(7, NAME, Kind::Srv).expect("a good name");
+    // Without the record about the message, which is its last 11 bytes.
+    message.truncate(message.len() - 11);
+    message[2..HEADER].copy_from_slice(&[0x80, 0, 0, 1, 0, 1, 0, 0, 0, 0]);
+    message.extend_from_slice(owner);
+    message.extend_from_slice(&[0, 33, 0, 1, 0, 0, 0, 9, 0, 9, 0, 0, 0, 0, 0, 80, 1, b'a', 0]);
+    message
+}
+
+#[test]
+fn a_name_goes_on_at_an_earlier_place_only() {
+    let found = |owner: &[u8]| answer(&raw(owner), 7, NAME, Kind::Srv);
+    // The question's name stands behind the header.
+    let services = |owner: &[u8]| found(owner).map(|answer| answer.services.len());
+    assert_eq!(services(&[0xc0, 12]), Ok(1));
+    assert_eq!(
+        services(b"\x05_http\xc0\x12"),
+        Ok(1),
+        "from its second label on"
+    );
+    assert_eq!(services(b"\x01x\xc0\x0c"), Ok(0), "another name");
+    let here = u8::try_from(raw(&[]).len() - 19).expect("it is short");
+    for at in [here, here + 1, 0xff] {
+        assert_eq!(services(&[0xc0, at]), Err(DnsError::Malformed), "{at}");
+    }
+    assert_eq!(
+        services(&[0x80, 12]),
+        Err(DnsError::Malformed),
+        "no such label"
+    );
+    assert_eq!(
+        services(&[0x40, 12]),
+        Err(DnsError::Malformed),
+        "no such label"
+    );
+}
+
+#[test]
+fn a_name_of_pointers_without_end_is_refused() {
+    let mut message = raw(&[0xc0, 12]);
+    // A record of no known type, whose bytes are pointers, each to the one before.
+    let first = message.len() + 11;
+    message.extend_from_slice(&[0, 0xff, 0, 0, 1, 0, 0, 0, 9, 4, 0]);
+    for number in 0..512 {
+        let to = if number == 0 {
+            12
+        } else {
+            first + 2 * (number - 1)
+        };
+        let [high, low] = u16::try_from(to).expect("it is short").to_be_bytes();
+        message.extend_from_slice(&[high | 0xc0, low]);
+    }
+    message[7] = 3;
+    for (pointer, is_read) in [(first + 100, true), (first + 1000, false)] {
+        let [high, low] = u16::try_from(pointer).expect("it is short").to_be_bytes();
+        let record = [high | 0xc0, low, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 10, 0, 0, 1];
+        let message = [&message[..], &record].concat();
+        let found = answer(&message, 7, NAME, Kind::Srv);
+        assert_eq!(found.is_ok(), is_read, "{found:?}");
+    }
+}
+
+#[test]
+fn a_dot_within_a_label_is_no_end_of_it() {
+    let owner = b"\x0a_http._tcp\x03api\x07example\x00";
+    let found = answer(&raw(owner), 7, NAME, Kind::Srv).expect("a good answer");
+    assert_eq!(found.services, []);
+}
+
+#[test]
+fn a_record_that_is_longer_or_shorter_than_what_it_holds_is_refused() {
+    let good = raw(&[0xc0, 12]);
+    let length = good.len() - 10;
+    for said in [0, 8, 10] {
+        let mut message = good.clone();
+        message[length] = said;
+        message.push(0);
+        let found = answer(&message, 7, NAME, Kind::Srv);
+        assert_eq!(found, Err(DnsError::Malformed), "{said}");
+    }
+}
+
+#[test]
+fn a_code_may_go_on_in_the_record_about_the_message() {
+    let mut message = question(7, NAME, Kind::Srv).expect("a good name");
+    message[2] |= 0x80;
+    // Its TTL begins with the upper bits: 16, a version that the server does not have (RFC 6891 section 9).
+    let at = message.len() - 6;
+    message[at] = 1;
+    let found = answer(&message, 7, NAME, Kind::Srv);
+    assert_eq!(found, Err(DnsError::Refused(16)));
 }
