@@ -23,8 +23,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::error::EventError;
 use super::event::{DeadLetter, EventId};
 use super::files::UNFINISHED;
-use super::queue::Shared;
 use super::record::u32_at;
+use super::shared::Shared;
 use crate::net::stream::Socket;
 use crate::patterns::{Deadline, DeadlineStream};
 

@@ -7,8 +7,8 @@ use std::time::{Instant, SystemTime};
 use super::dead::DeadTag;
 use super::error::EventError;
 use super::event::{Death, Delivery, Outcome, Stored, milliseconds, time};
-use super::queue::Shared;
 use super::schedule::Next;
+use super::shared::Shared;
 use crate::panics::lock;
 use crate::random::uniform;
 

@@ -6,56 +6,13 @@ use std::io;
 use std::path::Path;
 
 use super::control::Client;
-use super::dead;
 use super::error::{EventError, EventOpenError};
 use super::event::{DeadLetter, EventId};
 use super::files;
-use super::queue::{EventQueue, Shared};
+use super::queue::EventQueue;
 use super::settings::{self, EventSettings};
 #[cfg(feature = "redis")]
 use super::stream::Store;
-
-impl Shared {
-    /// The ids of all dead letters, the oldest first.
-    pub(crate) fn ids(&self) -> Vec<EventId> {
-        let letters = self.dead.owner.letters();
-        letters.iter().map(|letter| letter.id).collect()
-    }
-
-    /// The body of a letter's record.
-    pub(crate) fn record(&self, id: EventId) -> Result<Vec<u8>, EventError> {
-        let letter = self.dead.owner.find(id).ok_or(EventError::Unknown)?;
-        self.dead.read(letter.slot)?.ok_or(EventError::Unknown)
-    }
-
-    /// The letter in the body of a record. It may be another's by now, since slots are used again.
-    pub(crate) fn letter(id: EventId, body: &[u8]) -> Result<DeadLetter, EventError> {
-        dead::letter(body)
-            .filter(|found| found.id == id)
-            .ok_or(EventError::Unknown)
-    }
-
-    /// Queues a letter again.
-    pub(crate) fn replay(&self, id: EventId) -> Result<(), EventError> {
-        let letter = self.dead.owner.take(id).ok_or(EventError::Unknown)?;
-        let read = self.dead.read(letter.slot).map_err(EventError::from);
-        let queued = read.and_then(|body| {
-            let found = Self::letter(id, &body.ok_or(EventError::Unknown)?)?;
-            self.append(id, &found.event, None)
-        });
-        if let Err(error) = queued {
-            self.dead.owner.put_back(letter);
-            return Err(error);
-        }
-        self.dead.done_durably(letter.slot)
-    }
-
-    /// Forgets a letter.
-    pub(crate) fn purge(&self, id: EventId) -> Result<(), EventError> {
-        let letter = self.dead.owner.take(id).ok_or(EventError::Unknown)?;
-        self.dead.done_durably(letter.slot)
-    }
-}
 
 /// The dead letters of a directory, whichever process has its queue open.
 ///

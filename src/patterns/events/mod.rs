@@ -1,8 +1,10 @@
 //! Event processing: what is accepted is kept, and delivered when the consumer is there. See [`EventQueue`] and, with
 //! the feature `redis`, `EventStream`.
 
+mod commit;
 mod compact;
 mod control;
+mod copying;
 mod dead;
 mod deliver;
 mod error;
@@ -22,6 +24,7 @@ mod recover;
 mod schedule;
 mod segment;
 mod settings;
+mod shared;
 mod space;
 #[cfg(feature = "redis")]
 mod stream;

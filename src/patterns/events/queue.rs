@@ -11,16 +11,15 @@ use super::control::Control;
 use super::dead::Dead;
 use super::deliver;
 use super::error::{EventDamage, EventError, EventOpenError};
-use super::event::{
-    DeadLetter, Delivery, Event, EventId, Fingerprint, Outcome, Stored, milliseconds, time,
-};
+use super::event::{DeadLetter, Delivery, Event, EventId, Fingerprint, Outcome, time};
 use super::files::{Directory, Disk, NotTaken, UNFINISHED};
 use super::keys::{KeyFile, Known};
-use super::live::{Live, Tag, Twin};
+use super::live::{Live, Twin};
 use super::log::{Log, Owner};
 use super::record::Purpose;
 use super::recover::{self, Damage, Found};
 use super::settings::{EventSettings, Sizes};
+use super::shared::Shared;
 use super::space::Space;
 use super::writer::{Store, Writer};
 use crate::panics::lock;
@@ -36,41 +35,6 @@ const RESERVE_DEAD: u64 = 1;
 
 /// How often a thread that ends is looked for.
 const TICK: Duration = Duration::from_millis(1);
-
-/// What the queue's threads share.
-pub(crate) struct Shared {
-    pub(crate) live: Arc<Log<Live>>,
-    pub(crate) dead: Arc<Log<Dead>>,
-    pub(crate) stopping: AtomicBool,
-    pub(crate) delivered: AtomicU64,
-    pub(crate) retried: AtomicU64,
-    pub(crate) died: AtomicU64,
-    pub(crate) lost: AtomicU64,
-    pub(crate) dead_full: AtomicBool,
-}
-
-impl Shared {
-    /// Adds an event; it is durable when this returns.
-    pub(crate) fn append(
-        &self,
-        id: EventId,
-        event: &Event,
-        fingerprint: Option<Fingerprint>,
-    ) -> Result<EventId, EventError> {
-        let live = &self.live;
-        let accepted = milliseconds(SystemTime::now());
-        let body = Stored::encode(id, accepted, fingerprint.as_ref(), None, event);
-        let tag = Tag {
-            id,
-            key: live.owner.hash(event.key.as_deref()),
-            accepted,
-            fingerprint,
-        };
-        live.append(body, tag)?;
-        live.owner.accepted.fetch_add(1, Ordering::Relaxed);
-        Ok(id)
-    }
-}
 
 /// A queue of events on disk: what [`publish`](Self::publish) has taken is delivered at least once, whatever happens to
 /// the process.

@@ -5,11 +5,12 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::compact::Compaction;
+use super::commit::{Commit, Written};
+use super::copying::Compaction;
 use super::error::EventError;
 use super::files::Directory;
 use super::log::{Batch, Log, NOWHERE, Owner, Place};
-use super::record::{self, BLOCK, Done, Kind, Note, Purpose, span};
+use super::record::{Done, Purpose};
 use super::segment::{Segment, Spare};
 use super::space::Space;
 
@@ -49,40 +50,6 @@ pub(crate) struct Writer<O: Owner> {
     pub(super) strikes: u32,
     pub(super) struck: Option<(Instant, Arc<io::Error>)>,
     buffer: Vec<u8>,
-}
-
-/// What a commit holds.
-#[derive(Default)]
-pub(crate) struct Commit {
-    /// Sequence numbers and bodies.
-    pub(crate) events: Vec<(u64, Vec<u8>)>,
-    /// Sequence numbers and notes.
-    pub(crate) notes: Vec<(u64, Note)>,
-    pub(crate) dones: Vec<Done>,
-}
-
-impl Commit {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.notes.is_empty() && self.dones.is_empty()
-    }
-
-    /// Bytes that it takes in a segment.
-    pub(crate) fn bytes(&self) -> u64 {
-        let lists = [self.notes.len() * Note::SIZE, self.dones.len() * Done::SIZE];
-        let events = self.events.iter().map(|(_, body)| body.len());
-        let lists = lists.into_iter().filter(|bytes| *bytes > 0);
-        let spans = events.chain(lists).map(|bytes| span(bytes as u64));
-        spans.sum::<u64>().next_multiple_of(BLOCK)
-    }
-}
-
-/// Where the parts of a commit went.
-pub(crate) struct Written {
-    pub(crate) segment: u32,
-    /// The offset of each event's record.
-    pub(crate) events: Vec<u32>,
-    /// The offset of each note.
-    pub(crate) notes: Vec<u32>,
 }
 
 impl<O: Owner> Writer<O> {
@@ -243,51 +210,20 @@ impl<O: Owner> Writer<O> {
     pub(crate) fn write(&mut self, commit: &Commit, now: Instant) -> Result<Written, EventError> {
         self.make_room(commit.bytes(), false, now)?;
         let mut active = self.active.take().expect("there is room in it");
-        let (salt, start) = (active.header.salt, active.position);
         self.buffer.clear();
-        let buffer = &mut self.buffer;
-        let at = |in_buffer: usize| {
-            u32::try_from(start + in_buffer as u64).expect("a segment has less than 4 GiB")
-        };
-        let mut events = Vec::with_capacity(commit.events.len());
-        for (sequence, body) in &commit.events {
-            let offset = at(buffer.len());
-            events.push(offset);
-            record::append(buffer, salt, offset.into(), Kind::Event, *sequence, body);
-        }
-        let mut list = Vec::new();
-        for (sequence, note) in &commit.notes {
-            note.append(&mut list, *sequence);
-        }
-        let mut notes = Vec::new();
-        if !list.is_empty() {
-            let offset = at(buffer.len()).into();
-            let body = record::append(buffer, salt, offset, Kind::Notes, 0, &list);
-            notes = body.step_by(Note::SIZE).map(at).collect();
-        }
-        list.clear();
-        for done in &commit.dones {
-            done.append(&mut list);
-        }
-        if !list.is_empty() {
-            let offset = at(buffer.len()).into();
-            record::append(buffer, salt, offset, Kind::Done, 0, &list);
-        }
-        let result = active.commit(buffer);
+        let written = commit.append(&mut self.buffer, &active);
+        let result = active.commit(&mut self.buffer);
         // One large event is no reason to hold its memory on.
-        buffer.clear();
-        buffer.shrink_to(usize::try_from(self.log.commit).unwrap_or(usize::MAX));
+        self.buffer.clear();
+        self.buffer
+            .shrink_to(usize::try_from(self.log.commit).unwrap_or(usize::MAX));
         let number = active.header.number;
         match result {
             Ok(()) => {
                 self.active = Some(active);
                 self.strikes = 0;
                 self.log.lock().counts.failing = false;
-                Ok(Written {
-                    segment: number,
-                    events,
-                    notes,
-                })
+                Ok(written)
             }
             Err(error) => {
                 // Never used again, and what it holds is read, checked and copied elsewhere.
