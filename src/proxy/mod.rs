@@ -27,6 +27,8 @@
 
 mod answer;
 #[cfg(feature = "cache")]
+mod background;
+#[cfg(feature = "cache")]
 mod caching;
 mod check;
 mod config;
@@ -36,6 +38,8 @@ mod failure;
 mod headers;
 mod relay;
 mod slots;
+#[cfg(feature = "cache")]
+mod taking;
 mod tries;
 mod upgrade;
 mod upstreams;

@@ -7,10 +7,10 @@ use std::time::Instant;
 use mio::{Registry, Token};
 
 use super::answer::Answer;
-#[cfg(feature = "cache")]
-use super::caching::Taken;
 use super::failure::Failure;
 use super::headers::Forwarded;
+#[cfg(feature = "cache")]
+use super::taking::Taken;
 use super::tries::{self, Step, Tries};
 use super::{Core, For};
 use crate::server::response::{Continuation, Later, Resumed, Trigger, Waiting};
@@ -129,7 +129,7 @@ impl Waiting for Asking {
         let is_shared = matches!(&self.whom, For::All(fetch) if fetch.is_shared());
         let core = self.core.clone();
         if let Some(caching) = core.caching.as_ref().filter(|_| is_shared) {
-            caching.in_background(move || self.finish(&request));
+            caching.background.run(move || self.finish(&request));
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Cache-Control: its directives, from any text (RFC 9111 section 5.2).
 
 use super::fields::{Fields, is_token_byte};
-use super::targeted;
 
 /// The largest number of seconds; a larger one means this one (RFC 9111 section 1.2.2).
 pub(super) const MOST_SECONDS: u32 = 1 << 31;
@@ -67,12 +66,6 @@ pub(super) struct Directives {
 }
 
 impl Directives {
-    /// The directives of a reply: those of the targeted field if there is a valid one, else those of Cache-Control.
-    pub(super) fn of_reply(fields: &Fields, target: Option<&str>) -> Self {
-        let targeted = target.and_then(|name| targeted::parse(fields, name));
-        targeted.unwrap_or_else(|| Self::of(fields))
-    }
-
     /// The directives of all Cache-Control fields together.
     pub(super) fn of(fields: &Fields) -> Self {
         let mut directives = Self::default();

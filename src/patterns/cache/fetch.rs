@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use super::Shared;
 use super::conditional::{describes, is_of_another};
 use super::control::{Directives, Scope};
 use super::date;
 use super::fields::Fields;
 use super::filling::Filling;
-use super::flight::{FetchOutcome, Place};
+use super::flight::FetchOutcome;
 use super::freshness::{CacheTime, Freshness};
-use super::lookup::OwnedRequest;
 use super::reply::CachedReply;
+use super::request::OwnedRequest;
 use super::reuse::may_stand_for_error;
 use super::status::{CacheResult, Forward, push_forward};
 use super::store::Entry;
 use super::storing::{is_storable, kept_fields, updated_fields};
+use super::ticket::Ticket;
 use super::vary::Vary;
 
 /// What the reply to a fetch is for.
@@ -27,32 +27,6 @@ pub(super) enum Purpose {
     Keep,
     /// It is one to HEAD, and may say something new of a kept reply.
     Describe,
-}
-
-/// A fetch's place among those under way. Dropped, it is given back, and whoever waits goes on.
-#[derive(Debug)]
-pub(super) struct Ticket {
-    pub(super) shared: Arc<Shared>,
-    pub(super) place: Place,
-}
-
-impl Ticket {
-    /// Lets those go on who wait.
-    pub(super) fn land(&mut self, outcome: FetchOutcome, now: CacheTime) {
-        let mut state = self.shared.state();
-        let flight = state.fetches.land(&mut self.place, outcome, now.monotonic);
-        drop(state);
-        if let Some(flight) = flight {
-            flight.end(outcome);
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.land(FetchOutcome::Abandoned, CacheTime::now());
-        self.shared.state().fetches.end(&self.place);
-    }
 }
 
 /// A request that goes on to the origin: send [`fields`](Self::fields), then say how it went by

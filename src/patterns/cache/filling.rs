@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::blocks::{BLOCK, Growing};
 use super::control::Scope;
-use super::fetch::Ticket;
 use super::flight::FetchOutcome;
 use super::freshness::CacheTime;
 use super::reply::CachedBody;
 use super::store::Entry;
+use super::ticket::Ticket;
 
 /// Takes the body of a reply that is to be kept, while it is relayed. Those who wait go on when it is
 /// [finished](Self::finish). Dropped before that, as when the body was cut, nothing is kept.

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant, SystemTime};
 use super::control::{Directives, seconds};
 use super::date;
 use super::fields::Fields;
-use super::storing::is_heuristically_cacheable;
 
 /// A heuristic lifetime is this part of the time since the last modification (RFC 9111 section 4.2.2).
 const HEURISTIC_PART: u32 = 10;
@@ -134,4 +133,12 @@ fn age(fields: &Fields) -> Duration {
         .and_then(|value| value.split([',', ';']).next());
     let seconds = first.and_then(|first| seconds(first.trim()));
     Duration::from_secs(seconds.unwrap_or(0).into())
+}
+
+/// Status codes that may be given a lifetime by the cache (RFC 9110 section 15.1).
+pub(super) fn is_heuristically_cacheable(status: u16) -> bool {
+    matches!(
+        status,
+        200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
+    )
 }

@@ -4,57 +4,17 @@ use std::sync::{Arc, MutexGuard};
 
 use super::conditional::{has_validator, is_conditional, is_for_origin, validate};
 use super::control::Directives;
-use super::fetch::{Fetch, Purpose, Ticket};
-use super::fields::Fields;
+use super::fetch::{Fetch, Purpose};
 use super::flight::{FetchOutcome, Joined, Place};
 use super::freshness::CacheTime;
-use super::key::Key;
 use super::reply::CachedReply;
+use super::request::Question;
 use super::reuse::{Reuse, may_stand_for_error};
 use super::status::Forward;
 use super::store::Entry;
+use super::ticket::Ticket;
 use super::wait::Wait;
 use super::{Lookup, Shared, State};
-
-/// After so many waits in vain a request makes its own fetch.
-const MOST_WAITS: u8 = 2;
-
-/// A request as it is looked up, perhaps again.
-pub(super) struct Question<'a> {
-    pub(super) key: &'a Key,
-    pub(super) method: &'a str,
-    pub(super) fields: &'a Fields,
-    /// How often it has waited for others.
-    pub(super) waits: u8,
-    /// How the last of these fetches ended.
-    pub(super) outcome: Option<FetchOutcome>,
-}
-
-impl Question<'_> {
-    fn is_head(&self) -> bool {
-        self.method == "HEAD"
-    }
-
-    /// Nobody is to wait for it, nor it for others.
-    fn is_alone(&self) -> bool {
-        let had_enough = self.waits >= MOST_WAITS;
-        let outcome = self.outcome;
-        had_enough
-            || matches!(
-                outcome,
-                Some(FetchOutcome::NotShared | FetchOutcome::Failed)
-            )
-            || self.is_head()
-            || self.fields.contains("Range")
-    }
-
-    fn owned(&self) -> OwnedRequest {
-        OwnedRequest {
-            method: self.method.to_owned(),
-            fields: self.fields.clone(),
-        }
-    }
-}
 
 impl Shared {
     pub(super) fn lookup(
@@ -226,19 +186,6 @@ impl Shared {
             forward,
             collapsed: question.waits > 0,
         }
-    }
-}
-
-/// What a [`Fetch`] and a [`Wait`] remember of a request.
-#[derive(Debug, Clone)]
-pub(super) struct OwnedRequest {
-    pub(super) method: String,
-    pub(super) fields: Fields,
-}
-
-impl OwnedRequest {
-    pub(super) fn is_head(&self) -> bool {
-        self.method == "HEAD"
     }
 }
 

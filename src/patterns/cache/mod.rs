@@ -21,6 +21,7 @@ mod lookup;
 mod metrics;
 mod range;
 mod reply;
+mod request;
 mod reuse;
 mod status;
 mod store;
@@ -28,6 +29,7 @@ mod storing;
 mod targeted;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod vary;
 mod wait;
 
@@ -42,8 +44,8 @@ use flight::Fetches;
 pub use freshness::CacheTime;
 pub use hit::PlainGet;
 use key::Key;
-use lookup::Question;
 pub use reply::{CachedBody, CachedReply};
+use request::Question;
 pub use status::CacheResult;
 use store::Store;
 pub use wait::Wait;

@@ -2,7 +2,7 @@
 
 use super::control::{Directives, Scope};
 use super::fields::{Fields, members};
-use super::freshness::{Freshness, explicit_lifetime};
+use super::freshness::{Freshness, explicit_lifetime, is_heuristically_cacheable};
 use super::vary::Vary;
 
 /// Whether this reply to a GET without a body may be kept for others.
@@ -45,14 +45,6 @@ pub(super) fn is_storable(
         || directives.stale_if_error.is_some()
         || directives.stale_while_revalidate.is_some();
     useful && (explicit || directives.public || is_heuristically_cacheable(status))
-}
-
-/// Status codes that may be given a lifetime by the cache (RFC 9110 section 15.1).
-pub(super) fn is_heuristically_cacheable(status: u16) -> bool {
-    matches!(
-        status,
-        200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
-    )
 }
 
 /// Status codes whose rules for caches are known here: those of RFC 9110 section 15, and 308, 428, 429, 431 and 451.

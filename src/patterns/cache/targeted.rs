@@ -12,6 +12,14 @@ enum Item {
     Other,
 }
 
+impl Directives {
+    /// The directives of a reply: those of the targeted field if there is a valid one, else those of Cache-Control.
+    pub(super) fn of_reply(fields: &Fields, target: Option<&str>) -> Self {
+        let targeted = target.and_then(|name| parse(fields, name));
+        targeted.unwrap_or_else(|| Self::of(fields))
+    }
+}
+
 /// The directives of the field with this name; none if it is absent, empty or malformed, or if a directive in it has a
 /// value of the wrong type: then the field is as if it were not there (RFC 9213 section 2.1).
 pub(super) fn parse(fields: &Fields, name: &str) -> Option<Directives> {

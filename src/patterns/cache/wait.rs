@@ -7,8 +7,8 @@ use super::control::Directives;
 use super::flight::Flight;
 use super::freshness::CacheTime;
 use super::key::Key;
-use super::lookup::{OwnedRequest, Question};
 use super::reply::CachedReply;
+use super::request::{OwnedRequest, Question};
 use super::reuse::may_stand_for_error;
 use super::{Lookup, Shared};
 
