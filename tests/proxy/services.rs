@@ -126,7 +126,7 @@ fn nginx_is_served_as_it_is() {
         .map(|name| format!("{name}_temp_path {};\n", at(name).display()))
         .concat();
     let config = format!(
-        "daemon off; user root; worker_processes 1; pid {pid}; error_log {errors};\n\
+        "daemon off; master_process off; pid {pid}; error_log {errors};\n\
          events {{ worker_connections 256; }}\n\
          http {{\n{temporary}\
          log_format told '$connection $request_method $status'; access_log {log} told;\n\
