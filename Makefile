@@ -16,7 +16,7 @@ help: ## lists the targets
 run: need-cargo ## builds and serves on 127.0.0.1:8080 (ARGS="--work 20ms" passes options)
 	$(CARGO) run --release --locked -- $(ARGS)
 
-test: need-cargo ## everything: format, lints, unit, integration, property and doc tests
+test: need-cargo ## format, lints, unit, integration, property and doc tests, all but those of make test-slow
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --features $(FEATURES) -- -D warnings
 	$(CARGO) test --locked --features $(FEATURES)
