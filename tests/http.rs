@@ -698,11 +698,13 @@ fn a_reply_has_the_servers_date_and_framing_and_no_header_can_split_it() {
 
 #[test]
 fn a_handler_may_close_the_connection() {
-    let server =
-        serve(|_: &mut Request| Response::text(200, "bye\n").with_header("connection", "Close"));
-    let mut client = Client::connect(server.local_addr());
-    assert!(client.get("/").get("/").reply().closes());
-    client.expect_close();
+    for (name, value) in [("connection", "Close"), ("Connection", "keep-alive, Close")] {
+        let bye = move |_: &mut Request| Response::text(200, "bye\n").with_header(name, value);
+        let server = serve(bye);
+        let mut client = Client::connect(server.local_addr());
+        assert!(client.get("/").get("/").reply().closes(), "{value}");
+        client.expect_close();
+    }
 }
 
 #[test]
@@ -868,16 +870,6 @@ fn a_205_says_that_it_has_no_body_and_sends_none() {
             (205, Some("0"))
         );
     }
-}
-
-#[test]
-fn close_in_a_list_closes() {
-    let server = serve(|_: &mut Request| {
-        Response::text(200, "bye\n").with_header("Connection", "keep-alive, Close")
-    });
-    let mut client = Client::connect(server.local_addr());
-    assert!(client.get("/").reply().closes());
-    client.expect_close();
 }
 
 /// The obvious way to say JSON sent two types.

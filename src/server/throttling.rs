@@ -200,8 +200,9 @@ mod tests {
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
-    fn throttling<const N: usize>(rules: [&str; N]) -> Throttling {
-        Throttling::new(&rules.map(|rule| rule.parse().expect(rule)))
+    fn throttling(rules: &[&str]) -> Throttling {
+        let rules: Vec<_> = rules.iter().map(|rule| rule.parse().expect(rule)).collect();
+        Throttling::new(&rules)
     }
 
     fn head(path: &str, fields: &str) -> Head {
@@ -210,76 +211,63 @@ mod tests {
         parsed.expect(path).expect(path).1
     }
 
-    /// Who refuses each of these requests, all at the same moment.
-    fn refusals(throttling: &Throttling, requests: &[(&str, &str, IpAddr)]) -> Vec<Option<String>> {
-        let now = Instant::now();
-        let refused = requests.iter().map(|(path, fields, client)| {
-            let checked = throttling.check(&head(path, fields), *client, now);
-            checked.err().map(|throttled| throttled.rule.name.clone())
-        });
-        refused.collect()
-    }
+    /// Path, fields, client, and the rule that refuses, if one does.
+    type Row = (&'static str, &'static str, IpAddr, Option<&'static str>);
 
     #[test]
-    fn a_rule_is_about_its_path_however_that_is_spelled() {
-        let throttling = throttling(["1/h,path=/log%69n/"]);
-        let paths = [
-            "/login",
-            "/other",
-            "/loginx",
-            "//x/../login",
-            "/login/a?b",
-            "/%6cogin/",
-            "/LOGIN",
+    fn requests_at_one_moment_are_refused_by_the_rules_that_they_are_about() {
+        let tables: [(&str, &[&str], &[Row]); 3] = [
+            (
+                "a rule is about its path, however that is spelled",
+                &["1/h,path=/log%69n/,name=r"],
+                &[
+                    ("/login", "", CLIENT, None),
+                    ("/other", "", CLIENT, None),
+                    ("/loginx", "", CLIENT, None),
+                    ("//x/../login", "", CLIENT, Some("r")),
+                    ("/login/a?b", "", CLIENT, Some("r")),
+                    ("/%6cogin/", "", CLIENT, Some("r")),
+                    ("/LOGIN", "", CLIENT, None),
+                ],
+            ),
+            (
+                "they count by a header, and under the address without one",
+                &["1/h,by=header:x-key,name=r"],
+                &[
+                    ("/", "X-Key: a\r\n", CLIENT, None),
+                    ("/", "X-Key: a\r\n", OTHER, Some("r")),
+                    ("/", "X-Key: b\r\n", CLIENT, None),
+                    ("/", "", CLIENT, None),
+                    ("/", "", CLIENT, Some("r")),
+                    ("/", "X-Key: c\r\nx-key: a\r\n", CLIENT, Some("r")),
+                    ("/", "", OTHER, None),
+                ],
+            ),
+            (
+                "one that a rule refuses counts under no other",
+                &["2/h,burst=2,by=all,name=whole", "1/h,path=/a,name=part"],
+                &[
+                    ("/a", "", CLIENT, None),
+                    ("/a", "", CLIENT, Some("part")),
+                    ("/a", "", CLIENT, Some("part")),
+                    ("/b", "", CLIENT, None),
+                    ("/b", "", CLIENT, Some("whole")),
+                ],
+            ),
         ];
-        let requests = paths.map(|path| (path, "", CLIENT));
-        let refused: Vec<_> = refusals(&throttling, &requests);
-        let refused: Vec<bool> = refused.iter().map(Option::is_some).collect();
-        assert_eq!(refused, [false, false, false, true, true, true, false]);
-    }
-
-    #[test]
-    fn requests_count_by_header_and_under_the_address_without_one() {
-        let throttling = throttling(["1/h,by=header:x-key"]);
-        let refused = refusals(
-            &throttling,
-            &[
-                ("/", "X-Key: a\r\n", CLIENT),
-                ("/", "X-Key: a\r\n", OTHER),
-                ("/", "X-Key: b\r\n", CLIENT),
-                ("/", "", CLIENT),
-                ("/", "", CLIENT),
-                ("/", "X-Key: c\r\nx-key: a\r\n", CLIENT),
-                ("/", "", OTHER),
-            ],
-        );
-        let refused: Vec<bool> = refused.iter().map(Option::is_some).collect();
-        assert_eq!(refused, [false, true, false, false, true, true, false]);
-    }
-
-    #[test]
-    fn a_request_that_one_rule_refuses_counts_under_no_other() {
-        let throttling = throttling(["2/h,burst=2,by=all,name=whole", "1/h,path=/a,name=part"]);
-        let refused = refusals(
-            &throttling,
-            &[
-                ("/a", "", CLIENT),
-                ("/a", "", CLIENT),
-                ("/a", "", CLIENT),
-                ("/b", "", CLIENT),
-                ("/b", "", CLIENT),
-            ],
-        );
-        let refused: Vec<_> = refused.iter().map(Option::as_deref).collect();
-        assert_eq!(
-            refused,
-            [None, Some("part"), Some("part"), None, Some("whole")]
-        );
+        for (what, rules, requests) in tables {
+            let (throttling, now) = (throttling(rules), Instant::now());
+            for (place, (path, fields, client, refused_by)) in requests.iter().enumerate() {
+                let checked = throttling.check(&head(path, fields), *client, now);
+                let refused = checked.err().map(|throttled| throttled.rule.name.clone());
+                assert_eq!(refused.as_deref(), *refused_by, "{what}: {place}, {path}");
+            }
+        }
     }
 
     #[test]
     fn a_refusal_tells_the_policy_and_when_to_come_again() {
-        let throttling = throttling(["10/m,burst=1"]);
+        let throttling = throttling(&["10/m,burst=1"]);
         let now = Instant::now();
         let head = head("/", "");
         assert!(throttling.check(&head, CLIENT, now).is_ok());

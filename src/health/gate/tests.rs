@@ -475,31 +475,24 @@ fn a_stuck_probe_trips_the_gate() {
 }
 
 #[test]
-fn five_quick_probes_close_the_gate() {
-    let mut scenario = Scenario::half();
-    scenario.run(4, QUICK);
-    assert_eq!(scenario.state(), GateState::HalfOpen);
-    scenario.run(1, QUICK);
-    assert_eq!(scenario.state(), GateState::Closed);
-    assert_eq!(scenario.admit(IDLE), Ok(pass(1)));
-}
-
-#[test]
-fn five_slow_probes_trip_the_gate() {
-    let mut scenario = Scenario::half();
-    scenario.run(4, THRESHOLD);
-    assert_eq!(scenario.state(), GateState::HalfOpen);
-    scenario.run(1, THRESHOLD);
-    assert!(scenario.is_open());
-}
-
-#[test]
-fn probes_close_to_the_threshold_keep_the_gate_half_open_but_not_for_ever() {
-    let mut scenario = Scenario::half();
-    scenario.run(29, THRESHOLD * 9 / 10);
-    assert_eq!(scenario.state(), GateState::HalfOpen);
-    scenario.run(1, THRESHOLD * 9 / 10);
-    assert_eq!(scenario.state(), GateState::Closed);
+fn probes_close_the_gate_or_trip_it() {
+    for (probes, time, count, closes) in [
+        ("quick", QUICK, 5, true),
+        ("slow", THRESHOLD, 5, false),
+        // They keep the gate half open, but not for ever.
+        ("close to the threshold", THRESHOLD * 9 / 10, 30, true),
+    ] {
+        let mut scenario = Scenario::half();
+        scenario.run(count - 1, time);
+        assert_eq!(scenario.state(), GateState::HalfOpen, "{probes}");
+        scenario.run(1, time);
+        if closes {
+            assert_eq!(scenario.state(), GateState::Closed, "{probes}");
+            assert_eq!(scenario.admit(IDLE), Ok(pass(1)), "{probes}");
+        } else {
+            assert!(scenario.is_open(), "{probes}");
+        }
+    }
 }
 
 /// Goes from half open to closed, and trips again after `closed_for`.

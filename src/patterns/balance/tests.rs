@@ -122,20 +122,44 @@ fn well(_: Duration) -> (Duration, bool) {
 }
 
 #[test]
-fn one_of_three_at_ten_times_the_latency_gets_under_a_tenth_from_the_first_second_on() {
+fn each_second_has_its_share_whatever_the_others_do() {
     fn slow(_: Duration) -> (Duration, bool) {
         (100 * MS, true)
     }
-    for rate in [100, 500] {
-        for seed in 1..3 {
-            let shares = simulate(
-                &balancer(Balance::Latency, seed),
-                rate,
-                60,
-                &[well, well, slow],
-            );
+    fn broken(_: Duration) -> (Duration, bool) {
+        (MS, false)
+    }
+    let any = 0.0..1.01;
+    let steady = 0.1..0.6;
+    for (what, endpoints, rates, expected) in [
+        (
+            "ten times the latency",
+            [well, well, slow],
+            [100, 500],
+            [any.clone(), any.clone(), 0.0..0.1],
+        ),
+        (
+            "fails at once",
+            [well, broken, well],
+            [100, 1000],
+            [any.clone(), 0.0..0.05, any],
+        ),
+        (
+            "nothing oscillates",
+            [well, well, well],
+            [100, 500],
+            [steady.clone(), steady.clone(), steady],
+        ),
+    ] {
+        for (rate, seed) in rates.into_iter().flat_map(|rate| [(rate, 1), (rate, 2)]) {
+            let balancer = balancer(Balance::Latency, seed);
+            let shares = simulate(&balancer, rate, 60, &endpoints);
             for (second, share) in shares.iter().enumerate() {
-                assert!(share[2] < 0.1, "{rate}/s, second {second}: {share:?}");
+                let mut pairs = share.iter().zip(&expected);
+                assert!(
+                    pairs.all(|(share, expected)| expected.contains(share)),
+                    "{what}: {rate}/s, second {second}: {share:?}"
+                );
             }
         }
     }
@@ -158,46 +182,6 @@ fn one_that_becomes_slow_is_left_alone_within_a_second_and_comes_back_when_it_is
     }
     for (second, share) in shares.iter().enumerate().skip(70) {
         assert!(share[2] > 0.15, "second {second}: {share:?}");
-    }
-}
-
-#[test]
-fn one_that_fails_at_once_does_not_attract_traffic() {
-    fn broken(_: Duration) -> (Duration, bool) {
-        (MS, false)
-    }
-    for rate in [100, 1000] {
-        let shares = simulate(
-            &balancer(Balance::Latency, 1),
-            rate,
-            60,
-            &[well, broken, well],
-        );
-        for (second, share) in shares.iter().enumerate() {
-            assert!(share[1] < 0.05, "{rate}/s, second {second}: {share:?}");
-        }
-    }
-}
-
-#[test]
-fn nothing_oscillates() {
-    for rate in [100, 500] {
-        for seed in 1..3 {
-            let shares = simulate(
-                &balancer(Balance::Latency, seed),
-                rate,
-                60,
-                &[well, well, well],
-            );
-            for (second, share) in shares.iter().enumerate() {
-                for one in share {
-                    assert!(
-                        (0.1..0.6).contains(one),
-                        "{rate}/s, second {second}: {share:?}"
-                    );
-                }
-            }
-        }
     }
 }
 

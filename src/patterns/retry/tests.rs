@@ -83,21 +83,48 @@ fn the_pause_doubles_up_to_its_bound_for_any_number_of_retries() {
 }
 
 #[test]
-fn what_is_not_worth_another_try_is_tried_once() {
-    let (retry, hands) = retry();
-    assert_eq!(
-        tries(&retry, hands.deadline(SECOND), Failed::for_good("no")),
-        1
-    );
-    assert_eq!(
-        tries(
-            &retry.retries(0),
-            hands.deadline(SECOND),
-            Failed::again("down")
+fn how_often_is_tried_depends_on_the_failure_the_retries_and_the_time() {
+    for (what, retries, time, failed, expected, pauses) in [
+        ("not worth it", 2, SECOND, Failed::for_good("no"), 1, false),
+        ("no retries", 0, SECOND, Failed::again("down"), 1, false),
+        (
+            "elsewhere, at once",
+            2,
+            SECOND,
+            Failed::again_at_once("down"),
+            3,
+            false,
         ),
-        1
-    );
-    assert!(hands.pauses().is_empty());
+        (
+            "no time",
+            2,
+            Duration::ZERO,
+            Failed::again("down"),
+            1,
+            false,
+        ),
+        (
+            "no pause reaches over the deadline",
+            2,
+            20 * MS,
+            Failed::again("down"),
+            1,
+            false,
+        ),
+        (
+            "time for one pause",
+            2,
+            21 * MS,
+            Failed::again("down"),
+            2,
+            true,
+        ),
+    ] {
+        let (retry, hands) = retry();
+        let tried = tries(&retry.retries(retries), hands.deadline(time), failed);
+        assert_eq!(tried, expected, "{what}");
+        assert_eq!(!hands.pauses().is_empty(), pauses, "{what}");
+    }
 }
 
 #[test]
@@ -115,37 +142,6 @@ fn retry_after_is_waited_for_up_to_its_bound() {
     assert_eq!(asked(2 * SECOND + MS), 1);
     assert_eq!(asked(Duration::MAX), 1);
     assert_eq!(hands.pauses(), [2 * SECOND + 20 * MS]);
-}
-
-#[test]
-fn a_try_that_goes_elsewhere_goes_at_once() {
-    let (retry, hands) = retry();
-    assert_eq!(
-        tries(
-            &retry,
-            hands.deadline(SECOND),
-            Failed::again_at_once("down")
-        ),
-        3
-    );
-    assert!(hands.pauses().is_empty());
-}
-
-#[test]
-fn no_pause_reaches_over_the_deadline() {
-    let (retry, hands) = retry();
-    assert_eq!(
-        tries(&retry, hands.deadline(20 * MS), Failed::again("down")),
-        1
-    );
-    assert_eq!(
-        tries(&retry, hands.deadline(21 * MS), Failed::again("down")),
-        2
-    );
-    assert_eq!(
-        tries(&retry, hands.deadline(Duration::ZERO), Failed::again("")),
-        1
-    );
 }
 
 #[test]

@@ -15,30 +15,30 @@ fn head(response: Response, http11: bool) -> String {
 }
 
 #[test]
-fn a_reply_keeps_its_own_date_and_reason_and_bytes_outside_ascii() {
-    let response = Response::new(200, Vec::new())
-        .with_reason("Fine\r\n")
-        .with_added_header("Date", "Thu, 01 Jan 1970 00:00:00 GMT")
-        .with_added_header("X", b"\xe9\na")
-        .with_added_header("Bad name", b"");
-    assert_eq!(
-        head(response, true),
-        "HTTP/1.1 200 Fine  \r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nX: \u{e9} a\r\nContent-Length: 0\r\n\r\n"
-    );
-}
-
-#[test]
-fn a_header_that_is_set_replaces_those_of_its_name_only() {
-    let response = Response::new(204, Vec::new())
-        .with_header("Date", "x")
-        .with_added_header("A", "1")
-        .with_added_header("b", "2")
-        .with_added_header("a", "3")
-        .with_header("A", "4");
-    assert_eq!(
-        head(response, true),
-        "HTTP/1.1 204 No Content\r\nDate: x\r\nb: 2\r\nA: 4\r\n\r\n"
-    );
+fn a_head_has_what_the_handler_set() {
+    for (what, response, expected) in [
+        (
+            "its own date and reason, and bytes outside ASCII; no bad name",
+            Response::new(200, Vec::new())
+                .with_reason("Fine\r\n")
+                .with_added_header("Date", "Thu, 01 Jan 1970 00:00:00 GMT")
+                .with_added_header("X", b"\xe9\na")
+                .with_added_header("Bad name", b""),
+            "HTTP/1.1 200 Fine  \r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nX: \u{e9} a\r\nContent-Length: 0\r\n\r\n",
+        ),
+        (
+            "one that is set replaces those of its name only",
+            Response::new(204, Vec::new())
+                .with_header("Date", "x")
+                .with_added_header("A", "1")
+                .with_added_header("b", "2")
+                .with_added_header("a", "3")
+                .with_header("A", "4"),
+            "HTTP/1.1 204 No Content\r\nDate: x\r\nb: 2\r\nA: 4\r\n\r\n",
+        ),
+    ] {
+        assert_eq!(head(response, true), expected, "{what}");
+    }
 }
 
 #[test]

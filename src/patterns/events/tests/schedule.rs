@@ -53,25 +53,21 @@ fn a_failed_event_waits_its_step_and_is_given_up_after_the_last() {
 }
 
 #[test]
-fn a_wait_is_jittered_by_a_fifth() {
-    for (luck, milliseconds) in [(0.0, 8_000), (0.5, 10_000), (0.999_999, 11_999)] {
-        let (mut schedule, now) = schedule(&[10]);
-        schedule.insert(0, arrival(1, 0), now);
-        assert_eq!(schedule.poll(now), Next::Deliver(0));
-        let note = schedule.retry(0, None, luck, now, 0).unwrap();
-        assert_eq!(note.delay, milliseconds);
-    }
-}
-
-#[test]
-fn a_consumer_may_ask_for_a_longer_wait_up_to_the_longest_step() {
-    for (asked, waited) in [(1, 10), (50, 50), (5_000, 100)] {
+fn a_wait_is_jittered_by_a_fifth_and_a_consumer_may_ask_for_one_up_to_the_longest_step() {
+    for (what, luck, asked, milliseconds) in [
+        ("the shortest", 0.0, None, 8_000),
+        ("the mean", 0.5, None, 10_000),
+        ("the longest", 0.999_999, None, 11_999),
+        ("asked for less", 0.5, Some(1), 10_000),
+        ("asked for more", 0.5, Some(50), 50_000),
+        ("asked for too much", 0.5, Some(5_000), 100_000),
+    ] {
         let (mut schedule, now) = schedule(&[10, 100]);
         schedule.insert(0, arrival(1, 0), now);
         assert_eq!(schedule.poll(now), Next::Deliver(0));
-        let asked = Some(Duration::from_secs(asked));
-        let note = schedule.retry(0, asked, 0.5, now, 0).unwrap();
-        assert_eq!(note.delay, waited * 1000);
+        let asked = asked.map(Duration::from_secs);
+        let note = schedule.retry(0, asked, luck, now, 0).unwrap();
+        assert_eq!(note.delay, milliseconds, "{what}");
     }
 }
 

@@ -284,35 +284,20 @@ fn spread(retry_after: &mut RetryAfter, now: Instant) -> (u64, u64, f64) {
 #[test]
 fn retry_after_is_random_up_to_the_ratio_of_offered_to_admitted() {
     let now = Instant::now();
-    let mut retry_after = RetryAfter::new(7, now);
-    for index in 0..1_000 {
-        retry_after.count(index % 10 == 0, now);
+    for (load, offered, admitted, most, mean) in [
+        ("none", 0, 0, 1, 1.0..1.01),
+        ("all that comes is admitted", 100, 100, 1, 1.0..1.01),
+        ("one in ten is admitted", 1_000, 100, 10, 5.3..5.7),
+        ("nothing is admitted: bounded", 1_000, 0, 30, 15.0..16.0),
+    ] {
+        let mut retry_after = RetryAfter::new(7, now);
+        for index in 0..offered {
+            retry_after.count(index < admitted, now);
+        }
+        let told = spread(&mut retry_after, now);
+        assert_eq!((told.0, told.1), (1, most), "{load}");
+        assert!(mean.contains(&told.2), "{load}: {}", told.2);
     }
-    let (least, most, mean) = spread(&mut retry_after, now);
-    assert_eq!((least, most), (1, 10));
-    assert!((5.3..5.7).contains(&mean), "{mean}");
-}
-
-#[test]
-fn retry_after_is_one_second_without_overload() {
-    let now = Instant::now();
-    let mut retry_after = RetryAfter::new(7, now);
-    assert_eq!(retry_after.seconds(now), 1);
-    for _ in 0..100 {
-        retry_after.count(true, now);
-    }
-    assert_eq!(spread(&mut retry_after, now), (1, 1, 1.0));
-}
-
-#[test]
-fn retry_after_is_thirty_seconds_at_most() {
-    let now = Instant::now();
-    let mut retry_after = RetryAfter::new(0, now);
-    for _ in 0..1_000 {
-        retry_after.count(false, now);
-    }
-    let (least, most, _) = spread(&mut retry_after, now);
-    assert_eq!((least, most), (1, 30));
 }
 
 #[test]
