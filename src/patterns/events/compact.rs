@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use super::copying::Compaction;
 use super::error::EventError;
-use super::log::{Index, Info, Owner};
+use super::log::{Index, Info};
 use super::writer::{REST, Writer};
 
-impl<O: Owner> Writer<O> {
+impl Writer {
     /// Whether there is something to copy.
     pub(crate) fn wants_copying(&self, index: &Index) -> bool {
         self.compaction.is_some() || self.victim(index).is_some()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::commit::Commit;
 use super::files::File;
-use super::log::{Index, Log, Owner};
+use super::log::{Index, Log};
 use super::reader::{Item, Reader};
 use super::record::{Done, FIRST, HEAD, Header, Kind, Note};
 
@@ -59,7 +59,7 @@ impl Compaction {
     }
 
     /// Reads its next part, and leaves out what is not alive any more.
-    pub(crate) fn next_part<O: Owner>(&mut self, log: &Log<O>) -> io::Result<Part> {
+    pub(crate) fn next_part(&mut self, log: &Log) -> io::Result<Part> {
         let Self {
             file,
             header,

@@ -81,18 +81,8 @@ impl Dead {
         letters.by_slot.insert(letter.slot, letter);
     }
 
-    /// How many there are, and when the oldest died.
-    pub(crate) fn count(&self) -> (usize, Option<u64>) {
-        let letters = lock(&self.letters);
-        let oldest = letters.by_slot.values().map(|letter| letter.died).min();
-        (letters.by_slot.len(), oldest)
-    }
-}
-
-impl Owner for Dead {
-    type Tag = DeadTag;
-
-    fn committed(&self, slot: u32, sequence: u64, tag: DeadTag) {
+    /// A new letter is durable.
+    pub(crate) fn committed(&self, slot: u32, sequence: u64, tag: &DeadTag) {
         self.put_back(Letter {
             id: tag.id,
             slot,
@@ -102,6 +92,15 @@ impl Owner for Dead {
         });
     }
 
+    /// How many there are, and when the oldest died.
+    pub(crate) fn count(&self) -> (usize, Option<u64>) {
+        let letters = lock(&self.letters);
+        let oldest = letters.by_slot.values().map(|letter| letter.died).min();
+        (letters.by_slot.len(), oldest)
+    }
+}
+
+impl Owner for Dead {
     fn recovered(&self, slot: u32, sequence: u64, body: &[u8]) -> bool {
         let Some((stored, _)) = Stored::decode_without_body(body) else {
             return false;
@@ -114,7 +113,7 @@ impl Owner for Dead {
             died_as: death.sequence,
             died: death.at,
         };
-        self.committed(slot, sequence, tag);
+        self.committed(slot, sequence, &tag);
         true
     }
 

@@ -127,7 +127,10 @@ fn bury(shared: &Shared, slot: u32, delivery: &Delivery, reason: String) {
         died_as: sequence,
         died: wall,
     };
-    let kept = shared.dead.append(body, tag);
+    let owner = Arc::clone(&shared.dead.owner);
+    let kept = shared.dead.append(body, move |slot, sequence| {
+        owner.committed(slot, sequence, &tag);
+    });
     let full = matches!(kept, Err(EventError::Full));
     shared.dead_full.store(full, Ordering::Relaxed);
     if let Err(error) = kept {

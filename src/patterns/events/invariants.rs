@@ -173,12 +173,7 @@ fn start(bytes: &[u8]) {
 }
 
 /// Reads a log, and counts again what it has counted. `None` if its only segment is refused.
-fn found<O: Owner>(
-    store: &Store,
-    owner: &O,
-    names: &[String],
-    damage: &mut Damage,
-) -> Option<Index> {
+fn found(store: &Store, owner: &dyn Owner, names: &[String], damage: &mut Damage) -> Option<Index> {
     let index = recover(store, owner, names, damage).ok()?.index;
     for (number, info) in &index.segments {
         let places = index.places.iter();

@@ -102,16 +102,8 @@ impl Live {
             .collect()
     }
 
-    /// Bytes of the file of keys.
-    pub(crate) fn key_bytes(&self) -> u64 {
-        lock(&self.file).bytes()
-    }
-}
-
-impl Owner for Live {
-    type Tag = Tag;
-
-    fn committed(&self, slot: u32, sequence: u64, tag: Tag) {
+    /// A new event is durable.
+    pub(crate) fn committed(&self, slot: u32, sequence: u64, tag: &Tag) {
         if let Some(fingerprint) = tag.fingerprint {
             lock(&self.keys).keep(fingerprint, tag.id);
             self.settled.notify_all();
@@ -125,6 +117,13 @@ impl Owner for Live {
         self.due.notify_one();
     }
 
+    /// Bytes of the file of keys.
+    pub(crate) fn key_bytes(&self) -> u64 {
+        lock(&self.file).bytes()
+    }
+}
+
+impl Owner for Live {
     fn recovered(&self, slot: u32, sequence: u64, body: &[u8]) -> bool {
         let Some((stored, _)) = Stored::decode_without_body(body) else {
             return false;

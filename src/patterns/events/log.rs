@@ -18,13 +18,8 @@ use crate::panics::lock;
 /// Most bytes of a commit, unless one event alone is larger.
 pub(crate) const COMMIT: u64 = 256 * 1024;
 
-/// What a log tells about its events, to be put into the index of who owns it.
+/// What a log tells about the events that it finds, to be put into the index of who owns it.
 pub(crate) trait Owner: Send + Sync + 'static {
-    /// What the owner is told of an event once it is durable.
-    type Tag: Send + 'static;
-
-    /// A new event is durable.
-    fn committed(&self, slot: u32, sequence: u64, tag: Self::Tag);
     /// An event was found at the start. Whether it could be read.
     fn recovered(&self, slot: u32, sequence: u64, body: &[u8]) -> bool;
     /// How far the delivery of a found event has come; the last one counts.
@@ -213,25 +208,17 @@ impl Index {
     }
 }
 
+/// Is called with an event's slot and number once it is durable.
+pub(crate) type Committed = Box<dyn FnOnce(u32, u64) + Send>;
+
 /// What is written together.
-pub(crate) struct Batch<T> {
-    pub(crate) events: Vec<(Vec<u8>, T)>,
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(crate) events: Vec<(Vec<u8>, Committed)>,
     pub(crate) notes: Vec<(u32, Note)>,
     pub(crate) dones: Vec<u32>,
     bytes: u64,
     pub(crate) ticket: Arc<Ticket>,
-}
-
-impl<T> Default for Batch<T> {
-    fn default() -> Self {
-        Self {
-            events: Vec::new(),
-            notes: Vec::new(),
-            dones: Vec::new(),
-            bytes: 0,
-            ticket: Arc::default(),
-        }
-    }
 }
 
 /// What those wait for who have something in a batch.
@@ -257,9 +244,9 @@ impl Ticket {
 }
 
 /// What the writer and its callers share.
-pub(crate) struct State<T> {
+pub(crate) struct State {
     pub(crate) index: Index,
-    pub(crate) batches: VecDeque<Batch<T>>,
+    pub(crate) batches: VecDeque<Batch>,
     /// No more is taken, and the writer ends when all is written.
     pub(crate) stopping: bool,
     /// The writer has ended.
@@ -279,9 +266,8 @@ pub(crate) struct Counts {
 }
 
 /// A log: see the [module](self). The writer is another thread, [`Writer::run`](super::writer::Writer::run).
-pub(crate) struct Log<O: Owner> {
-    pub(crate) owner: Arc<O>,
-    pub(crate) state: Mutex<State<O::Tag>>,
+pub(crate) struct Log {
+    pub(crate) state: Mutex<State>,
     /// The writer has something to do.
     pub(crate) work: Condvar,
     /// The writer has ended.
@@ -292,10 +278,9 @@ pub(crate) struct Log<O: Owner> {
     pub(crate) patience: Duration,
 }
 
-impl<O: Owner> Log<O> {
-    pub(crate) fn new(owner: Arc<O>, index: Index, commit: u64, patience: Duration) -> Self {
+impl Log {
+    pub(crate) fn new(index: Index, commit: u64, patience: Duration) -> Self {
         Self {
-            owner,
             state: Mutex::new(State {
                 index,
                 batches: VecDeque::new(),
@@ -311,9 +296,14 @@ impl<O: Owner> Log<O> {
     }
 
     /// Adds an event; it is durable when this returns.
-    pub(crate) fn append(&self, body: Vec<u8>, tag: O::Tag) -> Result<(), EventError> {
+    pub(crate) fn append(
+        &self,
+        body: Vec<u8>,
+        committed: impl FnOnce(u32, u64) + Send + 'static,
+    ) -> Result<(), EventError> {
         let bytes = span(body.len() as u64);
-        let ticket = self.add(bytes, |batch| batch.events.push((body, tag)))?;
+        let event = (body, Box::new(committed) as Committed);
+        let ticket = self.add(bytes, |batch| batch.events.push(event))?;
         ticket.wait(self.patience)
     }
 
@@ -334,17 +324,13 @@ impl<O: Owner> Log<O> {
         ticket.wait(self.patience)
     }
 
-    fn add(
-        &self,
-        bytes: u64,
-        put: impl FnOnce(&mut Batch<O::Tag>),
-    ) -> Result<Arc<Ticket>, EventError> {
+    fn add(&self, bytes: u64, put: impl FnOnce(&mut Batch)) -> Result<Arc<Ticket>, EventError> {
         let mut state = self.lock();
         if state.stopping {
             return Err(EventError::Stopped);
         }
         let idle = state.batches.is_empty();
-        let full = |batch: &Batch<O::Tag>| batch.bytes + bytes > self.commit;
+        let full = |batch: &Batch| batch.bytes + bytes > self.commit;
         if state.batches.back().is_none_or(full) {
             state.batches.push_back(Batch::default());
         }
@@ -394,7 +380,7 @@ impl<O: Owner> Log<O> {
         state.ended
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<O::Tag>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 }

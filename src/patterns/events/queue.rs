@@ -19,7 +19,7 @@ use super::log::{Log, Owner};
 use super::record::Purpose;
 use super::recover::{self, Damage, Found};
 use super::settings::{EventSettings, Sizes};
-use super::shared::Shared;
+use super::shared::{Owned, Shared};
 use super::space::Space;
 use super::writer::{Store, Writer};
 use crate::panics::lock;
@@ -210,18 +210,20 @@ impl EventQueue {
 
         let spaces = [&live_store, &dead_store].map(|store| Arc::clone(&store.space));
         let mut writers = Vec::new();
-        let dead = start(
-            dead,
-            found_dead,
-            dead_store,
-            &sizes,
-            &settings,
-            &mut writers,
-        )?;
-        let live = start(live, found, live_store, &sizes, &settings, &mut writers)?;
+        let mut start = |owner: Arc<dyn Owner>, found, store| {
+            start(owner, found, store, &sizes, &settings, &mut writers)
+        };
+        let dead_log = start(dead.clone(), found_dead, dead_store)?;
+        let live_log = start(live.clone(), found, live_store)?;
         let shared = Shared {
-            live,
-            dead,
+            live: Owned {
+                owner: live,
+                log: live_log,
+            },
+            dead: Owned {
+                owner: dead,
+                log: dead_log,
+            },
             stopping: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
             retried: AtomicU64::new(0),
@@ -462,23 +464,19 @@ pub(super) fn join(threads: &Mutex<Vec<JoinHandle<()>>>, deadline: Instant) -> b
 }
 
 /// Starts the writer of a log that has been read.
-fn start<O: Owner>(
-    owner: Arc<O>,
+fn start(
+    owner: Arc<dyn Owner>,
     found: Found,
     store: Store,
     sizes: &Sizes,
     settings: &EventSettings,
     writers: &mut Vec<JoinHandle<()>>,
-) -> io::Result<Arc<Log<O>>> {
+) -> io::Result<Arc<Log>> {
     let name = format!("events {}", store.purpose.extension());
-    let log = Arc::new(Log::new(
-        owner,
-        found.index,
-        sizes.commit,
-        settings.patience,
-    ));
+    let log = Arc::new(Log::new(found.index, sizes.commit, settings.patience));
     let writer = Writer::new(
         Arc::clone(&log),
+        owner,
         store,
         found.active,
         found.next_number,

@@ -62,8 +62,8 @@ pub(crate) struct Found {
     pub(crate) next_sequence: u64,
 }
 
-struct Recovery<'a, O: Owner> {
-    owner: &'a O,
+struct Recovery<'a> {
+    owner: &'a dyn Owner,
     index: Index,
     slots: HashMap<u64, u32>,
     last_sequence: u64,
@@ -71,9 +71,9 @@ struct Recovery<'a, O: Owner> {
 }
 
 /// Reads all segments of a log and tells its owner what is in them.
-pub(crate) fn recover<O: Owner>(
+pub(crate) fn recover(
     store: &Store,
-    owner: &O,
+    owner: &dyn Owner,
     names: &[String],
     damage: &mut Damage,
 ) -> Result<Found, EventOpenError> {
@@ -121,7 +121,7 @@ pub(crate) fn open(
     }
 }
 
-impl<O: Owner> Recovery<'_, O> {
+impl Recovery<'_> {
     /// Reads a segment; it is given back if commits may go on in it.
     fn read(
         &mut self,

@@ -1,5 +1,6 @@
 //! What the threads of a queue share, and what any of them may do with its events and dead letters.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -10,10 +11,24 @@ use super::event::{DeadLetter, Event, EventId, Fingerprint, Stored, milliseconds
 use super::live::{Live, Tag};
 use super::log::Log;
 
+/// A log, and who owns it.
+pub(crate) struct Owned<O> {
+    pub(crate) owner: Arc<O>,
+    pub(crate) log: Arc<Log>,
+}
+
+impl<O> Deref for Owned<O> {
+    type Target = Log;
+
+    fn deref(&self) -> &Log {
+        &self.log
+    }
+}
+
 /// What the queue's threads share.
 pub(crate) struct Shared {
-    pub(crate) live: Arc<Log<Live>>,
-    pub(crate) dead: Arc<Log<Dead>>,
+    pub(crate) live: Owned<Live>,
+    pub(crate) dead: Owned<Dead>,
     pub(crate) stopping: AtomicBool,
     pub(crate) delivered: AtomicU64,
     pub(crate) retried: AtomicU64,
@@ -39,7 +54,10 @@ impl Shared {
             accepted,
             fingerprint,
         };
-        live.append(body, tag)?;
+        let owner = Arc::clone(&live.owner);
+        live.append(body, move |slot, sequence| {
+            owner.committed(slot, sequence, &tag);
+        })?;
         live.owner.accepted.fetch_add(1, Ordering::Relaxed);
         Ok(id)
     }

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::Instant;
 
 use super::error::EventError;
-use super::log::{Info, Owner};
+use super::log::Info;
 use super::segment::{self, Segment, Spare};
 use super::writer::{REST, Store, Writer};
 
-impl<O: Owner> Writer<O> {
+impl Writer {
     /// Sees to it that the active segment has room for a commit of this many bytes.
     pub(crate) fn make_room(
         &mut self,
@@ -140,7 +140,7 @@ impl<O: Owner> Writer<O> {
     }
 
     fn remove(&mut self, number: u32) -> io::Result<()> {
-        self.log.owner.before_removal()?;
+        self.owner.before_removal()?;
         let Store {
             directory,
             space,

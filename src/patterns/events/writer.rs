@@ -26,8 +26,9 @@ pub(crate) struct Store {
 }
 
 /// Writes a log.
-pub(crate) struct Writer<O: Owner> {
-    pub(crate) log: Arc<Log<O>>,
+pub(crate) struct Writer {
+    pub(crate) log: Arc<Log>,
+    pub(super) owner: Arc<dyn Owner>,
     pub(crate) store: Store,
     /// Where commits go.
     pub(crate) active: Option<Segment>,
@@ -52,10 +53,11 @@ pub(crate) struct Writer<O: Owner> {
     buffer: Vec<u8>,
 }
 
-impl<O: Owner> Writer<O> {
+impl Writer {
     /// A writer of a log that has been read, which goes on in `active` if there is one.
     pub(crate) fn new(
-        log: Arc<Log<O>>,
+        log: Arc<Log>,
+        owner: Arc<dyn Owner>,
         store: Store,
         active: Option<Segment>,
         next_number: u32,
@@ -63,6 +65,7 @@ impl<O: Owner> Writer<O> {
     ) -> Self {
         Self {
             log,
+            owner,
             store,
             active,
             ahead: None,
@@ -131,9 +134,9 @@ impl<O: Owner> Writer<O> {
     }
 
     /// Writes a batch, or refuses it.
-    fn take(&mut self, mut batch: Batch<O::Tag>) {
+    fn take(&mut self, mut batch: Batch) {
         let now = Instant::now();
-        let (bodies, tags): (Vec<_>, Vec<_>) = batch.events.drain(..).unzip();
+        let (bodies, callers): (Vec<_>, Vec<_>) = batch.events.drain(..).unzip();
         let mut commit = Commit {
             events: (self.next_sequence..).zip(bodies).collect(),
             ..Commit::default()
@@ -200,8 +203,8 @@ impl<O: Owner> Writer<O> {
         self.retired |= !batch.dones.is_empty();
         self.next_sequence += events as u64;
         let sequences = commit.events.iter().map(|(sequence, _)| *sequence);
-        for ((slot, sequence), tag) in slots.into_iter().zip(sequences).zip(tags) {
-            self.log.owner.committed(slot, sequence, tag);
+        for ((slot, sequence), committed) in slots.into_iter().zip(sequences).zip(callers) {
+            committed(slot, sequence);
         }
         batch.ticket.settle(outcome);
     }

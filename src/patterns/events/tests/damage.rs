@@ -61,10 +61,6 @@ fn small_logs() -> [Vec<u8>; 2] {
 struct Collect(Mutex<HashMap<u32, String>>);
 
 impl Owner for Collect {
-    type Tag = ();
-
-    fn committed(&self, _: u32, _: u64, (): ()) {}
-
     fn recovered(&self, slot: u32, _: u64, body: &[u8]) -> bool {
         let Some(stored) = Stored::decode(body) else {
             return false;
