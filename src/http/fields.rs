@@ -93,10 +93,40 @@ impl Coding {
 
 /// Appends `name: value CR LF`, the form in which fields are kept.
 pub(crate) fn push(lines: &mut Vec<u8>, name: &str, value: &[u8]) {
+    push_parts(lines, name, &[value]);
+}
+
+/// The same with a value that is put together.
+pub(crate) fn push_parts(lines: &mut Vec<u8>, name: &str, value: &[&[u8]]) {
     lines.extend_from_slice(name.as_bytes());
     lines.extend_from_slice(b": ");
-    lines.extend_from_slice(value);
+    for part in value {
+        lines.extend_from_slice(part);
+    }
     lines.extend_from_slice(b"\r\n");
+}
+
+/// The same with a number.
+pub(crate) fn push_number(lines: &mut Vec<u8>, name: &str, value: u64) {
+    lines.extend_from_slice(name.as_bytes());
+    lines.extend_from_slice(b": ");
+    push_decimal(lines, value);
+    lines.extend_from_slice(b"\r\n");
+}
+
+/// Appends `number` in decimal, without the formatting machinery.
+pub(crate) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// The names and values of fields that [`push`] has written, or that came as trailers.

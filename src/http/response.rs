@@ -159,6 +159,11 @@ impl ResponseHead {
         fields::iterate(&self.canonical[self.reason.end..])
     }
 
+    /// How many bytes the fields take.
+    pub(crate) fn fields_len(&self) -> usize {
+        self.canonical.len() - self.reason.end
+    }
+
     /// The value of the first field of that name.
     pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
         self.fields()

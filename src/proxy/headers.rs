@@ -112,6 +112,7 @@ impl Kind {
             // Expect is answered by the event loop. Proxy is read as a setting by
             // programs behind CGI (https://httpoxy.org).
             b"keep-alive"
+            | b"close"
             | b"proxy-connection"
             | b"proxy-authorization"
             | b"proxy-authenticate"
@@ -153,18 +154,26 @@ pub(super) fn is_same_name(one: &[u8], other: &[u8]) -> bool {
             .all(|(&one, &other)| plain(one) == plain(other))
 }
 
-/// Whether a Connection field of the message names this one.
-fn is_named<'a>(name: &str, fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
-    options(fields).any(|option| is_same_name(option, name.as_bytes()))
+/// Which fields the Connection fields of a message name; without those two that never go on, which most messages name.
+struct Named<'a>(Vec<&'a [u8]>);
+
+impl<'a> Named<'a> {
+    fn of(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let options = fields
+            .filter(|(name, _)| is_same_name(name.as_bytes(), b"connection"))
+            .flat_map(|(_, value)| fields::list(value));
+        Self(options.filter(|option| !is_common(option)).collect())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let mut options = self.0.iter();
+        options.any(|option| is_same_name(option, name.as_bytes()))
+    }
 }
 
-/// What the Connection fields of a message name.
-fn options<'a>(
-    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-) -> impl Iterator<Item = &'a [u8]> {
-    fields
-        .filter(|(name, _)| is_same_name(name.as_bytes(), b"connection"))
-        .flat_map(|(_, value)| fields::list(value))
+/// Whether an option says nothing but whether the connection stays.
+fn is_common(option: &[u8]) -> bool {
+    option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close")
 }
 
 /// What a cache has to know of a GET to look for a reply.
@@ -187,15 +196,7 @@ pub(super) fn asked<'a>(
         match Kind::of(name) {
             (Kind::Host, _) => host = Some(str::from_utf8(value).ok()?),
             // Other options take fields away.
-            (Kind::Connection, _) => {
-                let known = |option: &[u8]| {
-                    option.eq_ignore_ascii_case(b"keep-alive")
-                        || option.eq_ignore_ascii_case(b"close")
-                };
-                if !fields::list(value).all(known) {
-                    return None;
-                }
-            }
+            (Kind::Connection, _) if !fields::list(value).all(is_common) => return None,
             (Kind::ForwardedProto, true) if trusted() => proto = proto.or(Some(value)),
             (Kind::ForwardedProto, true) | (Kind::Upgrade, _) => return None,
             _ => {}
@@ -220,11 +221,10 @@ where
 {
     let mut sorted = Sorted::new();
     sorted.has_framing = request.body_len > 0;
-    let has_options = options(request.fields.clone()).next().is_some();
+    let named = Named::of(request.fields.clone());
     for (name, value) in request.fields.clone() {
         let (kind, dashed) = Kind::of(name);
-        let named = || has_options && is_named(name, request.fields.clone());
-        if kind == Kind::EndToEnd && named() {
+        if kind == Kind::EndToEnd && named.has(name) {
             continue;
         }
         match kind {
@@ -254,7 +254,7 @@ where
     if sorted.max_forwards == Some(0) {
         return Decision::Answer;
     }
-    sorted.finish(request)
+    sorted.finish(request, &named)
 }
 
 /// What was found among the fields so far.
@@ -317,25 +317,26 @@ impl Sorted<'_> {
     }
 
     /// Adds what the proxy says itself.
-    fn finish<'a, F>(mut self, request: &Received<'a, F>) -> Decision
-    where
-        F: Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    {
+    fn finish<F>(mut self, request: &Received<'_, F>, named: &Named<'_>) -> Decision {
         let lines = &mut self.out.fields;
         if let Some(count) = self.max_forwards {
-            fields::push(lines, "Max-Forwards", (count - 1).to_string().as_bytes());
+            fields::push_number(lines, "Max-Forwards", count - 1);
         }
         if self.out.trailers {
             lines.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
         }
+        let comma: &[u8] = match *self.forwarded_for {
+            [] => b"",
+            _ => b", ",
+        };
         let peer = request.peer.to_canonical().to_string();
-        push_element(&mut self.forwarded_for, peer.as_bytes());
-        fields::push(lines, "X-Forwarded-For", &self.forwarded_for);
+        let clients = [&self.forwarded_for, comma, peer.as_bytes()];
+        fields::push_parts(lines, "X-Forwarded-For", &clients);
         if !self.has_proto {
             fields::push(lines, "X-Forwarded-Proto", b"http");
         }
         // Without that option an older proxy may have passed the field on by mistake (RFC 9110 7.8).
-        if self.out.upgrade.is_some() && !is_named("upgrade", request.fields.clone()) {
+        if self.out.upgrade.is_some() && !named.has("upgrade") {
             self.out.upgrade = None;
         }
         if let Some(host) = self.host {
@@ -345,11 +346,10 @@ impl Sorted<'_> {
             }
         }
         fields::push(lines, "X-Request-Id", request.id.as_bytes());
-        let via = [request.version, " ", PSEUDONYM].concat();
-        fields::push(lines, "Via", via.as_bytes());
+        let via = [request.version.as_bytes(), b" ", PSEUDONYM.as_bytes()];
+        fields::push_parts(lines, "Via", &via);
         if self.has_framing {
-            let length = request.body_len.to_string();
-            fields::push(lines, "Content-Length", length.as_bytes());
+            fields::push_number(lines, "Content-Length", request.body_len as u64);
         }
         Decision::Forward(self.out)
     }
@@ -371,7 +371,7 @@ pub(super) struct Destination<'a> {
     /// What comes before each path: empty, or it begins with a slash and does not end with one.
     pub(super) prefix: &'a str,
     /// How long the client waits for the answer, in milliseconds.
-    pub(super) timeout_ms: u128,
+    pub(super) timeout_ms: u64,
     /// The protocol to switch to.
     pub(super) upgrade: Option<&'a str>,
 }
@@ -448,12 +448,7 @@ impl Forwarded {
             fields::push(&mut head, "Connection", b"Upgrade");
             fields::push(&mut head, "Upgrade", protocol.as_bytes());
         }
-        let timeout = to.timeout_ms.to_string();
-        fields::push(
-            &mut head,
-            "X-Envoy-Expected-Rq-Timeout-Ms",
-            timeout.as_bytes(),
-        );
+        fields::push_number(&mut head, "X-Envoy-Expected-Rq-Timeout-Ms", to.timeout_ms);
         head.extend_from_slice(b"\r\n");
         head
     }
@@ -463,11 +458,10 @@ impl Forwarded {
 pub(super) fn back<'a>(
     fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
 ) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-    let has_options = options(fields.clone()).next().is_some();
-    let all = fields.clone();
+    let named = Named::of(fields.clone());
     fields.filter(move |(name, _)| match Kind::of(name).0 {
         Kind::Connection | Kind::Te | Kind::Upgrade | Kind::HopByHop | Kind::Framing => false,
-        Kind::EndToEnd => !has_options || !is_named(name, all.clone()),
+        Kind::EndToEnd => !named.has(name),
         _ => true,
     })
 }

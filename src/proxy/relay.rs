@@ -11,8 +11,10 @@ use crate::Response;
 use crate::health::upstreams::EndpointFault;
 use crate::http::body::Framing;
 use crate::http::fields;
+use crate::http::response::ResponseHead;
 use crate::patterns::Pick;
 use crate::server::relay::{IsPassed, Relay, Tunnel, Watcher};
+use crate::server::response::usual_reason;
 
 /// What the client has asked for.
 #[derive(Debug, Clone, Copy)]
@@ -86,10 +88,28 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
         response.with_interim(interim.status, headers::back(interim.fields()))
     });
     let response = match str::from_utf8(head.reason()) {
-        Ok(reason) if !reason.is_empty() => response.with_reason(reason.to_owned()),
+        Ok(reason) if !reason.is_empty() && reason != usual_reason(head.status) => {
+            response.with_reason(reason.to_owned())
+        }
         _ => response,
     };
-    headers::back(head.fields()).fold(response, |response, (name, value)| {
+    with_fields(response, &head)
+}
+
+/// Gives a response what goes on of an endpoint's fields. They were checked as the head came: if there is nothing to add or
+/// to take away, the server need not look at them again.
+fn with_fields(response: Response, head: &ResponseHead) -> Response {
+    let mut lines = Vec::with_capacity(head.fields_len());
+    let (mut has_date, mut has_trailer) = (false, false);
+    for (name, value) in headers::back(head.fields()) {
+        has_date |= name.eq_ignore_ascii_case("date");
+        has_trailer |= name.eq_ignore_ascii_case("trailer");
+        fields::push(&mut lines, name, value);
+    }
+    if has_date && !has_trailer {
+        return response.with_complete_headers(lines);
+    }
+    fields::iterate(&lines).fold(response, |response, (name, value)| {
         response.with_added_header(name, value)
     })
 }

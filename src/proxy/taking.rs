@@ -197,5 +197,7 @@ pub(super) fn given(mut reply: CachedReply, request: &Request) -> Response {
         },
     };
     // They are of a head that was read, and those of one hop are not kept.
-    Response::with_head(status, fields.into_bytes(), body)
+    Response::new(status, Vec::new())
+        .with_other_body(body)
+        .with_complete_headers(fields.into_bytes())
 }

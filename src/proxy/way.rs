@@ -105,7 +105,7 @@ impl Way<'_> {
         let destination = Destination {
             authority: &to.authority,
             prefix: &to.prefix,
-            timeout_ms: left.as_millis(),
+            timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             upgrade: self.outgoing.upgrade,
         };
         let Outgoing { method, target, .. } = self.outgoing;

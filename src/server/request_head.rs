@@ -94,7 +94,8 @@ fn incoming_id(head: &Head) -> Option<&str> {
 
 /// An id of 32 hexadecimal digits, at random.
 pub(crate) fn new_id() -> Box<str> {
-    format!("{:016x}{:016x}", random::bits(), random::bits()).into()
+    let bits = u128::from(random::bits()) << 64 | u128::from(random::bits());
+    format!("{bits:032x}").into()
 }
 
 #[cfg(test)]

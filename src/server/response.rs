@@ -12,6 +12,8 @@ use self::head::{is_own, push_status_line};
 use crate::http::fields::{self, is_control, is_token_byte};
 use crate::server::relay::{Relay, Tunnel};
 
+#[cfg(feature = "proxy")]
+pub(crate) use head::usual_reason;
 pub(crate) use head::{DateCache, Payload, write_head};
 pub use into::IntoResponse;
 pub(crate) use later::{Continuation, Later, Resumed, Trigger, Waiting};
@@ -148,14 +150,14 @@ impl Response {
         }
     }
 
-    /// A reply whose headers can be sent as they are: as [`fields::push`] writes them, none of them one that
-    /// [only the server sets](Self::with_header), and the date among them.
-    #[cfg(all(feature = "proxy", feature = "cache"))]
-    pub(crate) fn with_head(status: u16, headers: Vec<u8>, body: Body) -> Self {
+    /// The same reply with these headers only, which can be sent as they are: as [`fields::push`] writes them, none of them
+    /// one that [only the server sets](Self::with_header), and the date among them.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn with_complete_headers(self, headers: Vec<u8>) -> Self {
         Self {
             headers,
             complete: true,
-            ..Self::with_body(status, body)
+            ..self
         }
     }
 

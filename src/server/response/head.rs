@@ -132,10 +132,15 @@ pub(crate) fn write_head<'a>(
 /// Without the end of the line.
 pub(super) fn push_status_line(out: &mut Vec<u8>, status: u16, reason: Option<&str>) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    push_decimal(out, u64::from(status));
+    fields::push_decimal(out, u64::from(status));
     out.push(b' ');
-    let reason = reason.unwrap_or_else(|| tiny_http::StatusCode(status).default_reason_phrase());
+    let reason = reason.unwrap_or_else(|| usual_reason(status));
     out.extend_from_slice(reason.as_bytes());
+}
+
+/// The reason phrase of a status where a reply has none of its own.
+pub(crate) fn usual_reason(status: u16) -> &'static str {
+    tiny_http::StatusCode(status).default_reason_phrase()
 }
 
 /// Without the end of the line.
@@ -157,7 +162,7 @@ fn end_head(out: &mut Vec<u8>, framing: Framing, http11: bool, close: bool) {
     match framing {
         Framing::Length(length) => {
             out.extend_from_slice(b"\r\nContent-Length: ");
-            push_decimal(out, length);
+            fields::push_decimal(out, length);
         }
         Framing::Chunked => out.extend_from_slice(b"\r\nTransfer-Encoding: chunked"),
         Framing::UntilClose | Framing::None => {}
@@ -168,21 +173,6 @@ fn end_head(out: &mut Vec<u8>, framing: Framing, http11: bool, close: bool) {
         out.extend_from_slice(b"\r\nConnection: keep-alive");
     }
     out.extend_from_slice(b"\r\n\r\n");
-}
-
-/// Appends `number` in decimal, without the formatting machinery.
-fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// The Date header's value, made once a second.
