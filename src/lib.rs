@@ -54,6 +54,27 @@
 //!
 //! [`patterns`] are blocking types, each usable by itself; [`guide`] has a page for each, and for all else.
 //!
+//! # In the code
+//!
+//! `http` (heads, bodies, fields: no input or output) and `net` (names, sockets, the client) are used by all others; `server`
+//! is the way of a request, `health` what it measures, `report` how that is told, `proxy` the sidecar made of `patterns`.
+//! Each rule stands in one file:
+//!
+//! | rule | file |
+//! |---|---|
+//! | how a new reading moves the average | `src/health/ewma.rs` |
+//! | when the gate opens, and when it closes | `src/health/gate.rs` |
+//! | who starts the averages afresh | `src/health/reset.rs` |
+//! | why the server is not healthy | `src/health/causes.rs` |
+//! | who waits for a worker, who is refused, and when to come again | `src/server/event_loop/admission.rs` |
+//! | how much of request bodies is held | `src/server/event_loop/bodies.rs` |
+//! | who sees details | `src/server/event_loop/reports.rs` |
+//! | how a server ends | `src/server/event_loop/drain.rs` |
+//! | that a request is answered once | `src/server/exchange.rs` |
+//! | what an option means, its default and its bounds | `src/settings/mod.rs` |
+//! | what a request's head may hold | `src/http/head.rs` |
+//! | which try is worth another | `src/proxy/tries.rs` |
+//!
 //! # Features
 //!
 //! All are on by default but `r2d2`, `redis` and `mimalloc`. A server alone, with its gate, its health and the patterns that need

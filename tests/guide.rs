@@ -105,6 +105,20 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
+fn the_crates_front_page_names_files_that_are_there() {
+    let front = read(&root().join("src/lib.rs"));
+    let files = front.lines().filter_map(|line| {
+        let (_, file) = line.strip_prefix("//! | ")?.split_once("| `src/")?;
+        file.strip_suffix("` |")
+    });
+    let files: Vec<_> = files.collect();
+    assert!(files.len() >= 10, "{files:?}");
+    for file in files {
+        assert!(root().join("src").join(file).exists(), "{file}");
+    }
+}
+
+#[test]
 fn rustdoc_is_told_where_each_link_to_a_file_leads() {
     let links = read(&root().join("src/guide/links.md"));
     let known: BTreeSet<_> = definitions(&links).into_keys().collect();

@@ -1,3 +1,4 @@
+use super::state::{DELAYS, SUCCESSES};
 use super::*;
 use proptest::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
