@@ -198,6 +198,25 @@ fn a_body_that_is_cut_is_an_error_for_its_client_and_is_not_kept() {
     assert_eq!(upstream.asked().len(), 2);
 }
 
+#[test]
+fn a_stale_reply_stands_for_one_whose_body_is_cut() {
+    let count = AtomicUsize::new(0);
+    let upstream = Upstream::start(move |_, stream| {
+        if count.fetch_add(1, Ordering::SeqCst) == 0 {
+            return stream.write_all(reply(STALE_IF_ERROR, "kept").as_bytes());
+        }
+        let cut = reply(STALE_IF_ERROR, &"x".repeat(200_000));
+        stream.write_all(&cut.as_bytes()[..100_000])?;
+        Err(std::io::ErrorKind::ConnectionAborted.into())
+    });
+    let server = sidecar(&upstream);
+    for asked in 1..=3 {
+        let reply = get(server.local_addr(), "/");
+        assert_eq!((reply.status, reply.text()), (200, "kept"));
+        assert_eq!(upstream.asked().len(), asked);
+    }
+}
+
 /// Fresh for no time, and good enough for a minute while the service fails.
 const STALE_IF_ERROR: &str = "Cache-Control: max-age=0, stale-if-error=60\r\nETag: \"1\"";
 
@@ -533,7 +552,12 @@ fn who_waits_for_the_service_holds_no_worker() {
         held.pass();
         stream.write_all(reply("Cache-Control: max-age=60", &sent).as_bytes())
     });
-    let server = serve_with(config(&upstream), quiet(MANY));
+    // Room for all that come at once.
+    let roomy = ProxyConfig {
+        cache: Some(32 * MIB),
+        ..config(&upstream)
+    };
+    let server = serve_with(roomy, quiet(MANY));
     let address = server.local_addr();
     let mut clients: Vec<_> = (0..MANY).map(|_| Client::connect(address)).collect();
     for (number, client) in clients.iter_mut().enumerate() {

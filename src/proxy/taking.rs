@@ -13,7 +13,7 @@ use super::{Core, deadline};
 use crate::health::upstreams::EndpointFault;
 use crate::net::client::{ClientError, ReplyBody};
 use crate::patterns::{
-    CacheTime, CachedBody, CachedReply, Deadline, Fetch, Fetched, Fields, Filling,
+    CacheResult, CacheTime, CachedBody, CachedReply, Deadline, Fetch, Fetched, Fields, Filling,
 };
 use crate::server::response::Body;
 use crate::{Request, Response};
@@ -53,8 +53,10 @@ impl Core {
                 None => self.fail(&failure),
             }),
         };
-        // Unless a kept reply is given after all, which has said so before.
-        request.note_cache(cached.as_str());
+        if matches!(taken, Taken::Reply(_)) {
+            // Unless a kept reply is given after all, which has said so before.
+            request.note_cache(cached.as_str());
+        }
         taken
     }
 
@@ -98,29 +100,40 @@ impl Core {
 
     /// Takes the body that is to be kept, then answers. Blocks.
     pub(super) fn fill(&self, fills: Fills, request: &Request, forwarded: &Forwarded) -> Response {
+        let response = self.filled(fills, request, forwarded);
+        // As above.
+        request.note_cache(CacheResult::Miss.as_str());
+        response
+    }
+
+    fn filled(&self, fills: Fills, request: &Request, forwarded: &Forwarded) -> Response {
         let Fills {
             mut answer,
             body,
             filling,
             status,
         } = fills;
-        let response = match fill(body, filling, deadline(request).within(TAKE_WITHIN)) {
-            Ok(Filled::Whole(whole)) => {
+        let by = deadline(request).within(TAKE_WITHIN);
+        let response = match fill(body, filling, by) {
+            Filled::Whole(whole) => {
                 let length = Some(whole.len() as u64);
                 let reader = Box::new(whole);
                 self.relay(answer, request, forwarded)
                     .with_other_body(Body::Reader { reader, length })
             }
-            Ok(Filled::Part(begun, rest)) => {
+            Filled::Part(begun, rest) => {
                 answer.body = AnswerBody::Part(begun, rest);
                 self.relay(answer, request, forwarded)
             }
-            Err(error) => {
+            Filled::Cut(error, stale) => {
                 if let Some(pick) = &mut answer.pick {
                     log::debug!("{}: {error}", pick.name());
                     fail(pick, EndpointFault::Broken);
                 }
-                return self.fail(&Failure::Client(ClientError::Incomplete));
+                return match stale {
+                    Some(stale) => given(stale, request),
+                    None => self.fail(&Failure::Client(ClientError::Incomplete)),
+                };
             }
         };
         with_status(response, status)
@@ -152,15 +165,12 @@ fn with_status(response: Response, status: Option<Vec<u8>>) -> Response {
 
 /// Takes a body that is to be kept, at the pace of the service: a client that reads slowly keeps nobody waiting. One that
 /// is too large or too slow to be kept goes on to the client as it comes.
-///
-/// # Errors
-/// The body was cut, or malformed. Nothing of it is kept.
-fn fill(mut body: ReplyBody, mut filling: Box<Filling>, by: Deadline) -> io::Result<Filled> {
+fn fill(mut body: ReplyBody, mut filling: Box<Filling>, by: Deadline) -> Filled {
     let mut piece = vec![0; PIECE];
     body.set_deadline(by);
     let untaken = loop {
         match body.read(&mut piece) {
-            Ok(0) => return Ok(Filled::Whole(filling.finish(CacheTime::now()))),
+            Ok(0) => return Filled::Whole(filling.finish(CacheTime::now())),
             Ok(count) => {
                 let taken = filling.write(&piece[..count]);
                 if taken < count {
@@ -168,17 +178,19 @@ fn fill(mut body: ReplyBody, mut filling: Box<Filling>, by: Deadline) -> io::Res
                 }
             }
             Err(_) if by.is_over() => break Vec::new(),
-            Err(error) => return Err(error),
+            Err(error) => return Filled::Cut(error, filling.fail(CacheTime::now())),
         }
     };
     let begun = filling.into_body().chain(io::Cursor::new(untaken));
-    Ok(Filled::Part(Box::new(begun), body))
+    Filled::Part(Box::new(begun), body)
 }
 
 /// What came of a body that was to be kept.
 enum Filled {
     Whole(CachedBody),
     Part(Box<dyn Read + Send>, ReplyBody),
+    /// It was cut, or malformed: this may be given in its place.
+    Cut(io::Error, Option<CachedReply>),
 }
 
 /// What the client gets of a kept reply.

@@ -1,6 +1,6 @@
 //! Cache-Control: its directives, from any text (RFC 9111 section 5.2).
 
-use super::fields::{Fields, is_token_byte};
+use super::fields::{Fields, cost_of, is_token_byte};
 
 /// The largest number of seconds; a larger one means this one (RFC 9111 section 1.2.2).
 pub(super) const MOST_SECONDS: u32 = 1 << 31;
@@ -32,6 +32,13 @@ impl Scope {
             Self::Absent => *self = Self::Fields(names.collect()),
             Self::Fields(fields) => fields.extend(names),
             Self::Whole => {}
+        }
+    }
+
+    fn cost(&self) -> usize {
+        match self {
+            Self::Fields(names) => cost_of(names),
+            Self::Absent | Self::Whole => 0,
         }
     }
 
@@ -136,6 +143,11 @@ impl Directives {
             "stale-if-error" => self.stale_if_error = self.stale_if_error.or_else(number),
             _ => {}
         }
+    }
+
+    /// Bytes that they take beyond their own size.
+    pub(super) fn cost(&self) -> usize {
+        self.no_cache.cost() + self.private.cost()
     }
 
     /// Whether the origin forbids to serve the reply stale (RFC 9111 section 4.2.4). `s-maxage` does as

@@ -10,8 +10,6 @@ use super::filling::Filling;
 use super::flight::FetchOutcome;
 use super::freshness::{CacheTime, Freshness};
 use super::reply::CachedReply;
-use super::request::OwnedRequest;
-use super::reuse::may_stand_for_error;
 use super::status::{CacheResult, Forward, push_forward};
 use super::store::Entry;
 use super::storing::{is_storable, kept_fields, updated_fields};
@@ -37,15 +35,10 @@ pub(super) enum Purpose {
 pub struct Fetch {
     pub(super) ticket: Ticket,
     pub(super) purpose: Purpose,
-    pub(super) request: OwnedRequest,
     pub(super) sent: Fields,
-    /// The kept reply that answers the request, if there is one.
-    pub(super) kept: Option<Arc<Entry>>,
     /// The request asks whether the kept reply is valid.
     pub(super) validates: bool,
     pub(super) asked: CacheTime,
-    pub(super) forward: Forward,
-    pub(super) collapsed: bool,
 }
 
 /// What to give to the client of a [`Fetch`].
@@ -74,7 +67,7 @@ impl Fetch {
     /// What the cache did, unless the fetch ends in a kept reply.
     #[must_use]
     pub fn result(&self) -> CacheResult {
-        match self.forward {
+        match self.ticket.forward {
             Forward::Bypass | Forward::Method => CacheResult::Bypass,
             _ => CacheResult::Miss,
         }
@@ -94,20 +87,17 @@ impl Fetch {
             Purpose::Past => self.pass(status, fields),
             Purpose::Describe => self.describe(status, fields, now),
             Purpose::Keep => {
-                if let Some(kept) = self.kept.take_if(|_| self.validates && status == 304) {
+                if let Some(kept) = self
+                    .ticket
+                    .kept
+                    .take_if(|_| self.validates && status == 304)
+                {
                     return self.validated(&kept, fields, now);
                 }
                 if matches!(status, 500 | 502 | 503 | 504)
-                    && let Some(mut reply) = self.stale(now)
+                    && let Some(reply) = self.ticket.stale(Some(status), now)
                 {
                     self.ticket.land(FetchOutcome::Failed, now);
-                    push_forward(
-                        &mut reply.fields,
-                        self.forward,
-                        Some(status),
-                        false,
-                        self.collapsed,
-                    );
                     return Fetched::Reply(reply);
                 }
                 self.keep(status, fields, now)
@@ -115,37 +105,25 @@ impl Fetch {
         }
     }
 
-    /// The origin could not be reached, did not answer in time, or its reply was cut or malformed; or it may not be
-    /// asked, as its circuit breaker is open. A kept reply that may be given stale for that is returned.
+    /// The origin could not be reached, did not answer in time, or its reply was malformed; or it may not be asked, as its
+    /// circuit breaker is open. A kept reply that may be given stale for that is returned.
     #[must_use]
     pub fn fail(mut self, now: CacheTime) -> Option<CachedReply> {
         self.ticket.land(FetchOutcome::Failed, now);
-        let mut reply = self.stale(now)?;
-        push_forward(&mut reply.fields, self.forward, None, false, self.collapsed);
-        Some(reply)
-    }
-
-    /// The kept reply, where it may stand for an error.
-    fn stale(&self, now: CacheTime) -> Option<CachedReply> {
-        let kept = self.kept.as_ref()?;
-        let directives = Directives::of(&self.request.fields);
-        may_stand_for_error(kept, &directives, now.monotonic).then(|| self.reply(kept, now))
-    }
-
-    fn reply(&self, kept: &Entry, now: CacheTime) -> CachedReply {
-        CachedReply::new(
-            kept,
-            &self.request.fields,
-            self.request.is_head(),
-            now.monotonic,
-        )
+        self.ticket.stale(None, now)
     }
 
     /// The origin's fields with what was done.
     fn relayed(&self, status: u16, fields: &Fields, stored: bool) -> Fields {
         let mut fields = fields.clone();
-        let status = self.kept.is_some().then_some(status);
-        push_forward(&mut fields, self.forward, status, stored, self.collapsed);
+        let status = self.ticket.kept.is_some().then_some(status);
+        push_forward(
+            &mut fields,
+            self.ticket.forward,
+            status,
+            stored,
+            self.ticket.collapsed,
+        );
         fields
     }
 
@@ -160,7 +138,7 @@ impl Fetch {
     /// no longer be so (RFC 9111 section 4.4).
     fn pass(self, status: u16, fields: &Fields) -> Fetched {
         let done = (200..400).contains(&status);
-        if done && !is_safe(&self.request.method) {
+        if done && !is_safe(&self.ticket.request.method) {
             let mut state = self.ticket.shared.state();
             for key in self.ticket.place.key.made_invalid(fields) {
                 state.invalidate(&key);
@@ -172,7 +150,7 @@ impl Fetch {
     /// A reply to HEAD updates the kept one that it describes; one that it does not describe is out of date (section
     /// 4.3.5).
     fn describe(mut self, status: u16, fields: &Fields, now: CacheTime) -> Fetched {
-        if let Some(kept) = self.kept.take_if(|_| status == 200) {
+        if let Some(kept) = self.ticket.kept.take_if(|_| status == 200) {
             if describes(fields, &kept.fields, kept.body.len()) {
                 self.update(&kept, fields, now);
             } else {
@@ -203,14 +181,14 @@ impl Fetch {
             )
         };
         self.ticket.land(outcome, now);
-        let reply = self.reply(updated.as_ref().unwrap_or(kept), now);
+        let reply = self.ticket.reply(updated.as_ref().unwrap_or(kept), now);
         let mut reply = reply.validated();
         push_forward(
             &mut reply.fields,
-            self.forward,
+            self.ticket.forward,
             Some(304),
             false,
-            self.collapsed,
+            self.ticket.collapsed,
         );
         Fetched::Reply(reply)
     }
@@ -236,10 +214,10 @@ impl Fetch {
             body: Arc::clone(&kept.body),
             directives: directives.clone(),
             freshness,
-            signature: vary.signature(&self.request.fields.iter()),
+            signature: vary.signature(&self.ticket.request.fields.iter()),
             vary,
         };
-        let request = &self.request.fields;
+        let request = &self.ticket.request.fields;
         let storable = is_storable(kept.status, request, &updated, &directives, &freshness);
         let vary = Vary::of(&updated);
         let mut state = shared.state();
@@ -260,7 +238,7 @@ impl Fetch {
         let shared = Arc::clone(&self.ticket.shared);
         let directives = Directives::of_reply(fields, shared.target.as_deref());
         let freshness = Freshness::new(status, fields, &directives, self.asked, now);
-        let request = &self.request.fields;
+        let request = &self.ticket.request.fields;
         let storable = is_storable(status, request, fields, &directives, &freshness);
         let vary = Vary::of(fields).filter(|_| storable);
         let length = fields
@@ -270,6 +248,7 @@ impl Fetch {
         else {
             let failed = status >= 500;
             if let Some(kept) = self
+                .ticket
                 .kept
                 .as_ref()
                 .filter(|_| self.validates && !failed && status != 206)

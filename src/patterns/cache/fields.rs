@@ -168,3 +168,9 @@ pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .map(<[u8]>::trim_ascii)
         .filter(|member| !member.is_empty())
 }
+
+/// Bytes that these names take: each also has what tells of it, and what the allocator needs.
+pub(super) fn cost_of(names: &[String]) -> usize {
+    let each = size_of::<String>() + 16;
+    names.iter().map(|name| name.capacity() + each).sum()
+}

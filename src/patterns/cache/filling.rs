@@ -6,12 +6,13 @@ use super::blocks::{BLOCK, Growing};
 use super::control::Scope;
 use super::flight::FetchOutcome;
 use super::freshness::CacheTime;
-use super::reply::CachedBody;
+use super::reply::{CachedBody, CachedReply};
 use super::store::Entry;
 use super::ticket::Ticket;
 
 /// Takes the body of a reply that is to be kept, while it is relayed. Those who wait go on when it is
-/// [finished](Self::finish). Dropped before that, as when the body was cut, nothing is kept.
+/// [finished](Self::finish). When the body was cut, [say so](Self::fail). Dropped before, it keeps nothing either, and another
+/// of those who wait goes on in its place.
 #[derive(Debug)]
 pub struct Filling {
     ticket: Ticket,
@@ -53,6 +54,14 @@ impl Filling {
     pub fn into_body(mut self) -> CachedBody {
         self.give_up();
         CachedBody::new(Arc::new(self.body.finish()))
+    }
+
+    /// The body was cut, or malformed: nothing is kept. A kept reply that may be given stale for that is returned.
+    #[must_use]
+    pub fn fail(mut self, now: CacheTime) -> Option<CachedReply> {
+        let status = self.entry.take().map(|entry| entry.status);
+        self.ticket.land(FetchOutcome::Failed, now);
+        self.ticket.stale(status, now)
     }
 
     /// Sets bytes apart for one more block; false if that would be too many for one reply, or for all that are coming.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::key::Key;
 
-/// For how long requests for a key whose reply turned out not to be shared are not held for one another.
+/// For how long requests for a key whose reply turned out not to be shared are not held for one another, unless one is kept
+/// meanwhile: what one client asks for must not end that for all.
 const NOT_COLLAPSED: Duration = Duration::from_secs(60);
 /// Most such keys that are remembered.
 const MOST_NOT_COLLAPSED: usize = 4096;
@@ -196,6 +197,9 @@ impl Fetches {
         outcome: FetchOutcome,
         now: Instant,
     ) -> Option<Arc<Flight>> {
+        if outcome == FetchOutcome::Kept {
+            self.not_collapsed.remove(&place.key);
+        }
         let (signature, flight) = place.flight.take()?;
         if outcome == FetchOutcome::NotShared {
             self.do_not_collapse(&place.key, now);

@@ -176,15 +176,15 @@ impl Shared {
             ticket: Ticket {
                 shared: Arc::clone(self),
                 place,
+                request: question.owned(),
+                kept,
+                forward,
+                collapsed: question.waits > 0,
             },
             purpose,
-            request: question.owned(),
             sent,
-            kept,
             validates,
             asked: now,
-            forward,
-            collapsed: question.waits > 0,
         }
     }
 }

@@ -154,7 +154,8 @@ impl Store {
     /// Keeps a reply, in place of those that it replaces.
     pub(super) fn insert(&mut self, key: Key, mut entry: Entry) {
         let bytes = entry.fields.pack() + entry.body.cost() + entry.signature.capacity();
-        let cost = key.len() + bytes + OVERHEAD;
+        let names = entry.vary.cost() + entry.directives.cost();
+        let cost = key.len() + bytes + names + OVERHEAD;
         if cost > self.most_of_one() {
             return;
         }

@@ -3,14 +3,28 @@
 use std::sync::Arc;
 
 use super::Shared;
+use super::control::Directives;
 use super::flight::{FetchOutcome, Place};
 use super::freshness::CacheTime;
+use super::reply::CachedReply;
+use super::request::OwnedRequest;
+use super::reuse::may_stand_for_error;
+use super::status::{Forward, push_forward};
+use super::store::Entry;
 
-/// A fetch's place among those under way. Dropped, it is given back, and whoever waits goes on.
+/// A fetch's place among those under way, and the request that it is for. Dropped, the place is given back, and whoever
+/// waits goes on.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) shared: Arc<Shared>,
     pub(super) place: Place,
+    pub(super) request: OwnedRequest,
+    /// The kept reply that answers the request, if there is one.
+    pub(super) kept: Option<Arc<Entry>>,
+    /// Why it is made.
+    pub(super) forward: Forward,
+    /// The request has waited for others before.
+    pub(super) collapsed: bool,
 }
 
 impl Ticket {
@@ -22,6 +36,25 @@ impl Ticket {
         if let Some(flight) = flight {
             flight.end(outcome);
         }
+    }
+
+    /// The kept reply, where it may stand for an error. `status`: what the origin answered, if it did.
+    pub(super) fn stale(&self, status: Option<u16>, now: CacheTime) -> Option<CachedReply> {
+        let kept = self.kept.as_ref()?;
+        let directives = Directives::of(&self.request.fields);
+        if !may_stand_for_error(kept, &directives, now.monotonic) {
+            return None;
+        }
+        let mut reply = self.reply(kept, now);
+        let fields = &mut reply.fields;
+        push_forward(fields, self.forward, status, false, self.collapsed);
+        Some(reply)
+    }
+
+    /// What the request gets of this kept reply.
+    pub(super) fn reply(&self, kept: &Entry, now: CacheTime) -> CachedReply {
+        let is_head = self.request.is_head();
+        CachedReply::new(kept, &self.request.fields, is_head, now.monotonic)
     }
 }
 

@@ -1,13 +1,16 @@
 //! Vary: which requests a kept reply answers (RFC 9111 section 4.1).
 
-use super::fields::{Fields, members};
+use super::fields::{Fields, cost_of, members};
+
+/// Most names that a kept reply may vary by: each look-up compares them all.
+const MOST_NAMES: usize = 32;
 
 /// The names that a reply varies by, in lower case, sorted, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Vary(Vec<String>);
 
 impl Vary {
-    /// None if the reply answers only the request it was made for: `*`, or what is no list of names.
+    /// None if the reply answers only the request it was made for: `*`, what is no list of names, or one of too many.
     pub(super) fn of(reply: &Fields) -> Option<Self> {
         let mut names = Vec::new();
         for name in reply.all("Vary").flat_map(members) {
@@ -19,12 +22,17 @@ impl Vary {
         }
         names.sort_unstable();
         names.dedup();
-        Some(Self(names))
+        (names.len() <= MOST_NAMES).then_some(Self(names))
     }
 
     /// The names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
+    }
+
+    /// Bytes that they take.
+    pub(super) fn cost(&self) -> usize {
+        cost_of(&self.0)
     }
 
     /// What a request with these fields has for these names, as one text that is equal for requests that the reply

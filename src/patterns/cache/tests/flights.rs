@@ -280,3 +280,26 @@ fn those_who_ask_for_their_own_wait_for_nobody() {
     // Nor do they say anything of the key: others still wait.
     drop(join(&scene, 0));
 }
+
+/// Else one client, whose request gets a reply of its own, could have all others ask on their own for a minute.
+#[test]
+fn requests_wait_for_one_another_again_once_a_reply_was_kept() {
+    let scene = Scene::new();
+    finish(
+        &scene,
+        0,
+        lead(&scene, 0),
+        (200, &[("Cache-Control", "private")], "own"),
+    );
+    let (one, other) = (lead(&scene, 1), lead(&scene, 1));
+    drop(other);
+    finish(
+        &scene,
+        1,
+        one,
+        (200, &[("Cache-Control", "max-age=1")], "shared"),
+    );
+    let fetch = lead(&scene, 3);
+    let _wait = join(&scene, 3);
+    drop(fetch);
+}

@@ -276,3 +276,16 @@ fn a_value_cannot_make_another_field() {
         );
     }
 }
+
+/// Each look-up under the key would compare them all, while it holds the lock.
+#[test]
+fn a_reply_that_varies_by_too_many_names_is_not_kept() {
+    for (count, is_kept) in [(32, true), (33, false)] {
+        let scene = Scene::new();
+        let names: Vec<String> = (0..count).map(|number| format!("x-{number}")).collect();
+        let vary = names.join(",");
+        let answer = [("Cache-Control", "max-age=60"), ("Vary", &vary)];
+        scene.get(0, (200, &answer, "a"));
+        assert_eq!(scene.is_kept(1), is_kept, "{count}");
+    }
+}
