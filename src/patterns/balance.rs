@@ -529,8 +529,12 @@ enum Stage {
 
 /// An endpoint that was chosen for a request, which is pending there until this is dropped.
 ///
-/// The first [`success`](Self::success) or [`failure`](Self::failure) counts. Without one the request counts as nothing,
-/// as one whose client has left, unless the answer had [begun](Self::answered).
+/// The first [`success`](Self::success) or [`failure`](Self::failure) counts. Without one, as when the client has left:
+///
+/// - if the answer had [begun](Self::answered), the request was a success;
+/// - if it has waited for 1 s or longer, and the endpoint has answered no request since it began, it was a failure: else
+///   an endpoint that hangs would never be found out where clients have less patience than the deadline;
+/// - any other counts as nothing, but the endpoint's latency is at least the time that it has waited.
 #[derive(Debug)]
 #[must_use = "the request counts as pending only as long as this lives"]
 pub struct Pick<E> {
@@ -641,10 +645,26 @@ impl<E> Pick<E> {
     }
 }
 
+impl<E> Pick<E> {
+    /// Nobody waits for the endpoint any more.
+    fn give_up(&mut self, now: Instant) {
+        match self.stage {
+            Stage::Pending => {
+                let hangs = self.shared.members().give_up(self.id, self.begun, now);
+                if hangs {
+                    self.failure_at(now);
+                }
+            }
+            Stage::Answered => self.success_at(now),
+            Stage::Reported => {}
+        }
+    }
+}
+
 impl<E> Drop for Pick<E> {
     fn drop(&mut self) {
-        if self.stage == Stage::Answered {
-            self.success();
+        if self.stage != Stage::Reported {
+            self.give_up(Instant::now());
         }
         self.shared.end(self.id);
     }

@@ -22,6 +22,9 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Latencies below this, in seconds, count as this, so that pending requests count also when all have decayed.
 const LEAST_LATENCY: f64 = 1e-6;
 
+/// How long a request that is given up has waited at least, before it may say that its endpoint hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(1);
+
 /// What counts as the latency of one that is not known yet, in seconds, while its first request is pending: more than
 /// any that is known.
 const UNKNOWN_LATENCY: f64 = 1e6;
@@ -40,6 +43,8 @@ pub(super) struct Member<E> {
     since: Instant,
     /// When a request failed, if none that began later has succeeded.
     failed: Option<Instant>,
+    /// When it last answered a request.
+    answered: Option<Instant>,
     pending: u32,
     last_choice: bool,
     /// How far its turn has come, in round-robin.
@@ -57,6 +62,7 @@ impl<E> Member<E> {
             peak: Peak::default(),
             since: now,
             failed: None,
+            answered: None,
             pending: 0,
             last_choice: false,
             turn: 0.0,
@@ -360,6 +366,9 @@ impl<E> Members<E> {
             Some(false) => member.failures += 1,
             None => {}
         }
+        if report.success != Some(false) {
+            member.answered = Some(now);
+        }
         let Some(seconds) = report.seconds else {
             return;
         };
@@ -377,6 +386,26 @@ impl<E> Members<E> {
         } else {
             member.peak.observe(seconds, now);
         }
+    }
+
+    /// Takes note of a request that is given up at `now`, without an answer; whether that is a failure of the endpoint.
+    ///
+    /// It is, if the request has waited for a while, and nothing was answered since it began. Else it only shows that an
+    /// answer takes longer than this.
+    pub(super) fn give_up(&mut self, id: Id, begun: Instant, now: Instant) -> bool {
+        let Some(member) = self.list.iter_mut().find(|member| member.id == id) else {
+            return false;
+        };
+        let waited = now.saturating_duration_since(begun);
+        if waited >= HANGS_AFTER && member.answered.is_none_or(|at| at < begun) {
+            return true;
+        }
+        let waited = waited.as_secs_f64();
+        let known = member.peak.read(true, now);
+        if known.is_some_and(|latency| waited > latency) {
+            member.peak.observe(waited, now);
+        }
+        false
     }
 
     /// A request is over.

@@ -541,6 +541,55 @@ fn a_pick_that_is_dropped_counts_as_nothing_and_only_the_first_report_counts() {
 }
 
 #[test]
+fn an_endpoint_that_hangs_is_found_out_although_every_client_leaves_before_the_deadline() {
+    let now = Instant::now();
+    let (balancer, breaker) = with_breaker(now);
+    serve(&balancer, MS, now);
+    let begun = now + 2 * MS;
+    let mut picks: Vec<_> = (0..5).map(|_| pick(&balancer, begun)).collect();
+    for (before, pick) in picks.iter_mut().enumerate() {
+        let status = breaker.status_at(begun);
+        assert_eq!(
+            (status.state, status.in_a_row as usize),
+            (BreakerState::Closed, before)
+        );
+        pick.give_up(begun + 2 * SECOND);
+    }
+    drop(picks);
+    let over = begun + 4 * SECOND;
+    assert_eq!(breaker.status_at(over).openings, 1);
+    let mut trial = pick(&balancer, over);
+    assert!(trial.is_trial());
+    trial.give_up(over + 2 * SECOND);
+    drop(trial);
+    assert_eq!(breaker.status_at(over).openings, 2);
+    let status = &balancer.endpoints_at(over)[0];
+    assert_eq!((status.successes, status.failures), (1, 6));
+}
+
+#[test]
+fn a_request_that_is_given_up_is_no_failure_after_a_short_wait_or_if_others_are_answered() {
+    let now = Instant::now();
+    let (balancer, breaker) = with_breaker(now);
+    let mut short = pick(&balancer, now);
+    short.give_up(now + 999 * MS);
+    let unknown = balancer.endpoints_at(now)[0].latency;
+    assert_eq!(unknown, None, "nothing was answered yet");
+    let mut slow = pick(&balancer, now);
+    let mut other = pick(&balancer, now);
+    other.answered_at(now + 10 * MS);
+    slow.give_up(now + 3 * SECOND);
+    drop((short, slow, other));
+    let status = breaker.status_at(now);
+    assert_eq!((status.calls, status.failures), (1, 0));
+    let latency = || balancer.endpoints_at(now)[0].latency;
+    assert_eq!(latency(), Some(3 * SECOND), "it takes at least that long");
+    let mut short = pick(&balancer, now + 3 * SECOND);
+    short.give_up(now + 3 * SECOND + MS);
+    assert_eq!(latency(), Some(3 * SECOND), "which says nothing");
+}
+
+#[test]
 fn the_breaker_of_an_only_endpoint_knows() {
     let now = Instant::now();
     let balancer = Balancer::new(Balance::Latency);
