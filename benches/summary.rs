@@ -23,11 +23,15 @@ pub(crate) fn run() -> io::Result<()> {
             rows.extend(lines.map(|(what, found)| vec![what.to_owned(), found.to_owned()]));
         }
     }
-    for (title, what) in [
-        ("The README's table: requests/s and p99", "GET /"),
-        ("The sidecar: requests/s and p99", "1 KiB"),
-    ] {
-        let (heads, grid) = grid(&rows, what);
+    let rate = |found: &Found<'_>| format!("{:.1} k, {}", found.rate / 1e3, found.p99);
+    let cost = |found: &Found<'_>| found.cost.to_owned();
+    let tables: [(_, _, Show); 3] = [
+        ("The README's table: requests/s and p99", "GET /", rate),
+        ("The sidecar: requests/s and p99", "1 KiB", rate),
+        ("The sidecar: processor time for a request", "1 KiB", cost),
+    ];
+    for (title, what, show) in tables {
+        let (heads, grid) = grid(&rows, what, show);
         if !grid.is_empty() {
             report.heading(2, title);
             let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
@@ -40,8 +44,18 @@ pub(crate) fn run() -> io::Result<()> {
     report.save("summary")
 }
 
+/// What was found of a server at a number of connections.
+struct Found<'a> {
+    rate: f64,
+    p99: &'a str,
+    cost: &'a str,
+}
+
+/// Makes a cell of it.
+type Show = fn(&Found<'_>) -> String;
+
 /// What was found at different numbers of connections, a column for each server, as the README shows it.
-fn grid(rows: &[Vec<String>], what: &str) -> (Vec<String>, Vec<Vec<String>>) {
+fn grid(rows: &[Vec<String>], what: &str, show: Show) -> (Vec<String>, Vec<Vec<String>>) {
     let mut heads = vec!["connections".to_owned()];
     let mut grid: Vec<Vec<String>> = Vec::new();
     for row in rows {
@@ -60,18 +74,19 @@ fn grid(rows: &[Vec<String>], what: &str) -> (Vec<String>, Vec<Vec<String>>) {
         });
         let line = &mut grid[at];
         line.resize(line.len().max(column + 1), String::new());
-        line[column] = found;
+        line[column] = show(&found);
     }
     (heads, grid)
 }
 
 /// Connections, server and what was found, of a row such as `GET / at 16 connections, Go`.
-fn cell<'a>(row: &'a [String], what: &str) -> Option<(&'a str, &'a str, String)> {
+fn cell<'a>(row: &'a [String], what: &str) -> Option<(&'a str, &'a str, Found<'a>)> {
     let rest = row[0].strip_prefix(what)?.strip_prefix(" at ")?;
     let (connections, server) = rest.split_once(" connections, ")?;
-    let (rate, p99) = row[1].split_once(" requests/s, p99 ")?;
-    let thousands = rate.parse::<f64>().ok()? / 1e3;
-    Some((connections, server, format!("{thousands:.1} k, {p99}")))
+    let (rate, rest) = row[1].split_once(" requests/s, p99 ")?;
+    let (p99, cost) = rest.split_once(", ")?;
+    let rate = rate.parse().ok()?;
+    Some((connections, server, Found { rate, p99, cost }))
 }
 
 /// The means of what criterion timed.

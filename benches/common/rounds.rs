@@ -6,13 +6,14 @@ use super::closed::{Load, Measured};
 use crate::common::{Child, median};
 
 /// What stands above [`rows_of`].
-pub(crate) const HEADS: [&str; 7] = [
+pub(crate) const HEADS: [&str; 8] = [
     "connections",
     "server",
     "requests/s",
     "plimsoll's ratio",
     "median",
     "p99",
+    "processor time a request",
     "peak memory",
 ];
 
@@ -29,17 +30,21 @@ impl Server {
     }
 }
 
-/// What a server did in the median run: requests per second, and the median and the 99th percentile of latency in
-/// milliseconds.
+/// What a server did in the median run: requests per second, the median and the 99th percentile of latency in
+/// milliseconds, and its processor time for a request in microseconds.
 pub(crate) struct Medians {
     pub(crate) rate: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    pub(crate) cost: f64,
 }
 
 impl Medians {
     pub(crate) fn show(&self) -> String {
-        format!("{:.0} requests/s, p99 {:.2} ms", self.rate, self.p99)
+        format!(
+            "{:.0} requests/s, p99 {:.2} ms, {:.1} us",
+            self.rate, self.p99, self.cost
+        )
     }
 }
 
@@ -50,22 +55,28 @@ pub(crate) fn measure(
     runs: usize,
     seconds: u32,
 ) -> io::Result<Vec<Medians>> {
-    let mut samples: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
+    let mut samples: Vec<Vec<(Measured, f64)>> = servers.iter().map(|_| Vec::new()).collect();
     for run in 0..runs {
         for step in 0..servers.len() {
             // Nobody is always the first.
             let number = (run + step) % servers.len();
             let Server { child, path, .. } = &servers[number];
             let load = Load::get(child.address, path, connections, seconds);
-            samples[number].push(load.run()?);
+            let before = child.processor_time();
+            let measured = load.run()?;
+            let took = child.processor_time().zip(before);
+            let took = took.map_or(f64::NAN, |(after, before)| after - before);
+            let cost = took * 1e6 / measured.requests.max(1.0);
+            samples[number].push((measured, cost));
         }
     }
     let medians = samples.into_iter().map(|samples| {
-        let of = |figure: fn(&Measured) -> f64| median(samples.iter().map(figure).collect());
+        let of = |figure: fn(&(Measured, f64)) -> f64| median(samples.iter().map(figure).collect());
         Medians {
-            rate: of(|sample| sample.rate),
-            p50: of(|sample| sample.p50),
-            p99: of(|sample| sample.p99),
+            rate: of(|(sample, _)| sample.rate),
+            p50: of(|(sample, _)| sample.p50),
+            p99: of(|(sample, _)| sample.p99),
+            cost: of(|(_, cost)| *cost),
         }
     });
     Ok(medians.collect())
@@ -87,6 +98,7 @@ pub(crate) fn rows_of(
             format!("{:.2}", first / result.rate),
             format!("{:.3} ms", result.p50),
             format!("{:.2} ms", result.p99),
+            format!("{:.1} us", result.cost),
             memory.map_or("-".to_owned(), |kib| format!("{kib} KiB")),
         ]
     });
