@@ -3,7 +3,6 @@
 //! Each is told to end by a channel that is disconnected, which ends a wait on it too. How long its end is waited for is
 //! up to the list's owner: one that hangs in a user's code can't be ended, and is left to itself.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
@@ -85,7 +84,7 @@ pub(crate) struct Stopped(Vec<Started>);
 impl Stopped {
     /// Joins those that end by the deadline, and says which did not, or panicked.
     pub(crate) fn join(self, deadline: Instant) {
-        let mut hanging = BTreeSet::new();
+        let mut hanging = Vec::new();
         for Started {
             what,
             thread,
@@ -93,9 +92,8 @@ impl Stopped {
         } in self.0
         {
             match ended.recv_deadline(deadline) {
-                Err(RecvTimeoutError::Timeout) => {
-                    hanging.insert(what);
-                }
+                Err(RecvTimeoutError::Timeout) if hanging.contains(&what) => {}
+                Err(RecvTimeoutError::Timeout) => hanging.push(what),
                 Err(RecvTimeoutError::Disconnected) | Ok(()) => {
                     if thread.join().is_err() {
                         log::error!("a thread panicked: {what}");

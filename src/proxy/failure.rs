@@ -1,6 +1,5 @@
 //! Why a client does not get the answer of an endpoint, and what it gets instead.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,22 +19,22 @@ pub(super) enum Failure {
 
 /// Failures that clients were told of, by the error type of Proxy-Status.
 #[derive(Debug, Default)]
-pub(super) struct Failures(Mutex<BTreeMap<&'static str, u64>>);
+pub(super) struct Failures(Mutex<Vec<(&'static str, u64)>>);
 
 impl Failures {
     fn count(&self, token: &'static str) {
-        *self.lock().entry(token).or_default() += 1;
+        let mut counts = self.lock();
+        match counts.iter_mut().find(|(known, _)| *known == token) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((token, 1)),
+        }
     }
 
     pub(super) fn read(&self) -> Vec<(&'static str, u64)> {
-        let counts = self.lock();
-        counts
-            .iter()
-            .map(|(token, count)| (*token, *count))
-            .collect()
+        self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(&'static str, u64)>> {
         // A panic elsewhere leaves whole numbers behind.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

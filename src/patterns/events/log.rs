@@ -4,7 +4,7 @@
 //! it, and meanwhile the next one gathers: there is no timer, and as many events share a sync as come during one.
 //! Bodies are on disk only. The index has a *slot* for each event that is not over.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ pub(crate) struct Info {
     /// How many events of each other segment this one says are over.
     pub(crate) dones: HashMap<u32, u64>,
     /// The segments that events here were copied from, and which hold them still.
-    pub(crate) sources: BTreeSet<u32>,
+    pub(crate) sources: HashSet<u32>,
     /// A write to it failed: what it holds is copied elsewhere.
     pub(crate) suspect: bool,
 }
@@ -74,7 +74,7 @@ impl Info {
             header,
             alive: 0,
             dones: HashMap::new(),
-            sources: BTreeSet::new(),
+            sources: HashSet::new(),
             suspect: false,
         }
     }
