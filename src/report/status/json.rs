@@ -37,64 +37,9 @@ pub(super) fn status(now: &Snapshot, health: &Health, after: Option<u64>) -> Str
         state.field("live", now.is_live());
     });
     report.object("load", |load| self::load(load, now));
-    report.object("gate", |gate| {
-        gate.text("state", now.gate.as_str());
-        gate.text("mode", now.gate_mode.as_str());
-        let reopens_in = match now.gate {
-            GateState::Open { reopens_in } => Some(reopens_in.as_secs_f64()),
-            _ => None,
-        };
-        gate.field("reopens_in", number(reopens_in));
-        gate.field("for", seconds(now.gate_for));
-        gate.field("cooldown", seconds(now.cooldown));
-        gate.field("trips", now.trips);
-        gate.field("resets", now.resets);
-        gate.field("probes", now.gate_probes);
-    });
-    let exact = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
-    report.object("now", |current| {
-        for (name, value) in [
-            ("service_time", exact(now.service_time)),
-            ("response_time", exact(now.response_time)),
-            ("predicted_wait", exact(Some(now.predicted_wait))),
-            ("bad_ratio", now.bad_ratio),
-            ("failed_ratio", now.failed_ratio),
-        ] {
-            current.field(name, number(value));
-        }
-        for (name, count) in [
-            ("connections", now.connections),
-            ("queue", now.queue),
-            ("body_bytes", now.body_bytes),
-            ("bodies_waiting", now.bodies_waiting),
-            ("in_flight", now.in_flight),
-            ("workers", now.workers),
-            ("workers_busy", now.workers_busy),
-            ("workers_stuck", now.workers_stuck),
-        ] {
-            current.field(name, count);
-        }
-    });
-    report.object("totals", |totals| {
-        let counts = &now.totals;
-        for (name, count) in [
-            ("served", counts.served),
-            ("bad", counts.bad),
-            ("failed", counts.failed),
-            ("shed_queue", counts.shed_queue),
-            ("shed_deadline", counts.shed_deadline),
-            ("shed_fair", counts.shed_fair),
-            ("shed_bodies", counts.shed_bodies),
-            ("shed_gate", counts.shed_gate),
-            ("shed_drain", counts.shed_drain),
-            ("throttled", counts.throttled),
-            ("timeouts", counts.timeouts),
-            ("panics", counts.panics),
-            ("accepted", counts.accepted),
-        ] {
-            totals.field(name, count);
-        }
-    });
+    report.object("gate", |gate| self::gate(gate, now));
+    report.object("now", |current| self::current(current, now));
+    report.object("totals", |totals| self::totals(totals, now));
     parts(&mut report, now, &health.config);
     report.object("config", |fields| config(fields, &health.config));
     report.object("history", |fields| {
@@ -124,6 +69,67 @@ fn load(load: &mut Object, now: &Snapshot) {
     load.field("wait", number(Some(wait)));
     load.field("threshold", seconds(now.threshold));
     load.field("queue_budget", seconds(now.queue_budget));
+}
+
+fn gate(gate: &mut Object, now: &Snapshot) {
+    gate.text("state", now.gate.as_str());
+    gate.text("mode", now.gate_mode.as_str());
+    let reopens_in = match now.gate {
+        GateState::Open { reopens_in } => Some(reopens_in.as_secs_f64()),
+        _ => None,
+    };
+    gate.field("reopens_in", number(reopens_in));
+    gate.field("for", seconds(now.gate_for));
+    gate.field("cooldown", seconds(now.cooldown));
+    gate.field("trips", now.trips);
+    gate.field("resets", now.resets);
+    gate.field("probes", now.gate_probes);
+}
+
+fn current(current: &mut Object, now: &Snapshot) {
+    let exact = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+    for (name, value) in [
+        ("service_time", exact(now.service_time)),
+        ("response_time", exact(now.response_time)),
+        ("predicted_wait", exact(Some(now.predicted_wait))),
+        ("bad_ratio", now.bad_ratio),
+        ("failed_ratio", now.failed_ratio),
+    ] {
+        current.field(name, number(value));
+    }
+    for (name, count) in [
+        ("connections", now.connections),
+        ("queue", now.queue),
+        ("body_bytes", now.body_bytes),
+        ("bodies_waiting", now.bodies_waiting),
+        ("in_flight", now.in_flight),
+        ("workers", now.workers),
+        ("workers_busy", now.workers_busy),
+        ("workers_stuck", now.workers_stuck),
+    ] {
+        current.field(name, count);
+    }
+}
+
+fn totals(totals: &mut Object, now: &Snapshot) {
+    let counts = &now.totals;
+    for (name, count) in [
+        ("served", counts.served),
+        ("bad", counts.bad),
+        ("failed", counts.failed),
+        ("shed_queue", counts.shed_queue),
+        ("shed_deadline", counts.shed_deadline),
+        ("shed_fair", counts.shed_fair),
+        ("shed_bodies", counts.shed_bodies),
+        ("shed_gate", counts.shed_gate),
+        ("shed_drain", counts.shed_drain),
+        ("throttled", counts.throttled),
+        ("timeouts", counts.timeouts),
+        ("panics", counts.panics),
+        ("accepted", counts.accepted),
+    ] {
+        totals.field(name, count);
+    }
 }
 
 fn check(fields: &mut Object, check: &CheckReport) {

@@ -119,6 +119,12 @@ impl EventLoop {
         if lane.is_some_and(|lane| lane.takes(head)) {
             return self.hand_aside(origin, incoming, now);
         }
+        self.admit(slot, origin, incoming, now);
+    }
+
+    /// Has a request go to a worker, now or as soon as one is free, if the gate and the queue let it; else refuses it.
+    fn admit(&mut self, slot: u32, origin: Origin, incoming: Incoming, now: Instant) {
+        let client_ip = origin.client_ip;
         let health = self.shared.health.clone();
         let idle = self.workers.dispatcher.has_idle_worker();
         let permit = match health.admit(idle, now) {
