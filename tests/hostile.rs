@@ -4,11 +4,12 @@
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kit::usage::affordable;
-use crate::kit::{Client, PATIENCE, Serving, alone, get, time_to_get, wait_until};
+use crate::kit::{Client, PATIENCE, Serving, alone, get, quiet, time_to_get, wait_until};
 
 /// What the allocator may keep of a load that is over, in KiB.
 const KEPT: usize = 16 * 1024;
@@ -275,6 +276,65 @@ fn clients_that_pipeline_and_never_read_hurt_nobody() {
         });
         drop(clients);
         server.await_usage(before, KEPT);
+    });
+}
+
+/// A body of chunks of one byte takes long to read. A turn once went over all that send one, and each had more than a
+/// step.
+#[test]
+fn a_small_request_waits_for_few_of_the_clients_that_send_chunks_of_one_byte() {
+    const CLIENTS: usize = 100;
+    let server = quiet(1).max_body(64 * 1024).start().unwrap();
+    let address = server.local_addr();
+    let mut request =
+        b"POST /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    request.extend(b"1\r\nx\r\n".repeat(16 * 1024));
+    request.extend(b"0\r\n\r\n");
+    let sockets: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let socket = TcpStream::connect(address).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        })
+        .collect();
+    let is_over = AtomicBool::new(false);
+    let answered = || {
+        let count = |mut socket: &TcpStream| {
+            let mut came = Vec::new();
+            let error = socket.read_to_end(&mut came).expect_err("it is kept");
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            came.windows(9).filter(|it| it == b"HTTP/1.1 ").count()
+        };
+        sockets.iter().map(count).sum::<usize>()
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sent = [0; CLIENTS];
+            while !is_over.load(Ordering::Relaxed) {
+                for (mut socket, sent) in sockets.iter().zip(&mut sent) {
+                    if let Ok(count) = socket.write(&request[*sent..]) {
+                        *sent = (*sent + count) % request.len();
+                    }
+                }
+            }
+        });
+        let mut sum = 0;
+        wait_until("each is answered", || {
+            sum += answered();
+            sum > CLIENTS
+        });
+        let mut small = Client::connect(address);
+        // Of the others' requests, how many are answered before a small one.
+        let mut before: Vec<usize> = (0..21)
+            .map(|_| {
+                answered();
+                assert_eq!(small.get("/livez").reply().status, 200);
+                answered()
+            })
+            .collect();
+        is_over.store(true, Ordering::Relaxed);
+        before.sort_unstable();
+        assert!(before[10] < CLIENTS / 4, "{before:?}");
     });
 }
 

@@ -1,5 +1,6 @@
 //! The clients by slot: which has been idle the longest, which is to be looked at when, and which has more to do.
 
+use std::collections::VecDeque;
 use std::iter;
 use std::time::Instant;
 
@@ -49,6 +50,8 @@ struct Slot {
     /// Neighbours in the list of idle clients; `previous == this slot` means not in the list.
     previous: u32,
     next: u32,
+    /// It stands in the line of those that have more to do.
+    unfinished: bool,
 }
 
 /// All clients. Slots are used again; a generation tells a slot's clients apart.
@@ -58,8 +61,8 @@ pub(crate) struct Clients {
     free: Vec<u32>,
     listeners: [ByListener; Listener::ALL.len()],
     deadlines: Deadlines,
-    /// Those that have more to do than one turn allowed.
-    unfinished: Vec<u32>,
+    /// The line of those that have more to do than one turn allowed.
+    unfinished: VecDeque<u32>,
 }
 
 /// The clients that came through one listener.
@@ -83,7 +86,7 @@ impl Clients {
                 latest_idle: NONE,
             }; Listener::ALL.len()],
             deadlines: Deadlines::with_capacity(clients),
-            unfinished: Vec::new(),
+            unfinished: VecDeque::new(),
         }
     }
 
@@ -103,6 +106,7 @@ impl Clients {
             client: None,
             previous: slot,
             next: NONE,
+            unfinished: false,
         });
         self.free.push(slot);
         slot
@@ -219,23 +223,35 @@ impl Clients {
         self.deadlines.next()
     }
 
-    /// Notes that a client has more to do than its turn allowed: it is busy, and does not make room for others.
+    /// Puts a client that has more to do than its turn allowed at the end of the line, unless it stands there: it is busy,
+    /// and does not make room for others.
     pub(crate) fn set_unfinished(&mut self, slot: u32) {
         self.set_idle(slot, false);
-        self.unfinished.push(slot);
+        if let Some(place) = self.slots.get_mut(slot as usize)
+            && !place.unfinished
+        {
+            place.unfinished = true;
+            self.unfinished.push_back(slot);
+        }
     }
 
-    /// Whether a client has more to do.
-    pub(crate) fn has_unfinished(&self) -> bool {
-        !self.unfinished.is_empty()
+    /// Whether a client has more to do, and will have its turn.
+    pub(crate) fn is_unfinished(&self, slot: u32) -> bool {
+        let place = self.slots.get(slot as usize);
+        place.is_some_and(|place| place.unfinished)
     }
 
-    /// Those that have more to do, once each: or a client that never pauses would get one more turn with every event.
-    pub(crate) fn take_unfinished(&mut self) -> Vec<u32> {
-        let mut unfinished = std::mem::take(&mut self.unfinished);
-        unfinished.sort_unstable();
-        unfinished.dedup();
-        unfinished
+    /// How many have more to do.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.unfinished.len()
+    }
+
+    /// The first in the line of those that have more to do, who leaves it. It may have gone meanwhile, and another one
+    /// may have its slot.
+    pub(crate) fn next_unfinished(&mut self) -> Option<u32> {
+        let slot = self.unfinished.pop_front()?;
+        self.slots[slot as usize].unfinished = false;
+        Some(slot)
     }
 }
 
@@ -300,20 +316,26 @@ mod tests {
         assert_eq!(clients.longest_idle(Listener::Public), None);
     }
 
+    /// Each event once gave such a client one more turn, and one that never paused so kept the others waiting.
     #[test]
-    fn a_client_has_one_turn_more_however_often_it_was_noted_and_is_not_idle() {
+    fn who_has_more_to_do_stands_in_line_once_behind_the_others_and_is_not_idle() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut clients = Clients::with_capacity(0);
-        for slot in 0..2 {
+        for slot in 0..3 {
             clients.insert(client(&socket, Listener::Public));
             clients.set_idle(slot, true);
         }
-        for slot in [1, 0, 1, 1] {
+        for slot in [2, 0, 2, 2, 1] {
             clients.set_unfinished(slot);
         }
         assert_eq!(clients.longest_idle(Listener::Public), None);
-        assert_eq!(clients.take_unfinished(), [0, 1]);
-        assert!(!clients.has_unfinished());
+        for slot in [2, 0, 1, 2] {
+            assert!(clients.is_unfinished(slot));
+            assert_eq!(clients.unfinished(), 3);
+            assert_eq!(clients.next_unfinished(), Some(slot));
+            assert!(!clients.is_unfinished(slot));
+            clients.set_unfinished(slot);
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod sampler;
 mod shedding;
 #[cfg(test)]
 mod simulation;
+mod turn;
 mod waits;
 pub(crate) mod wake;
 mod worker_pool;
@@ -63,6 +64,7 @@ use relays::Buffers;
 use reply::Replies;
 use reports::Reports;
 use sampler::Sampler;
+use turn::Turn;
 use wake::{Inbox, Message};
 use worker_pool::WorkerPool;
 
@@ -76,9 +78,6 @@ const TURN: usize = 64;
 
 /// Connections that there is room for from the start, or all if they are fewer.
 const ROOM: usize = 64 * 1024;
-
-/// Reads of one client in its turn: a large body is not to keep small requests waiting.
-const READS: usize = 4;
 
 /// What an event loop is put together from.
 pub(crate) struct Parts {
@@ -194,9 +193,7 @@ impl EventLoop {
             for event in &events {
                 self.handle_readiness(event, now);
             }
-            for slot in self.clients.take_unfinished() {
-                self.advance(slot, now);
-            }
+            self.drive_unfinished(now);
             self.handle_timeouts(now);
             self.admit_bodies(now);
             self.accept(now);
@@ -227,7 +224,7 @@ impl EventLoop {
 
     /// Whether a turn's worth was not all that there is to do.
     fn has_more_to_do(&self, now: Instant) -> bool {
-        self.clients.has_unfinished() || self.listeners.is_ready(now) || self.bodies.is_ready()
+        self.clients.unfinished() > 0 || self.listeners.is_ready(now) || self.bodies.is_ready()
     }
 
     /// Whether the end of any exchange sets something going.
@@ -343,9 +340,30 @@ impl EventLoop {
         }
     }
 
-    /// Does for a client what can be done now, up to a turn's worth.
+    /// Does for a client what can be done now, with one step of a body at most. One that has more to do already has its
+    /// turn anyway.
     fn advance(&mut self, slot: u32, now: Instant) {
-        let mut reads = 0;
+        if !self.clients.is_unfinished(slot) {
+            self.drive(slot, now, now);
+        }
+    }
+
+    /// Goes on with the clients that have more to do, as far as the turn has time for them.
+    fn drive_unfinished(&mut self, now: Instant) {
+        let mut at = Instant::now();
+        let mut turn = Turn::new(self.clients.unfinished(), at);
+        while let Some(until) = turn.next(at)
+            && let Some(slot) = self.clients.next_unfinished()
+        {
+            self.drive(slot, now, until);
+            at = Instant::now();
+        }
+    }
+
+    /// Does for a client what can be done now, up to a turn's worth. The first step of a body is taken in any case,
+    /// others only until that time.
+    fn drive(&mut self, slot: u32, now: Instant, until: Instant) {
+        let mut has_moved = false;
         for _ in 0..TURN {
             let Some(client) = self.clients.get_mut(slot) else {
                 return;
@@ -361,19 +379,18 @@ impl EventLoop {
                 self.ask_for_room(slot, now);
                 continue;
             }
-            if reads == READS {
+            let reads = client.readable && client.connection.wants_input();
+            let parked = client.parked.is_some();
+            if (reads || parked) && has_moved && Instant::now() >= until {
                 break;
             }
-            let parked = client.parked.is_some();
-            if client.readable && client.connection.wants_input() {
-                reads += 1;
+            if reads {
                 client.read(&mut self.buffers.read, now);
-            } else if parked && self.go_on(slot, now) {
-                reads += 1;
-            } else {
+            } else if !parked || !self.go_on(slot, now) {
                 self.wait_for_client(slot, now);
                 return;
             }
+            has_moved = true;
         }
         self.clients.set_unfinished(slot);
     }
