@@ -139,6 +139,19 @@ pub(crate) fn iterate(lines: &[u8]) -> impl Iterator<Item = (&str, &[u8])> + Clo
     })
 }
 
+/// Whether these are fields as [`push`] writes them, and nothing else.
+#[cfg(all(feature = "events", feature = "proxy"))]
+pub(crate) fn are_whole(lines: &[u8]) -> bool {
+    lines.split_inclusive(|&byte| byte == b'\n').all(|line| {
+        let line = line.strip_suffix(b"\r\n").unwrap_or_default();
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            return false;
+        };
+        let (name, value) = line.split_at(colon);
+        !name.is_empty() && name.iter().copied().all(is_token_byte) && !has_control(value)
+    })
+}
+
 /// The elements of a comma-separated list (RFC 9110 5.6.1), empty ones left out.
 pub(crate) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value

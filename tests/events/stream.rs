@@ -413,3 +413,33 @@ fn no_error_of_a_redis_that_asks_for_a_password_shows_the_one_that_was_given() {
         "{errors}"
     );
 }
+
+#[test]
+fn what_others_write_to_the_stream_and_is_no_request_is_a_dead_letter_and_never_sent() {
+    let Some(service) = start("") else {
+        return;
+    };
+    let upstream = Upstream::start(|_, stream| stream.write_all(OK));
+    let server = replica(&service, upstream.address, &[]);
+    for (id, topic, attributes) in [
+        ("1", "/events HTTP/1.1\r\nX: y\r\n\r\nGET /admin", ""),
+        (
+            "2",
+            "/events",
+            "Content-Length: 0\r\n\r\nGET /admin HTTP/1.1\r\n",
+        ),
+    ] {
+        let id = id.repeat(32);
+        let words = ["XADD", "orders", "*", "id", &id, "accepted", "1"];
+        let event = ["topic", topic, "attributes", attributes, "body", ""];
+        let _: String = ask(&service, &[&words[..], &event].concat());
+    }
+    let good = id(&post(server.address, "/events", "", "good"));
+    wait_until("they are dead letters", || {
+        server.metric("plimsoll_events_dead_letters", "") == 2
+    });
+    wait_until("the good one is delivered", || {
+        delivered(&upstream).contains_key(&good)
+    });
+    assert_eq!(upstream.asked().len(), 1);
+}

@@ -14,7 +14,7 @@ use super::super::upstreams::Upstreams;
 use super::super::way::{Outgoing, Way, retry_after};
 use crate::http::fields;
 use crate::net::client::{ClientError, ReplyBody};
-use crate::patterns::{Deadline, Delivery, Outcome, Retry, RetryBudget};
+use crate::patterns::{Deadline, Delivery, Event, Outcome, Retry, RetryBudget};
 
 /// Most bytes of an answer that are read to see its end. Nobody reads more of it.
 const MOST_READ: u64 = 64 * 1024;
@@ -53,6 +53,11 @@ impl Deliverer {
 
     pub(super) fn deliver(&self, delivery: &Delivery) -> Outcome {
         let event = &delivery.event;
+        if !is_request(event) {
+            return Outcome::Rejected {
+                reason: "it is not a request as this server keeps it".to_owned(),
+            };
+        }
         let mut stored = event.attributes.clone();
         let id = format!("\"{}\"", delivery.id);
         fields::push(&mut stored, ID, id.as_bytes());
@@ -101,6 +106,32 @@ impl Deliverer {
     }
 }
 
+/// Whether an event is one request to a path, as each is that was kept here. Others can write to a redis too, and the
+/// service would take what they made up for something else, or for two requests.
+fn is_request(event: &Event) -> bool {
+    let Event {
+        topic,
+        attributes,
+        body,
+        ..
+    } = event;
+    let is_path = topic.starts_with('/') && topic.bytes().all(|byte| byte.is_ascii_graphic());
+    let mut framing = fields::iterate(attributes).filter(|(name, _)| {
+        let names = ["content-length", "transfer-encoding"];
+        names
+            .iter()
+            .any(|framing| is_same_name(framing.as_bytes(), name.as_bytes()))
+    });
+    let is_framed = match framing.next() {
+        None => body.is_empty(),
+        Some((name, length)) => {
+            let length = fields::parse_length(length);
+            name.eq_ignore_ascii_case("content-length") && length == Some(body.len() as u64)
+        }
+    };
+    is_path && fields::are_whole(attributes) && is_framed && framing.next().is_none()
+}
+
 /// What an answer means: delivered, not now, or never.
 fn judge(answer: Answer, deadline: Deadline) -> Outcome {
     let Answer {
@@ -140,4 +171,51 @@ fn judge(answer: Answer, deadline: Deadline) -> Outcome {
 fn read_on(mut rest: ReplyBody, deadline: Deadline) -> io::Result<()> {
     rest.set_deadline(deadline);
     io::copy(&mut rest.take(MOST_READ), &mut io::sink()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_one_request_to_a_path_is_sent() {
+        let is_sent = |topic: &str, attributes: &str| {
+            is_request(&Event {
+                topic: topic.to_owned(),
+                attributes: attributes.as_bytes().to_vec(),
+                body: b"two".to_vec(),
+                ..Event::default()
+            })
+        };
+        for attributes in [
+            "Content-Length: 3\r\n",
+            "Host: a\r\nX: \u{e9}\tb\r\ncontent-length: 3\r\n",
+            "Content-Length: 3\r\nX:\r\n",
+        ] {
+            assert!(is_sent("/events?a=b", attributes), "{attributes:?}");
+        }
+        for attributes in [
+            "",
+            "Host: a\r\n",
+            "Content-Length: 3",
+            "Content-Length: 4\r\n",
+            "Content_Length: 3\r\n",
+            "Content-Length: 3\r\nContent-Length: 3\r\n",
+            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Content-Length: 3\r\nX: a\nY: b\r\n",
+            "Content-Length: 3\r\nX: a\rY: b\r\n",
+            "Content-Length: 3\r\nX: a\0\r\n",
+            "Content-Length: 3\r\nX : a\r\n",
+            "Content-Length: 3\r\n: a\r\n",
+            "Content-Length: 3\r\njunk\r\n",
+            "Content-Length: 3\r\n\r\n",
+            "Content-Length: 3\r\n\r\nGET / HTTP/1.1\r\n",
+        ] {
+            assert!(!is_sent("/events", attributes), "{attributes:?}");
+        }
+        for topic in ["", "events", "http://a/", "/a b", "/a\r\nX: b", "/\u{e9}"] {
+            assert!(!is_sent(topic, "Content-Length: 3\r\n"), "{topic:?}");
+        }
+    }
 }
