@@ -34,7 +34,7 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// | more than once | after a kill: what was on its way | that too, and when an attempt takes longer than `takeover`, or redis is gone when it is to hear of the delivery |
 /// | order | within a key | none |
 /// | a producer that repeats its key | one event | two events |
-/// | waits after failed attempts | as `delays` says, over restarts | as `delays` says up to `takeover`, and `takeover` instead of longer ones; a dead letter after as many attempts, once it is as old as all `delays` together |
+/// | waits after failed attempts | as `delays` says, over restarts | as `delays` says up to `takeover`, and `takeover` instead of longer ones; a dead letter after as many attempts, and more until all waits together are as long as all `delays` |
 /// | limit | `max_bytes`, exactly | `max_bytes`, looked at once a second, and redis's `maxmemory` |
 /// | dead letters | a quarter of `max_bytes` | a stream of their own, `STREAM:dead`, within the same limit |
 ///

@@ -204,12 +204,30 @@ impl Replica {
         }
     }
 
-    /// Whether an event has had its attempts, and the time that they should have taken.
+    /// Whether an event has had its attempts, and as many more as make up for waits that `takeover` cut short.
     fn was_last(&self, entry: &Entry) -> bool {
         let delays = &self.settings.delays;
-        let all: Duration = delays.iter().sum();
-        let age = time(entry.accepted).elapsed().unwrap_or_default();
-        entry.attempt as usize > delays.len() && age >= all
+        let waits = entry.attempt.saturating_sub(1);
+        let listed = u32::try_from(delays.len()).unwrap_or(u32::MAX);
+        // Counted, and not told by the clock: those of other replicas may differ, and one may be set.
+        let first: Duration = (0..waits.min(listed))
+            .map(|wait| self.wait_after(wait))
+            .sum();
+        let more = self
+            .wait_after(waits)
+            .saturating_mul(waits.saturating_sub(listed));
+        waits >= listed && first.saturating_add(more) >= delays.iter().sum::<Duration>()
+    }
+
+    /// The wait after so many others, without its jitter: no longer than an event is left to a replica.
+    fn wait_after(&self, waits: u32) -> Duration {
+        let EventSettings {
+            delays, takeover, ..
+        } = &self.settings;
+        let step = (waits as usize).min(delays.len().saturating_sub(1));
+        delays
+            .get(step)
+            .map_or(*takeover, |delay| *delay.min(takeover))
     }
 
     /// Has an event taken over after this time, by this or another replica, as if it had not been tried.
@@ -226,11 +244,7 @@ impl Replica {
 
     /// Has an event tried again when its next attempt is due.
     fn repeat(&self, entry: &Entry, retry_after: Option<Duration>) -> Result<(), EventError> {
-        let EventSettings {
-            delays, takeover, ..
-        } = &self.settings;
-        let step = (entry.attempt as usize).min(delays.len()).saturating_sub(1);
-        let delay = delays.get(step).copied().unwrap_or(*takeover);
+        let delay = self.wait_after(entry.attempt.saturating_sub(1));
         let wait = jittered(delay, uniform()).max(retry_after.unwrap_or_default());
         self.give_back(entry, entry.attempt, wait)
     }
@@ -359,7 +373,42 @@ impl Replica {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::event::{Event, EventId};
     use super::*;
+
+    #[test]
+    fn an_event_is_given_up_after_its_attempts_and_the_time_of_their_waits_whatever_the_clock_says()
+    {
+        let url = "redis://127.0.0.1:1/s".parse().expect("a URL");
+        for (delays, takeover, last) in [
+            (vec![], 60, 1),
+            (vec![1, 5], 60, 3),
+            (vec![1, 60], 60, 3),
+            // 1 + 60 + 60 s of 1 + 120 s.
+            (vec![1, 120], 60, 4),
+            (vec![3600], 60, 61),
+        ] {
+            let settings = EventSettings {
+                delays: delays.into_iter().map(Duration::from_secs).collect(),
+                takeover: Duration::from_secs(takeover),
+                ..EventSettings::default()
+            };
+            let replica = Replica::new(&url, settings).expect("it has a name");
+            let was_last = |attempt, accepted| {
+                replica.was_last(&Entry {
+                    place: "1-0".to_owned(),
+                    id: EventId([0; 16]),
+                    accepted,
+                    attempt,
+                    event: Event::default(),
+                })
+            };
+            for accepted in [0, u64::MAX / 2] {
+                let first = (1..=100).find(|attempt| was_last(*attempt, accepted));
+                assert_eq!(first, Some(last), "{:?}", replica.settings.delays);
+            }
+        }
+    }
 
     #[test]
     fn only_the_trial_says_that_the_consumer_is_still_away() {
