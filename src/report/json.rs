@@ -228,7 +228,7 @@ fn queue(events: &EventStats, time: SystemTime) -> [Reading<'static>; 4] {
     let mut backlog = reading("backlog", events.backlog.to_string(), "events");
     if events.failing {
         backlog.status = Status::Warn;
-        backlog.output = "the disk does not take events".into();
+        backlog.output = "events cannot be stored".into();
     }
     let mut dead = reading("deadLetters", events.dead_letters.to_string(), "events");
     if events.dead_letters > 0 {

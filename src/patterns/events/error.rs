@@ -70,9 +70,9 @@ pub enum EventError {
     },
     /// The producer gave this idempotency key to another body before.
     KeyReused,
-    /// The disk failed: nothing is accepted before it works again.
+    /// The disk, or redis, failed: nothing is accepted before it works again.
     Io(Arc<io::Error>),
-    /// The disk did not answer in time. The event may have been kept or not.
+    /// The disk, or redis, did not answer in time. The event may have been kept or not.
     TimedOut,
     /// The queue is stopping.
     Stopped,
@@ -91,7 +91,7 @@ impl fmt::Display for EventError {
             }
             Self::KeyReused => f.write_str("this idempotency key was given to another body before"),
             Self::Io(source) => write!(f, "cannot keep events: {source}"),
-            Self::TimedOut => f.write_str("the disk did not answer in time"),
+            Self::TimedOut => f.write_str("no answer in time from where events are kept"),
             Self::Stopped => f.write_str("the queue is stopping"),
             Self::Unknown => f.write_str("no dead letter has this id"),
             Self::Control(source) => {

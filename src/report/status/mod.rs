@@ -19,7 +19,7 @@ const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; ",
     "style-src 'sha256-3dbuy3VRryaWDNF7lu6DjUmBLBtvAIsa10uXdnwdem8='; ",
-    "script-src 'sha256-gWGLQ2rxwLgSm6k6sOmFo1pnSSBiq/clQGVLWLhlcLM='"
+    "script-src 'sha256-nBbuz/aQ1BqPU1QDbo9kxCMcEFIbpq+mjI1P9wLYxMI='"
 );
 
 const HEADERS: &[(&str, &str)] = &[
