@@ -1,6 +1,6 @@
 //! The cache in the sidecar: what is kept, for whom, and what is given when the service fails.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -291,7 +291,9 @@ fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nob
         held.pass();
         stream.write_all(reply("Cache-Control: max-age=60", "shared").as_bytes())
     });
-    let server = sidecar(&upstream);
+    let proxy = Proxy::start(config(&upstream)).expect("it starts");
+    let cache = proxy.cache().expect("a cache");
+    let server = quiet(4).handler(proxy).start().expect("the server starts");
     let address = server.local_addr();
     let mut first = Client::connect(address);
     first.get("/");
@@ -300,6 +302,9 @@ fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nob
     for client in &mut others {
         client.get("/");
     }
+    wait_until("the others wait", || {
+        cache.stats().waits == 3 && server.health().snapshot().workers_busy == 0
+    });
     // The first leaves, with a reset.
     socket2::SockRef::from(first.socket())
         .set_linger(Some(Duration::ZERO))
@@ -311,6 +316,25 @@ fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nob
         assert_eq!(client.reply().text(), "shared");
     }
     assert_eq!(upstream.asked().len(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_ends_the_fetch_that_nobody_else_waits_for() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counted = ended.clone();
+    let upstream = Upstream::start(move |_, stream| {
+        // Until the other side has closed.
+        if !matches!(stream.read(&mut [0]), Ok(1)) {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    });
+    let server = sidecar(&upstream);
+    let mut client = Client::connect(server.local_addr());
+    client.get("/");
+    wait_until("the service is asked", || upstream.asked().len() == 1);
+    drop(client);
+    wait_until("the service is left", || ended.load(Ordering::SeqCst) == 1);
 }
 
 #[test]

@@ -126,9 +126,9 @@ impl Waiting for Asking {
 
     #[cfg(feature = "cache")]
     fn leave(self: Box<Self>, request: Request) {
-        let is_shared = matches!(&self.whom, For::All(fetch) if fetch.is_shared());
+        let is_awaited = matches!(&self.whom, For::All(fetch) if fetch.is_awaited());
         let core = self.core.clone();
-        if let Some(caching) = core.caching.as_ref().filter(|_| is_shared) {
+        if let Some(caching) = core.caching.as_ref().filter(|_| is_awaited) {
             caching.background.run(move || self.finish(&request));
         }
     }

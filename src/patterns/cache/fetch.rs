@@ -77,7 +77,13 @@ impl Fetch {
     /// left.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        self.ticket.place.is_waited_for()
+        self.ticket.place.is_shared()
+    }
+
+    /// Whether other clients wait for the reply now.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.ticket.place.is_awaited()
     }
 
     /// The origin has answered with this head; not with an interim one. `fields` are as it sent them.

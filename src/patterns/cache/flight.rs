@@ -37,6 +37,8 @@ pub(super) struct Flight {
 struct FlightState {
     outcome: Option<FetchOutcome>,
     wakers: Vec<Box<dyn FnOnce() + Send>>,
+    /// How many block until it has ended.
+    blocked: usize,
 }
 
 impl Flight {
@@ -51,6 +53,12 @@ impl Flight {
         }
     }
 
+    /// Whether anybody waits for it now.
+    fn is_awaited(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.blocked > 0 || !state.wakers.is_empty()
+    }
+
     pub(super) fn outcome(&self) -> Option<FetchOutcome> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.outcome
@@ -59,9 +67,11 @@ impl Flight {
     /// Blocks until it has ended; none if the deadline is over before.
     pub(super) fn wait(&self, deadline: Instant) -> Option<FetchOutcome> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.blocked += 1;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if state.outcome.is_some() || left.is_zero() {
+                state.blocked -= 1;
                 return state.outcome;
             }
             (state, _) = self
@@ -118,8 +128,14 @@ pub(super) struct Place {
 
 impl Place {
     /// Whether others may wait for it.
-    pub(super) fn is_waited_for(&self) -> bool {
+    pub(super) fn is_shared(&self) -> bool {
         self.flight.is_some()
+    }
+
+    /// Whether others wait for it now.
+    pub(super) fn is_awaited(&self) -> bool {
+        let flight = self.flight.as_ref();
+        flight.is_some_and(|(_, flight)| flight.is_awaited())
     }
 }
 
