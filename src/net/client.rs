@@ -5,7 +5,9 @@
 //! here, blocking, or [taken apart](ReplyBody::into_parts): an event loop then relays from the socket, which never
 //! blocks, and gives it back to its pool.
 
-use std::fmt;
+mod body;
+mod error;
+
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,8 +18,8 @@ use crate::http::body::BodyDecoder;
 use crate::http::response::{Asked, ResponseError, ResponseHead, ResponseParser};
 use crate::patterns::Deadline;
 
-/// How much of a body is read at a time.
-const PIECE: usize = 16 * 1024;
+pub(crate) use self::body::{Parts, ReplyBody};
+pub(crate) use self::error::ClientError;
 
 /// How much is read at a time while there is no head: with a small body, all of the response.
 const HEAD_PIECE: usize = 4 * 1024;
@@ -67,102 +69,6 @@ impl<'a> Request<'a> {
     fn has_unusual_body(&self) -> bool {
         let bodiless = matches!(self.method, "GET" | "HEAD" | "DELETE" | "OPTIONS" | "TRACE");
         bodiless && !self.body.is_empty()
-    }
-}
-
-/// Why there is no response, or no more of it.
-#[derive(Debug)]
-pub(crate) enum ClientError {
-    /// The server cannot be connected to.
-    Connect(io::Error),
-    /// The connection was not made in time.
-    ConnectTimeout,
-    /// A kept connection turned out to be closed, before a byte of the response: the server may not have seen the
-    /// request. Another try, on a [new connection](Reuse::Never), tells nothing about the server's health.
-    Stale,
-    /// The connection was closed before a byte of the response.
-    Closed,
-    /// The connection was closed in the middle of the response.
-    Incomplete,
-    /// The request was not taken in time.
-    SendTimeout,
-    /// The response did not come in time.
-    ResponseTimeout,
-    /// What came is no response: the beginning of it.
-    StatusLine(Vec<u8>),
-    /// The response is not acceptable.
-    Response(ResponseError),
-    /// The caller does not want the response any more.
-    Cancelled,
-}
-
-impl ClientError {
-    /// The error type of Proxy-Status (RFC 9209 2.3).
-    pub(crate) fn token(&self) -> &'static str {
-        match self {
-            Self::Connect(error) => match error.kind() {
-                // Nobody listens on a Unix socket that is not there.
-                ErrorKind::ConnectionRefused | ErrorKind::NotFound => "connection_refused",
-                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
-                    "destination_ip_unroutable"
-                }
-                ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
-                    "connection_terminated"
-                }
-                _ => "proxy_internal_error",
-            },
-            Self::ConnectTimeout => "connection_timeout",
-            Self::Stale | Self::Closed => "connection_terminated",
-            Self::Incomplete => "http_response_incomplete",
-            Self::SendTimeout => "connection_write_timeout",
-            Self::ResponseTimeout => "http_response_timeout",
-            Self::StatusLine(_) => ResponseError::StatusLine.token(),
-            Self::Response(error) => error.token(),
-            Self::Cancelled => "http_request_error",
-        }
-    }
-
-    /// The status of the reply that says so: 504 when time is over, 499 (nginx's) when it was not waited for, else 502.
-    pub(crate) fn status(&self) -> u16 {
-        match self {
-            Self::Cancelled => 499,
-            Self::ConnectTimeout | Self::SendTimeout | Self::ResponseTimeout => 504,
-            _ => 502,
-        }
-    }
-}
-
-impl fmt::Display for ClientError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Connect(error) => return error.fmt(f),
-            Self::StatusLine(_) => return ResponseError::StatusLine.fmt(f),
-            Self::Response(error) => return error.fmt(f),
-            Self::ConnectTimeout => "no connection in time",
-            Self::SendTimeout | Self::ResponseTimeout => "no answer in time",
-            Self::Stale | Self::Closed => "the connection was closed before the answer",
-            Self::Incomplete => "the connection was closed in the middle of the answer",
-            Self::Cancelled => "the answer is not wanted any more",
-        })
-    }
-}
-
-impl std::error::Error for ClientError {}
-
-impl From<ResponseError> for ClientError {
-    fn from(error: ResponseError) -> Self {
-        Self::Response(error)
-    }
-}
-
-impl From<ClientError> for io::Error {
-    fn from(error: ClientError) -> Self {
-        let kind = match &error {
-            ClientError::ResponseTimeout => ErrorKind::TimedOut,
-            ClientError::Incomplete => ErrorKind::UnexpectedEof,
-            _ => ErrorKind::InvalidData,
-        };
-        Self::new(kind, error)
     }
 }
 
@@ -334,14 +240,8 @@ impl Call {
         let decoder = BodyDecoder::new(head.framing, usize::MAX, MAX_TRAILERS)
             .map_err(ResponseError::from)?
             .keeping_trailers();
-        let mut body = ReplyBody {
-            connection: Some((self.socket, lease)),
-            ahead: self.ahead,
-            start: 0,
-            decoder,
-            deadline,
-        };
-        body.finish();
+        let connection = (self.socket, lease);
+        let body = ReplyBody::new(connection, self.ahead, decoder, deadline);
         Ok(Reply {
             head,
             body,
@@ -447,190 +347,6 @@ pub(crate) fn send_once(
 
 fn is_not_ready(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-/// The body of a response, still to be read. Reading goes on until the request's deadline, or [another
-/// one](Self::set_deadline); errors hold a [`ClientError`].
-///
-/// The connection goes back to its pool as soon as the body has been read to its end, and is closed when this is dropped
-/// before.
-#[derive(Debug)]
-pub(crate) struct ReplyBody {
-    /// None once the body is whole.
-    connection: Option<(Socket, Option<Lease>)>,
-    ahead: Vec<u8>,
-    /// How much of `ahead` was used.
-    start: usize,
-    decoder: BodyDecoder,
-    deadline: Deadline,
-}
-
-/// A body that another one reads on.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    /// It does not block.
-    pub(crate) socket: Socket,
-    /// What has come and was not decoded yet.
-    pub(crate) ahead: Vec<u8>,
-    /// Knows where the body ends.
-    pub(crate) decoder: BodyDecoder,
-    /// Where the socket goes when the body is whole and nothing has come behind it.
-    pub(crate) lease: Option<Lease>,
-}
-
-impl ReplyBody {
-    /// Another deadline for what is still to be read.
-    pub(crate) fn set_deadline(&mut self, deadline: Deadline) {
-        self.deadline = deadline;
-    }
-
-    /// Takes it apart; none if the body has been read to its end.
-    pub(crate) fn into_parts(mut self) -> Option<Parts> {
-        let (socket, lease) = self.connection.take()?;
-        self.ahead.drain(..self.start);
-        Some(Parts {
-            socket,
-            ahead: self.ahead,
-            decoder: self.decoder,
-            lease,
-        })
-    }
-
-    /// Gives the connection back if the body is whole. Bytes behind it belong to nothing that was asked.
-    fn finish(&mut self) {
-        if self.decoder.is_complete()
-            && let Some((socket, lease)) = self.connection.take()
-            && let Some(lease) = lease
-            && self.start == self.ahead.len()
-        {
-            lease.give_back(socket, Instant::now());
-        }
-    }
-
-    /// The whole body, if all of it is here or comes without being waited for. Else it is as before: of one that is longer
-    /// than `most` bytes on the wire nothing is lost.
-    ///
-    /// # Errors
-    /// The body is broken, or was cut.
-    pub(crate) fn whole_at_hand(&mut self, most: usize) -> Result<Option<Vec<u8>>, ClientError> {
-        if let Some(data) = self.try_whole(false)? {
-            return Ok(Some(data));
-        }
-        if usize::try_from(self.decoder.missing()).is_ok_and(|missing| missing > most) {
-            return Ok(None);
-        }
-        self.ahead.drain(..self.start);
-        self.start = 0;
-        while self.ahead.len() < most
-            && let Some((socket, _)) = &mut self.connection
-        {
-            let before = self.ahead.len();
-            self.ahead.resize(before + PIECE, 0);
-            let read = socket.read(&mut self.ahead[before..]);
-            self.ahead.truncate(before + *read.as_ref().unwrap_or(&0));
-            match read {
-                Ok(0) => {
-                    return self
-                        .try_whole(true)?
-                        .map(Some)
-                        .ok_or(ClientError::Incomplete);
-                }
-                Ok(_) => {}
-                Err(error) if is_not_ready(&error) => break,
-                Err(_) => return Err(ClientError::Incomplete),
-            }
-        }
-        self.try_whole(false)
-    }
-
-    /// The whole body, if that is what has come; at the connection's end, if it `has_ended`.
-    fn try_whole(&mut self, has_ended: bool) -> Result<Option<Vec<u8>>, ClientError> {
-        let (mut decoder, mut data) = (self.decoder.clone(), Vec::new());
-        let input = &self.ahead[self.start..];
-        let (used, is_complete) = decoder
-            .decode(input, &mut data)
-            .map_err(ResponseError::from)?;
-        let is_ended = has_ended && decoder.is_whole_at_close();
-        if !is_complete && !is_ended {
-            return Ok(None);
-        }
-        self.decoder = decoder;
-        self.start += used;
-        self.finish();
-        if is_ended {
-            self.connection = None;
-        }
-        Ok(Some(data))
-    }
-
-    /// Decodes at most `most` bytes of what has come.
-    fn decode(&mut self, buffer: &mut [u8]) -> Result<usize, ClientError> {
-        let end = self
-            .ahead
-            .len()
-            .min(self.start.saturating_add(buffer.len()));
-        let input = &self.ahead[self.start..end];
-        let (used, data) = self.decoder.next(input).map_err(ResponseError::from)?;
-        buffer[..data.len()].copy_from_slice(data);
-        let count = data.len();
-        self.start += used;
-        self.finish();
-        Ok(count)
-    }
-
-    /// Waits for more; false at the connection's end.
-    fn fill(&mut self) -> Result<bool, ClientError> {
-        let Some((socket, _)) = &mut self.connection else {
-            return Ok(false);
-        };
-        if self.deadline.is_over() {
-            return Err(ClientError::ResponseTimeout);
-        }
-        self.ahead.resize(PIECE, 0);
-        self.start = 0;
-        let read = loop {
-            match socket.read(&mut self.ahead) {
-                Err(error) if is_not_ready(&error) => {
-                    match socket.wait(Interest::Readable, self.deadline, None) {
-                        Ok(Waited::Over) => break Err(ClientError::ResponseTimeout),
-                        Ok(_) => {}
-                        Err(_) => break Err(ClientError::Incomplete),
-                    }
-                }
-                Ok(count) => break Ok(count),
-                // A reset is not the end of a body, also not of one that ends with the connection.
-                Err(_) => break Err(ClientError::Incomplete),
-            }
-        };
-        self.ahead.truncate(*read.as_ref().unwrap_or(&0));
-        read.map(|count| count > 0)
-    }
-}
-
-impl Read for ReplyBody {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            if self.start < self.ahead.len() {
-                let count = self.decode(buffer)?;
-                if count > 0 {
-                    return Ok(count);
-                }
-            }
-            if self.decoder.is_complete() {
-                return Ok(0);
-            }
-            if self.start == self.ahead.len() && !self.fill()? {
-                return if self.decoder.is_whole_at_close() {
-                    Ok(0)
-                } else {
-                    Err(ClientError::Incomplete.into())
-                };
-            }
-        }
-    }
 }
 
 #[cfg(test)]
