@@ -92,7 +92,11 @@ impl Check for Box<dyn Check> {
 
 /// Why a data store is not there: a line for the operator, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckError(String);
+pub struct CheckError {
+    message: String,
+    /// It has answered, but not as it should.
+    is_answer: bool,
+}
 
 /// Most bytes that an error keeps of its message, part of which a store may have chosen.
 const LONGEST_ERROR: usize = 300;
@@ -108,13 +112,30 @@ impl CheckError {
         if message.contains(char::is_control) {
             message = message.replace(char::is_control, " ");
         }
-        Self(message)
+        Self {
+            message,
+            is_answer: false,
+        }
+    }
+
+    /// The same of a store that has answered, and so is there.
+    #[cfg(any(feature = "checks", feature = "binary", feature = "proxy"))]
+    pub(crate) fn with_answer(self) -> Self {
+        Self {
+            is_answer: true,
+            ..self
+        }
+    }
+
+    /// Whether the store has answered.
+    pub(crate) fn is_answer(&self) -> bool {
+        self.is_answer
     }
 }
 
 impl fmt::Display for CheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
@@ -277,6 +298,12 @@ impl Monitored {
     /// Notes that nobody will tell how the run ends that goes on now.
     pub(crate) fn forget_run(&self, now: Instant) {
         lock(&self.monitor).forget_run(now);
+    }
+
+    /// Whether it has answered the last run, be it not as it should.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn hwith_answered(&self) -> bool {
+        lock(&self.monitor).hwith_answered()
     }
 
     /// What a report says of it.

@@ -107,6 +107,7 @@ pub(crate) struct Monitor {
     last: Option<LastRun>,
     last_success: Option<SystemTime>,
     error: Option<Arc<str>>,
+    hwith_answered: bool,
     pool: Option<PoolStatus>,
 }
 
@@ -123,6 +124,7 @@ impl Monitor {
             last: None,
             last_success: None,
             error: None,
+            hwith_answered: false,
             pool: None,
         }
     }
@@ -135,6 +137,12 @@ impl Monitor {
     /// Whether a run goes on, within its time.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.run, RunState::Running { .. })
+    }
+
+    /// Whether the store has answered the last run, be it not as it should.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn hwith_answered(&self) -> bool {
+        self.hwith_answered
     }
 
     /// When something is to be done next: a run is due, or one has gone on for too long.
@@ -268,6 +276,9 @@ impl Monitor {
             took: at.instant.saturating_duration_since(began),
         });
         let first = self.state == CheckState::NotYet;
+        self.hwith_answered = result
+            .as_ref()
+            .map_or_else(CheckError::is_answer, |()| true);
         match result {
             Ok(()) => {
                 self.successes = self.successes.saturating_add(1);

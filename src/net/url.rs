@@ -142,6 +142,19 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
 }
 
+/// The port of `http://`.
+pub(crate) const HTTP_PORT: u16 = 80;
+
+impl Endpoint {
+    /// Host and port as a Host field has them: the default port is left out (RFC 9110 4.2.3).
+    pub(crate) fn authority(&self) -> String {
+        match self.port {
+            HTTP_PORT => self.host.to_string(),
+            port => format!("{}:{port}", self.host),
+        }
+    }
+}
+
 /// Where to log in, and as whom.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Account {

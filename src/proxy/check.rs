@@ -4,11 +4,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::checks::store::get::{Get, WELL};
 use crate::checks::{Check, CheckError, CheckSettings, CheckState, Monitored, scheduler};
-use crate::net::client::{self, Request};
 use crate::net::stream::{Address, Socket};
 use crate::patterns::Deadline;
 use crate::random::{self, Random};
@@ -98,27 +97,14 @@ impl Kind for CheckKind {
 #[derive(Debug)]
 struct Probe {
     address: Address,
-    /// The whole request.
-    request: String,
-    /// The last run got an answer, be it the wrong one.
-    was_answered: AtomicBool,
+    get: Get,
 }
 
 impl Check for Probe {
     fn check(&self, deadline: Instant) -> Result<(), CheckError> {
-        self.was_answered.store(false, Ordering::Relaxed);
         let deadline = Deadline::at(deadline);
         let socket = Socket::connect(&self.address, deadline)?;
-        let request = Request::get(self.request.as_bytes());
-        let reply = client::send_once(socket, &request, deadline)
-            .map_err(|error| CheckError::new(error.to_string()))?;
-        self.was_answered.store(true, Ordering::Relaxed);
-        match reply.head.status {
-            200..400 => Ok(()),
-            status => Err(CheckError::new(format!(
-                "expected a status from 200 to 399, found {status}"
-            ))),
-        }
+        self.get.ask(socket, deadline, &WELL).map(drop)
     }
 }
 
@@ -149,15 +135,10 @@ impl Checked {
         prefix: &str,
     ) -> Self {
         let mut random = Random::new(random::seed());
-        let path = &check.path;
-        let request = format!(
-            "GET {prefix}{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: plimsoll/{}\r\nConnection: close\r\n\r\n",
-            env!("CARGO_PKG_VERSION")
-        );
+        let target = format!("{prefix}{}", check.path);
         let probe = Probe {
             address: address.clone(),
-            request,
-            was_answered: AtomicBool::new(false),
+            get: Get::new(&target, host, "*/*"),
         };
         let settings = check.settings.clone();
         Self {
@@ -175,7 +156,7 @@ impl Checked {
         let error = report
             .error
             .unwrap_or_else(|| "not heard of for too long".into());
-        if self.probe.was_answered.load(Ordering::Relaxed) {
+        if self.monitored.hwith_answered() {
             Verdict::Wrong(error)
         } else {
             Verdict::Silent(error)
@@ -184,7 +165,8 @@ impl Checked {
 
     /// Whether the endpoint answers now, be it with the wrong status.
     pub(super) fn ask(&self, deadline: Instant) -> bool {
-        self.probe.check(deadline).is_ok() || self.probe.was_answered.load(Ordering::Relaxed)
+        let result = self.probe.check(deadline);
+        result.map_or_else(|error| error.is_answer(), |()| true)
     }
 }
 

@@ -496,6 +496,24 @@ fn an_endpoint_whose_check_is_answered_wrong_is_the_last_choice_and_no_more() {
 }
 
 #[test]
+fn an_endpoint_whose_check_is_answered_wrong_stays_ready_while_it_is_asked_again() {
+    let (asked, latch) = (AtomicUsize::new(0), Arc::new(Latch::default()));
+    let held = latch.clone();
+    let upstream = Upstream::start(move |_, stream| {
+        if asked.fetch_add(1, Ordering::SeqCst) > 0 {
+            held.pass();
+        }
+        stream.write_all(status(404, "").as_bytes())
+    });
+    let server = serve(checking(&[&upstream]));
+    latch.wait_for(1);
+    let page = get(server.local_addr(), "/status.json");
+    assert!(page.text().contains("last choice"), "{}", page.text());
+    assert_eq!(get(server.local_addr(), "/readyz").status, 200);
+    latch.open();
+}
+
+#[test]
 fn an_endpoint_that_does_not_answer_its_check_makes_the_server_unready_without_traffic() {
     let status = Arc::new(AtomicUsize::new(200));
     let mut upstream = checked("1", &status);

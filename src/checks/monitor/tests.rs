@@ -45,7 +45,10 @@ impl Scenario {
     }
 
     fn end(&mut self, result: Result<(), &str>) -> Option<Change> {
-        let result = result.map_err(CheckError::new);
+        self.end_with(result.map_err(CheckError::new))
+    }
+
+    fn end_with(&mut self, result: Result<(), CheckError>) -> Option<Change> {
         let pool = None;
         self.monitor
             .end(CheckResult { result, pool }, self.now, &mut self.random)
@@ -497,4 +500,29 @@ fn the_pool_is_as_the_last_run_found_it() {
         .monitor
         .end(result_found, scenario.now, &mut scenario.random);
     assert_eq!(scenario.report().pool, pool(2));
+}
+
+#[test]
+fn whether_it_hwith_answered_is_known_of_the_last_run_that_has_ended() {
+    let mut scenario = Scenario::new(settings());
+    scenario.advance_to_timeout();
+    scenario.begin();
+    let answer = Err(CheckError::new("404").with_answer());
+    scenario.end_with(answer);
+    scenario.expect(CheckState::Down);
+    assert!(scenario.monitor.hwith_answered());
+    scenario.advance_to_timeout();
+    scenario.begin();
+    assert!(
+        scenario.monitor.hwith_answered(),
+        "nothing else is known yet"
+    );
+    scenario.advance(TIMEOUT);
+    scenario.handle_timeout();
+    assert!(!scenario.monitor.hwith_answered(), "it took too long");
+    scenario.end(Ok(()));
+    scenario.run(Err("refused"));
+    assert!(!scenario.monitor.hwith_answered());
+    scenario.run(Ok(()));
+    assert!(scenario.monitor.hwith_answered());
 }

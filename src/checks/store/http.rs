@@ -1,20 +1,19 @@
-//! HTTP: a GET whose status is 2xx or 3xx. A check reads nothing beyond the reply's head.
+//! HTTP: a GET whose status is 2xx or 3xx.
 
 use std::ops::Range;
 use std::time::Instant;
 
-use super::clean::clean;
+use super::get::{Get, WELL};
 use super::wire;
 use crate::checks::CheckError;
-use crate::net::client::{self, ClientError, Reply, Request};
-use crate::net::url::{Endpoint, StoreUrlError, Url};
+use crate::net::client::Reply;
+use crate::net::url::{Endpoint, HTTP_PORT, StoreUrlError, Url};
 use crate::patterns::Deadline;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Http {
     endpoint: Endpoint,
-    /// The whole request.
-    request: String,
+    get: Get,
 }
 
 impl Http {
@@ -24,30 +23,20 @@ impl Http {
 
     /// `accept` is the header's value.
     pub(super) fn accepting(accept: &str, url: &Url) -> Result<Self, StoreUrlError> {
-        const PORT: u16 = 80;
         url.refuse_user()?;
-        let endpoint = url.endpoint(Some(PORT))?;
-        // RFC 9110, section 4.2.3: the default port is left out.
-        let host = match endpoint.port {
-            PORT => endpoint.host.to_string(),
-            port => format!("{}:{port}", endpoint.host),
-        };
+        let endpoint = url.endpoint(Some(HTTP_PORT))?;
         let path = if url.path.is_empty() { "/" } else { &url.path };
         let query = url
             .query
             .as_ref()
             .map_or_else(String::new, |query| format!("?{query}"));
-        // A URL is visible ASCII, so none of this can end the line it is in.
-        let request = format!(
-            "GET {path}{query} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: plimsoll/{}\r\nAccept: {accept}\r\n\
-             Connection: close\r\n\r\n",
-            env!("CARGO_PKG_VERSION")
-        );
-        Ok(Self { endpoint, request })
+        // A URL is visible ASCII.
+        let get = Get::new(&format!("{path}{query}"), &endpoint.authority(), accept);
+        Ok(Self { endpoint, get })
     }
 
     pub(super) fn check(&self, deadline: Instant) -> Result<(), CheckError> {
-        self.ask(deadline, &(200..400)).map(drop)
+        self.ask(deadline, &WELL).map(drop)
     }
 
     /// Asks, and waits for the reply's head, whose status is one of `statuses`.
@@ -56,29 +45,8 @@ impl Http {
         deadline: Instant,
         statuses: &Range<u16>,
     ) -> Result<Reply, CheckError> {
-        let refuse = |line: &[u8]| {
-            let found = clean(line, None);
-            let (first, last) = (statuses.start, statuses.end - 1);
-            let expected = format!("a reply of HTTP/1.1 with a status from {first} to {last}");
-            CheckError::new(format!("GET: expected {expected}, found {found:?}"))
-        };
         let socket = wire::connect(&self.endpoint, deadline)?;
-        let request = Request::get(self.request.as_bytes());
-        let reply = match client::send_once(socket, &request, Deadline::at(deadline)) {
-            Ok(reply) => reply,
-            Err(ClientError::StatusLine(found)) => return Err(refuse(&found)),
-            Err(error @ ClientError::Response(_)) => {
-                return Err(CheckError::new(format!("GET: {error}")));
-            }
-            Err(error) => return Err(CheckError::new(error.to_string())),
-        };
-        let head = &reply.head;
-        if !statuses.contains(&head.status) {
-            let version = u8::from(head.http11);
-            let start = format!("HTTP/1.{version} {} ", head.status);
-            return Err(refuse(&[start.as_bytes(), head.reason()].concat()));
-        }
-        Ok(reply)
+        self.get.ask(socket, Deadline::at(deadline), statuses)
     }
 }
 
@@ -95,7 +63,8 @@ mod tests {
             crate::net::url::Scheme::split(url, "http://").and_then(|scheme| Url::parse(&scheme));
         Http::new(&url.expect("a good URL"))
             .expect("a good URL")
-            .request
+            .get
+            .0
     }
 
     #[test]

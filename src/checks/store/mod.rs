@@ -4,10 +4,12 @@
 //! All of it (resolving the name, connecting, writing, reading) happens by one absolute deadline, and everything that
 //! the other side says is [bounded](wire) and [cleaned](words) before it gets into an error.
 
-#[cfg(any(feature = "checks", feature = "binary"))]
+#[cfg(any(feature = "checks", feature = "binary", feature = "proxy"))]
 mod clean;
 #[cfg(feature = "checks")]
 mod file;
+#[cfg(any(feature = "checks", feature = "binary", feature = "proxy"))]
+pub(crate) mod get;
 #[cfg(any(feature = "checks", feature = "binary"))]
 mod http;
 #[cfg(feature = "checks")]

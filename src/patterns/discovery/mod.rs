@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use super::{Address, Deadline};
 use crate::net::resolve::resolve;
-use crate::net::url::Endpoint as Place;
 use crate::panics::lock;
 use file::{FileState, Seen};
 pub use source::SourceError;
@@ -445,7 +444,7 @@ fn tell(source: &Source, before: &[Discovered], deadline: Deadline) -> Result<To
             addresses.sort_unstable();
             let endpoints = addresses.into_iter().map(|address| Discovered {
                 address: address.into(),
-                authority: authority(place),
+                authority: place.authority(),
                 prefix: prefix.clone(),
                 weight: options.weight,
                 max: options.max,
@@ -500,14 +499,6 @@ fn tell(source: &Source, before: &[Discovered], deadline: Deadline) -> Result<To
             }
         }
         Source::File(_) => Err("a file in a file is not read".to_owned()),
-    }
-}
-
-/// The host and port as a Host field has them: the default port is left out (RFC 9110 4.2.3).
-fn authority(place: &Place) -> String {
-    match place.port {
-        80 => place.host.to_string(),
-        port => format!("{}:{port}", place.host),
     }
 }
 
