@@ -4,6 +4,7 @@
 //! leaves it alone until the socket is ready for more.
 
 use std::io::{self, ErrorKind, Read};
+use std::mem;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
@@ -257,6 +258,15 @@ pub(crate) struct Tunnel {
     _watcher: Box<dyn Watcher>,
 }
 
+/// Which side of a tunnel has failed.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The client has gone.
+    Client(io::Error),
+    /// The other server broke off.
+    Server(io::Error),
+}
+
 /// What a step of a tunnel came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -319,43 +329,59 @@ impl Tunnel {
         &mut self,
         mut client: impl FnMut(&mut [u8]) -> io::Result<Option<usize>>,
         buffer: &mut [u8],
-    ) -> io::Result<Step> {
-        if self.sent < self.pending.len() {
+    ) -> Result<Step, Fault> {
+        if self.has_pending() {
             if !self.watched.writable {
                 return Ok(Step::Waits);
             }
-            let Some(count) = self.watched.write(&self.pending[self.sent..])? else {
-                return Ok(Step::Waits);
-            };
+            // Most tunnels are silent most of the time: what was sent keeps no memory.
+            let pending = mem::take(&mut self.pending);
+            let count = self.give(&pending[self.sent..])?;
             self.sent += count;
-            if self.sent == self.pending.len() {
-                // Most tunnels are silent most of the time.
-                self.pending = Vec::new();
+            if self.sent < pending.len() {
+                self.pending = pending;
+            } else {
                 self.sent = 0;
             }
-            return Ok(Step::Moved);
+            return Ok(if count > 0 { Step::Moved } else { Step::Waits });
         }
         match self.client_end {
             End::Open => {}
             End::Came => {
                 self.client_end = End::Told;
-                self.watched.socket.shutdown(Shutdown::Write)?;
+                if let Err(error) = self.watched.socket.shutdown(Shutdown::Write) {
+                    // It is to be read how the other server's side has ended.
+                    log::debug!("another server could not be told of a tunnel's end: {error}");
+                }
                 return Ok(Step::Moved);
             }
             End::Told => return Ok(Step::Over),
         }
-        let Some(came) = client(buffer)? else {
+        let Some(came) = client(buffer).map_err(Fault::Client)? else {
             return Ok(Step::Waits);
         };
         if came == 0 {
             self.client_end = End::Came;
             return Ok(Step::Moved);
         }
-        let sent = self.watched.write(&buffer[..came])?.unwrap_or(0);
+        let sent = self.give(&buffer[..came])?;
         if sent < came {
             self.pending = buffer[sent..came].to_vec();
         }
         Ok(Step::Moved)
+    }
+
+    /// Gives bytes to the other server; returns how many need not be given again.
+    fn give(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+        match self.watched.write(bytes) {
+            Ok(count) => Ok(count.unwrap_or(0)),
+            // It had ended before it closed. What it has said until then still goes to the client.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.client_end = End::Told;
+                Ok(bytes.len())
+            }
+            Err(error) => Err(Fault::Server(error)),
+        }
     }
 
     /// Moves one buffer's worth from the other server to the client, who has taken all before it: what it does not take
@@ -365,12 +391,12 @@ impl Tunnel {
         client: impl FnOnce(&[u8]) -> io::Result<usize>,
         end: impl FnOnce() -> io::Result<()>,
         buffer: &'a mut [u8],
-    ) -> io::Result<(Step, &'a [u8])> {
+    ) -> Result<(Step, &'a [u8]), Fault> {
         match self.server_end {
             End::Open => {}
             End::Came => {
                 self.server_end = End::Told;
-                end()?;
+                end().map_err(Fault::Client)?;
                 return Ok((Step::Moved, &[]));
             }
             End::Told => return Ok((Step::Over, &[])),
@@ -378,14 +404,14 @@ impl Tunnel {
         if !self.watched.readable {
             return Ok((Step::Waits, &[]));
         }
-        let Some(came) = self.watched.read(buffer)? else {
+        let Some(came) = self.watched.read(buffer).map_err(Fault::Server)? else {
             return Ok((Step::Waits, &[]));
         };
         if came == 0 {
             self.server_end = End::Came;
             return Ok((Step::Moved, &[]));
         }
-        let sent = client(&buffer[..came])?;
+        let sent = client(&buffer[..came]).map_err(Fault::Client)?;
         Ok((Step::Moved, &buffer[sent..came]))
     }
 }

@@ -14,14 +14,12 @@ use crate::health::Health;
 use crate::http::body::BodyBuffer;
 use crate::http::head::Version;
 use crate::server::event_loop::bodies::Room;
+use crate::server::event_loop::client::LONG_WAIT;
 use crate::server::event_loop::connection::Incoming;
 use crate::server::exchange::{Exchange, Stage};
 use crate::server::request_head::{AskedEndpoint, RequestHead};
 
 pub use builder::RequestBuilder;
-
-/// How long a client waits at least that is taken to have left once it sends nothing more.
-const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// A whole request: its head, and its body behind a [`Read`].
 ///

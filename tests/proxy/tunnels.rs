@@ -183,8 +183,15 @@ fn silent(head: &'static str) -> (Upstream, Arc<AtomicUsize>) {
     (upstream, ended)
 }
 
-/// How long the service is kept after its client has reset the connection.
-fn time_to_leave(head: &'static str) -> Duration {
+/// How a client goes.
+#[derive(Debug, Clone, Copy)]
+enum Leaves {
+    Closes,
+    Resets,
+}
+
+/// How long the service is kept after its client has gone.
+fn time_to_leave(head: &'static str, leaves: Leaves) -> Duration {
     let (upstream, ended) = silent(head);
     let server = serve(ProxyConfig::to([upstream.url()]), 1);
     let mut client = Client::connect(server.local_addr());
@@ -196,14 +203,19 @@ fn time_to_leave(head: &'static str) -> Duration {
             .read_exact(&mut [0; 12])
             .expect("a reply begins");
     }
-    let socket = socket2::SockRef::from(client.socket());
-    socket
-        .set_linger(Some(Duration::ZERO))
-        .expect("an open socket");
     let left = Instant::now();
-    drop(client);
+    leave(client, leaves);
     wait_until("the service is left", || ended.load(Ordering::SeqCst) == 1);
     left.elapsed()
+}
+
+fn leave(client: Client, leaves: Leaves) {
+    if matches!(leaves, Leaves::Resets) {
+        let socket = socket2::SockRef::from(client.socket());
+        let set = socket.set_linger(Some(Duration::ZERO));
+        set.expect("an open socket");
+    }
+    drop(client);
 }
 
 #[test]
@@ -213,9 +225,84 @@ fn a_client_that_leaves_ends_its_request_to_the_service_within_two_seconds() {
         "HTTP/1.1 200 OK\r\nContent-Le",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
     ] {
-        // The shortest of a few, since the machine may be busy.
-        let took = (0..3).map(|_| time_to_leave(head)).min().expect("some");
-        assert!(took < Duration::from_secs(2), "{head:?}: {took:?}");
+        for leaves in [Leaves::Closes, Leaves::Resets] {
+            // The shortest of a few, since the machine may be busy.
+            let took = (0..3).map(|_| time_to_leave(head, leaves)).min();
+            let took = took.expect("some");
+            assert!(
+                took < Duration::from_secs(2),
+                "{leaves:?} {head:?}: {took:?}"
+            );
+        }
+    }
+}
+
+/// Each pause is short, though all of them together are not.
+#[test]
+fn half_an_end_is_no_end_to_a_slow_download() {
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n")?;
+        for _ in 0..16 {
+            std::thread::sleep(Duration::from_millis(100));
+            stream.write_all(b"x")?;
+        }
+        Ok(())
+    });
+    let server = serve(ProxyConfig::to([upstream.url()]), 1);
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/").finish().reply().text(), "x".repeat(16));
+}
+
+/// Ends a tunnel as asked.
+fn ending(ends: &'static str) -> Upstream {
+    Upstream::start(move |_, stream| {
+        stream.write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )?;
+        let end = Err(std::io::ErrorKind::UnexpectedEof.into());
+        if ends == "the service" {
+            stream.write_all(b"bye")?;
+            return end;
+        }
+        loop {
+            stream.write_all(&[b'x'; 200])?;
+            if ends == "the service, with a reset" {
+                let socket = socket2::SockRef::from(&*stream);
+                socket.set_linger(Some(Duration::ZERO))?;
+                return end;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    })
+}
+
+/// That a client goes while the service speaks, and that a service takes no more once it has ended, were failures.
+#[test]
+fn a_tunnel_fails_only_when_the_service_breaks_it_off() {
+    for (ends, leaves, failed) in [
+        ("the client", Some(Leaves::Closes), 0),
+        ("the client", Some(Leaves::Resets), 0),
+        ("the service", None, 0),
+        ("the service, with a reset", None, 1),
+    ] {
+        let upstream = ending(ends);
+        let server = serve(ProxyConfig::to([upstream.url()]), 1);
+        let mut client = Client::connect(server.local_addr());
+        client.send(upgrade("GET", "websocket", KEY));
+        match leaves {
+            Some(leaves) => {
+                client.stream.read_exact(&mut [0; 400]).expect("some");
+                leave(client, leaves);
+            }
+            // Until it is told.
+            None => while client.try_send("more").is_ok() {},
+        }
+        wait_until("it is counted", || {
+            let totals = server.health().snapshot().totals;
+            totals.served + totals.failed == 1
+        });
+        let totals = server.health().snapshot().totals;
+        assert_eq!(totals.failed, failed, "{ends} ended it: {leaves:?}");
     }
 }
 

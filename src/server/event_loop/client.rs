@@ -21,8 +21,9 @@ use crate::server::task::Waits;
 /// See [`Client::has_left`].
 const SHORT_WAIT: Duration = Duration::from_millis(10);
 
-/// The same for one whose request another server has, which is told to stop within 2 s.
-const LONG_WAIT: Duration = Duration::from_secs(1);
+/// How long another server is waited for at least for a client that sends nothing more, and is taken to have left then: so
+/// that server is told to stop within 2 s.
+pub(crate) const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// What a client's request waits for beside a worker.
 #[derive(Debug)]
@@ -70,8 +71,10 @@ pub(crate) struct Client {
     pub(crate) rules: ReplyRules,
     /// The socket may have something to read.
     pub(crate) readable: bool,
-    /// The client has said that it will send nothing more: what it sent ends with an end.
-    pub(crate) ending: bool,
+    /// When the client said that it will send nothing more: what it sent ends with an end.
+    pub(crate) ending: Option<Instant>,
+    /// Since when another server has had nothing more of its reply's body.
+    pub(super) dry: Option<Instant>,
     /// We have told the client that nothing more will come.
     pub(crate) finished: bool,
 }
@@ -95,7 +98,8 @@ impl Client {
             ticket: None,
             rules: ReplyRules::UNKNOWN,
             readable: true,
-            ending: false,
+            ending: None,
+            dry: None,
             finished: false,
         }
     }
@@ -106,11 +110,17 @@ impl Client {
             || (self.listener == Listener::Agent && self.connection.is_lingering())
     }
 
-    /// Whether it has left while its request waits for a worker, or for another server. An end that comes with the request,
-    /// or just behind it, only says that nothing more will be sent: while the wait is short, such a client gets its answer.
+    /// Whether it has left while its request waits for a worker, or for another server, be it in the middle of a body. An
+    /// end that comes with the request, or just behind it, only says that nothing more will be sent: while the wait is
+    /// short, such a client gets its answer. Only a write would tell a client that reads on from one that has gone.
     pub(crate) fn has_left(&self, now: Instant) -> bool {
         let is_long = self.is_long_at().is_some_and(|at| at <= now);
-        is_long && (self.ending || self.has_ended())
+        is_long && (self.ending.is_some() || self.has_ended())
+    }
+
+    /// Whether another server has yet to say something for it.
+    pub(super) fn awaits_other(&self) -> bool {
+        self.wait.is_under_way() || self.dry.is_some()
     }
 
     /// When its wait is no longer short.
@@ -121,7 +131,8 @@ impl Client {
         } else if self.wait.is_under_way() {
             Some(admitted + LONG_WAIT)
         } else {
-            None
+            // A download may have been slow for long before.
+            Some(self.dry?.max(self.ending?) + LONG_WAIT)
         }
     }
 
@@ -130,7 +141,7 @@ impl Client {
         // One that waits for a worker is looked at when it has its turn.
         let leaves = self
             .is_long_at()
-            .filter(|_| self.ending && self.wait.is_under_way());
+            .filter(|_| self.ending.is_some() && self.awaits_other());
         let due = [self.connection.next_timeout(), self.wait.due(), leaves];
         due.into_iter().flatten().min()
     }
@@ -174,8 +185,10 @@ impl Client {
     /// Takes what an event says of the socket.
     pub(super) fn handle_readiness(&mut self, event: &mio::event::Event, now: Instant) {
         self.readable |= event.is_readable() || event.is_read_closed();
-        self.ending |= event.is_read_closed();
-        if self.ending && self.has_left(now) {
+        if event.is_read_closed() {
+            self.ending.get_or_insert(now);
+        }
+        if self.ending.is_some() && self.has_left(now) {
             self.connection.close(CloseReason::Client);
         }
         // Readiness may be spurious: the socket itself knows.
@@ -219,7 +232,7 @@ impl Client {
             Ok(count) => {
                 // A short read has emptied the socket: what comes later, comes with an event. Not so an end that came
                 // together with the bytes.
-                self.readable = count == buffer.len() || self.ending;
+                self.readable = count == buffer.len() || self.ending.is_some();
                 self.connection.handle_input(&buffer[..count], now);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,

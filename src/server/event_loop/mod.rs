@@ -10,7 +10,7 @@ mod accept;
 mod acceptor;
 pub(crate) mod admission;
 pub(crate) mod bodies;
-mod client;
+pub(crate) mod client;
 pub(crate) mod clients;
 pub(crate) mod connection;
 mod deadlines;

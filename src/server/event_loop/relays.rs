@@ -16,8 +16,7 @@ use super::clients::upstream_token;
 use super::connection::{After, CloseReason, Piece};
 use crate::health::{Health, ReplyOutcome, bump};
 use crate::server::exchange::Stage;
-use crate::server::relay::Progress;
-use crate::server::relay::Step;
+use crate::server::relay::{Fault, Progress, Step};
 use crate::server::response::Trigger;
 use crate::server::stream::Source;
 
@@ -133,9 +132,13 @@ impl Client {
                     return false;
                 }
                 self.connection.await_more(now + idle);
+                self.dry = Some(now);
                 return true;
             }
-            Ok(progress) => progress,
+            Ok(progress) => {
+                self.dry = None;
+                progress
+            }
             Err(error) => {
                 self.cut(&error, health);
                 return true;
@@ -235,9 +238,12 @@ impl Client {
         };
         let (forward, (back, rest)) = match (forward, back) {
             (Ok(forward), Ok(back)) => (forward, back),
-            (Err(error), _) | (_, Err(error)) => {
-                log::debug!("{peer}: a tunnel broke: {error}");
-                connection.close(CloseReason::Cut);
+            (Err(fault), _) | (_, Err(fault)) => {
+                log::debug!("{peer}: a tunnel broke: {fault:?}");
+                connection.close(match fault {
+                    Fault::Client(_) => CloseReason::Reset,
+                    Fault::Server(_) => CloseReason::Cut,
+                });
                 return true;
             }
         };

@@ -19,7 +19,7 @@ impl EventLoop {
         let Some(client) = self.clients.get_mut(slot) else {
             return;
         };
-        if !client.wait.is_under_way() {
+        if !client.awaits_other() {
             return;
         }
         if client.has_left(now) {

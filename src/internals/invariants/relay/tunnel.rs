@@ -9,7 +9,7 @@ use socket2::SockRef;
 use super::{Ends, IDLE, pair, send};
 use crate::http::body::{BodyDecoder, Framing};
 use crate::net::client::Parts;
-use crate::server::relay::{Step, Tunnel};
+use crate::server::relay::{Fault, Step, Tunnel};
 
 /// How much is moved at a time: so little that most of what is sent is split.
 const STEP: usize = 48;
@@ -101,6 +101,12 @@ enum End {
     Told,
 }
 
+fn kind(fault: Fault) -> ErrorKind {
+    match fault {
+        Fault::Client(error) | Fault::Server(error) => error.kind(),
+    }
+}
+
 /// The other server, behind a socket.
 struct Server<'a> {
     far: UnixStream,
@@ -171,7 +177,7 @@ impl Client<'_> {
             Ok(Some(count))
         };
         let step = tunnel.forward(read, &mut [0; STEP]);
-        step.map_err(|error| error.kind())
+        step.map_err(kind)
     }
 
     fn back(&mut self, tunnel: &mut Tunnel, count: usize) -> Result<Step, ErrorKind> {
@@ -191,7 +197,7 @@ impl Client<'_> {
         };
         let mut buffer = [0; STEP];
         let moved = tunnel.back(write, end, &mut buffer);
-        let (step, rest) = moved.map_err(|error| error.kind())?;
+        let (step, rest) = moved.map_err(kind)?;
         self.output.extend_from_slice(rest);
         Ok(step)
     }
