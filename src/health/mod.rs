@@ -365,12 +365,11 @@ impl Health {
         self.last_start.fetch_max(self.nanos(now), Relaxed);
     }
 
-    /// Notes that `worker` begins a job that was admitted at `arrived`.
-    pub(crate) fn job_begins(&self, worker: usize, arrived: Instant, now: Instant) {
+    /// Notes that `worker` begins a job.
+    pub(crate) fn job_begins(&self, worker: usize, now: Instant) {
         let nanos = self.nanos(now);
         self.workers[worker].store(nanos, Relaxed);
         self.last_start.fetch_max(nanos, Relaxed);
-        self.queue_waits.add(now.saturating_duration_since(arrived));
     }
 
     /// Notes that a request which the gate let in has been answered, so long after its handler began.
@@ -438,7 +437,13 @@ impl Health {
     /// Starts the averages afresh: for the reset thread alone. While every worker is stuck nothing happens, and the
     /// thread is to come again after the time returned.
     pub(crate) fn reset(&self, now: Instant) -> Option<Duration> {
-        let idle = self.workers.iter().any(|start| start.load(Relaxed) == 0);
+        let busy = self
+            .workers
+            .iter()
+            .filter(|it| it.load(Relaxed) > 0)
+            .count();
+        // A request that waits for another server has a worker's place.
+        let idle = busy + self.gauges.places.load(Relaxed) < self.workers.len();
         lock(&self.gate).reset(self.occupancy(idle), now)
     }
 
@@ -543,5 +548,28 @@ mod tests {
         let (_, found) = WATCHED.take().expect("set above");
         assert_eq!(tripped.len(), 1);
         assert_eq!(found, [true]);
+    }
+
+    /// Requests that wait for another server hold no worker: the gate closed although all of them hung.
+    #[test]
+    fn the_gate_stays_open_while_all_that_the_workers_may_do_at_once_hangs() {
+        let now = Instant::now();
+        let (trips, tripped) = crossbeam_channel::unbounded();
+        let config = Config {
+            workers: 2,
+            ..Config::default()
+        };
+        let health = Health::new(&config, trips, now);
+        health.idle_worker_taken(now);
+        health.job_begins(0, now);
+        health.gauges.places.store(1, Relaxed);
+        let later = now + 60 * config.threshold;
+        health.observe(false, later);
+        assert_eq!(tripped.len(), 1);
+        let again = health.reset(later + config.cooldown);
+        assert!(again.is_some() && !health.is_healthy(), "{health:?}");
+        health.gauges.places.store(0, Relaxed);
+        assert_eq!(health.reset(later + 2 * config.cooldown), None);
+        assert!(health.is_healthy());
     }
 }

@@ -201,7 +201,9 @@ impl Worker {
             return ended;
         }
         let began = Instant::now();
-        health.job_begins(self.index, exchange.admitted, began);
+        health.job_begins(self.index, began);
+        let waited = began.saturating_duration_since(exchange.admitted);
+        health.queue_waits.add(waited);
         if shared.access_log.is_some() {
             exchange.set_began(began);
         }
@@ -219,11 +221,11 @@ impl Worker {
     fn go_on(&mut self, task: Task, then: Continuation) -> Ended {
         let health = &self.shared.health;
         if !task.exchange.advance(Stage::Waiting, Stage::Running) {
-            bump(&health.counts.skipped);
+            bump(&health.counts.late);
             return Ended::Dropped;
         }
         let now = Instant::now();
-        health.job_begins(self.index, now, now);
+        health.job_begins(self.index, now);
         self.run_handler(task, now, then)
     }
 
@@ -276,6 +278,7 @@ impl Worker {
                             let response = Response::text(500, "no reply can be waited for\n");
                             return self.replier.finish(task, response);
                         }
+                        bump(&self.shared.health.counts.late);
                         Ended::Dropped
                     }
                 }
@@ -316,7 +319,7 @@ impl Worker {
     /// Goes on with a reply whose client has read what came before.
     fn resume(&mut self, stream: Stream, exchange: &Exchange) -> Ended {
         let now = Instant::now();
-        self.shared.health.job_begins(self.index, now, now);
+        self.shared.health.job_begins(self.index, now);
         let ended = self.replier.go_on(stream, exchange);
         self.shared.health.worker_rests(self.index);
         ended

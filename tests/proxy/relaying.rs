@@ -70,6 +70,12 @@ fn a_client_that_does_not_read_is_left_and_so_is_its_service() {
     let read = client.stream.by_ref().take(most).read_to_end(&mut rest);
     assert!(read.is_err() || (rest.len() as u64) < most);
     assert!(!rest.ends_with(b"0\r\n\r\n"));
+    // It is no failure of the service.
+    wait_until("it is counted", || {
+        let totals = server.health().snapshot().totals;
+        assert_eq!(totals.failed, 0);
+        totals.served == 1
+    });
 }
 
 /// The time that counts is that to the answer's head.

@@ -4,14 +4,15 @@
 //! events, bytes to send and the next deadline:
 //!
 //! ```text
-//!          first byte       head whole, body due            room         request whole
-//!   Idle ────────────▶ Head ───────────────────▶ Announced ──────▶ Body ───────────────▶ Answering
-//!    ▲                   └────────────────────────────────────────────────────▲  │
-//!    │  kept alive                       refusal: ConnectionEvent::Refused              │  │ answer()
-//!    └───────────────────── Replying ◀───────────────────────────────────────────┘
-//!                               │ to be closed
-//!                               ▼
-//!                           Lingering ──▶ Closed
+//!         first byte        head whole, body due             room        request whole
+//!   Idle ────────────▶ Head ────────────────────▶ Announced ──────▶ Body ──────────────▶ Answering
+//!    ▲                   │                                                                ▲  │
+//!    │                   └────────── head whole, no body; or a refusal, from any ─────────┘  │
+//!    │  kept alive                                                                           │
+//!    └───────────────── Replying ◀───────────────────────────────────────────────────────────┘
+//!                           │ to be closed                                            answer()
+//!                           ▼
+//!                       Lingering ──▶ Closed
 //! ```
 //!
 //! - [`handle_input`](Connection::handle_input), [`handle_eof`](Connection::handle_eof),
@@ -108,7 +109,7 @@ pub(crate) enum CloseReason {
 impl CloseReason {
     /// Whether it is the client's doing: a reply that it did not take to its end is not the service's failure.
     pub(crate) fn is_the_clients(self) -> bool {
-        matches!(self, Self::Client | Self::Reset)
+        matches!(self, Self::Client | Self::Reset | Self::WriteTimeout)
     }
 }
 

@@ -304,7 +304,11 @@ impl EventLoop {
                     self.go_on_waiting(key.slot, ready, now);
                 }
             }
-            (Ended::Waits(waits), None) => waits.leave(),
+            (Ended::Waits(waits), None) => {
+                // As where it waits already: nobody wants its reply any more.
+                bump(&self.shared.health.counts.late);
+                waits.leave();
+            }
             // The event loop has answered it, if anybody was left.
             (Ended::Dropped, _) | (Ended::Broken(_), None) => {}
         }
@@ -338,7 +342,9 @@ impl EventLoop {
         let health = self.shared.health.clone();
         if exchange.abandon() {
             client.exchange = None;
-            client.wait = Wait::None;
+            if let Wait::For(..) = client.wait.take() {
+                bump(&health.counts.late);
+            }
             client.note_wait(&exchange, now);
             if let Some(ticket) = client.ticket.take() {
                 self.workers.dispatcher.remove(ticket);

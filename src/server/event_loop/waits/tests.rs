@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::{Registry, Token};
 
 use super::*;
@@ -100,7 +101,7 @@ fn ask(server: &Server, path: &str) -> TcpStream {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(
         client,
-        "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     client
@@ -134,6 +135,81 @@ fn one_that_waits_goes_on_when_its_socket_is_ready_and_no_sooner() {
         });
     }
     assert_eq!(puts.asked.load(Ordering::SeqCst), 2);
+    // Each has waited for a worker once, also the one that went on with a worker.
+    let metrics = reply(ask(&server, "/metrics"));
+    assert!(
+        metrics.contains("\nplimsoll_queue_wait_seconds_count 2\n"),
+        "{metrics}"
+    );
+}
+
+/// Waits for a word before it can be waited with, and then for good.
+struct Held {
+    begun: Sender<()>,
+    goes_on: Receiver<()>,
+}
+
+impl Waiting for Held {
+    fn watch(&self, _: &Registry, _: Token) -> io::Result<()> {
+        self.begun.send(()).expect("the test goes on");
+        self.goes_on.recv_timeout(PATIENCE).expect("a word");
+        Ok(())
+    }
+
+    fn due(&self) -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    fn resume(self: Box<Self>, _: &Request, _: Trigger, _: Instant) -> Resumed {
+        Resumed::Waits(self)
+    }
+}
+
+/// Such a request was counted nowhere.
+#[test]
+fn one_whose_client_goes_just_as_it_begins_to_wait_is_counted_as_late() {
+    let (begun, has_begun) = bounded(1);
+    let (go_on, goes_on) = bounded(1);
+    let handler = move |_: &mut Request| {
+        let (begun, goes_on) = (begun.clone(), goes_on.clone());
+        Response::later(Later::Waiting(Box::new(Held { begun, goes_on })))
+    };
+    let builder = Server::builder().listen("127.0.0.1:0").workers(1);
+    let server = builder.handler(handler).start().unwrap();
+    let client = ask(&server, "/");
+    has_begun.recv_timeout(PATIENCE).expect("it begins");
+    let socket = socket2::SockRef::from(&client);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    await_that("it has gone", || {
+        server.health().snapshot().connections == 0
+    });
+    go_on.send(()).unwrap();
+    await_that("it is counted", || {
+        server.health().snapshot().totals.late == 1
+    });
+}
+
+/// As a handler's that comes after the deadline.
+#[test]
+fn one_that_waits_when_its_time_is_over_is_504_and_late() {
+    let (begun, has_begun) = bounded(1);
+    let (go_on, goes_on) = bounded(1);
+    let handler = move |_: &mut Request| {
+        let (begun, goes_on) = (begun.clone(), goes_on.clone());
+        Response::later(Later::Waiting(Box::new(Held { begun, goes_on })))
+    };
+    go_on.send(()).unwrap();
+    let builder = Server::builder().listen("127.0.0.1:0").workers(1);
+    let builder = builder.request_timeout(Duration::from_millis(200));
+    let server = builder.handler(handler).start().unwrap();
+    let reply = reply(ask(&server, "/"));
+    assert!(reply.starts_with("HTTP/1.1 504 "), "{reply}");
+    has_begun.recv_timeout(PATIENCE).expect("it has begun");
+    await_that("it is counted", || {
+        let totals = server.health().snapshot().totals;
+        (totals.timeouts, totals.late) == (1, 1)
+    });
 }
 
 #[test]
