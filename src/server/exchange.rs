@@ -6,8 +6,8 @@
 //! ```text
 //!            begins           reply at hand
 //!   Waiting ───────▶ Running ──────────────▶ Replying
-//!      │                │  │ a part at hand      ▲
-//!      │                │  └──────▶ Streaming ───┘ the end at hand
+//!      │  ◀───────      │  │ a part at hand      ▲
+//!      │   waits on     │  └──────▶ Streaming ───┘ the end at hand
 //!      ▼                ▼               ▼
 //!      └──────────▶ Abandoned ◀─────────┘
 //!       (refused, 504, cut, or the client has gone)
@@ -26,7 +26,7 @@ use crate::server::client_socket::ClientSocket;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Stage {
-    /// No worker has begun it.
+    /// No worker has it: none has begun it yet, or it waits for something else, and nobody waits with it.
     Waiting,
     /// A worker runs the handler, or waits for the first byte of its reply. Nothing has been sent.
     Running,

@@ -302,7 +302,7 @@ impl Response {
         }
         match &self.body {
             Body::Bytes(bytes) => Ok(bytes),
-            // No handler outside this crate makes the other two.
+            // No handler outside this crate makes the other three.
             Body::Reader { .. } | Body::Relay { .. } | Body::Tunnel { .. } | Body::Later(_) => {
                 Ok(&[])
             }

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn each_door_has_a_token_of_its_own() {
+    fn each_listener_has_a_token_of_its_own() {
         for listener in Listener::ALL {
             assert_eq!(listener_of(listener_token(listener)), Some(listener));
         }

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn details_are_for_this_host_unless_told_otherwise_and_always_behind_the_admin_door() {
+    fn details_are_for_this_host_unless_told_otherwise_and_always_at_the_admin_listener() {
         let near = ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"];
         let far = [
             "192.0.2.7",
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_may_keep_its_pages_for_the_admin_door_but_those_of_orchestrators() {
+    fn a_service_may_keep_its_pages_for_the_admin_listener_but_those_of_orchestrators() {
         let reports = Reports::new(&Config {
             own_paths: crate::settings::OwnPaths::Admin,
             ..Config::default()

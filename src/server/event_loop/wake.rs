@@ -72,7 +72,7 @@ impl Sender {
     /// Tells the event loop that an exchange is done; at once only if something hangs on that.
     ///
     /// When the reply is out and the connection is kept, what comes next is the client's next request. That wakes the
-    /// event_loop by itself, and messages are read first then: so most exchanges cost it one wake-up, not two.
+    /// event loop by itself, and messages are read first then: so most exchanges cost it one wake-up, not two.
     pub(crate) fn send_done(&self, done: Done) {
         let settled = done.is_settled();
         let due = done.due().map(|due| self.shared.nanos(due));
