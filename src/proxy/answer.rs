@@ -15,9 +15,11 @@ pub(super) struct Answer {
     pub(super) body: AnswerBody,
     /// The interim replies before it.
     pub(super) interim: Vec<ResponseHead>,
-    /// None once the body is whole: the endpoint is done with the request, and can do another.
+    /// None once the body is whole: the endpoint is done with the request, and can do another. None also while another
+    /// try may replace it, which may need the endpoint's only place.
     pub(super) pick: Option<Pick<Upstream>>,
-    pub(super) slot: Slot,
+    /// None once the body is whole: there is no connection.
+    pub(super) slot: Option<Slot>,
 }
 
 /// Its body, or what comes in its place.

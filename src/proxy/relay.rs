@@ -117,11 +117,11 @@ fn with_fields(response: Response, head: &ResponseHead) -> Response {
 /// An endpoint's request, which is pending until this is dropped.
 struct Pending {
     pick: Option<Pick<Upstream>>,
-    _slot: Slot,
+    _slot: Option<Slot>,
 }
 
 impl Pending {
-    fn new(pick: Option<Pick<Upstream>>, slot: Slot) -> Self {
+    fn new(pick: Option<Pick<Upstream>>, slot: Option<Slot>) -> Self {
         Self { pick, _slot: slot }
     }
 }

@@ -274,7 +274,7 @@ impl Tries {
             body,
             interim,
             pick: (!is_whole).then_some(pick),
-            slot,
+            slot: (!is_whole).then_some(slot),
         };
         if let Some(next) = next {
             return self.failed(way, FailedTry::Answered(Box::new(answer)), &next, now);
@@ -327,6 +327,10 @@ impl Tries {
             .retry
             .failure_at(&mut self.attempts, next, self.deadline, now);
         if let Some(pause) = pause {
+            // What it says of the endpoint was told, and the next try may need its place.
+            if let Some(FailedTry::Answered(answer)) = &mut self.last {
+                answer.pick = None;
+            }
             self.pauses_until = now + pause;
             return Step::Again(self.pauses_until);
         }

@@ -12,12 +12,17 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// A sidecar in front of a service that the test plays.
 fn sidecar() -> (Proxy, TcpListener) {
+    sidecar_to("")
+}
+
+/// The same, with options behind the service's URL.
+fn sidecar_to(options: &str) -> (Proxy, TcpListener) {
     let service = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = service.local_addr().expect("it is bound");
     let proxy = Proxy::start(ProxyConfig {
         try_timeout: Some(HOUR),
         retries: 1,
-        ..ProxyConfig::to([format!("http://{address}")])
+        ..ProxyConfig::to([format!("http://{address}{options}")])
     });
     (proxy.expect("it starts"), service)
 }
@@ -43,6 +48,14 @@ fn accept(service: &TcpListener) -> TcpStream {
         head.push(byte[0]);
     }
     stream
+}
+
+/// Goes on when something has come.
+fn hear(tries: &mut Tries, way: &Way<'_>) -> Step {
+    let (socket, interest) = tries.awaited().expect("a socket");
+    let waited = socket.wait(interest, Deadline::after(HOUR), None);
+    waited.expect("it comes");
+    tries.resume(way, Heard::Ready { readable: true }, Instant::now())
 }
 
 fn pending(core: &Core) -> u32 {
@@ -112,11 +125,7 @@ fn an_answer_that_comes_in_pieces_is_waited_for_and_its_connection_kept() {
     ] {
         assert!(matches!(step, Step::Waits));
         stream.write_all(piece.as_bytes()).expect("it is taken");
-        let (socket, interest) = tries.awaited().expect("a socket");
-        let deadline = Deadline::after(HOUR);
-        socket.wait(interest, deadline, None).expect("it comes");
-        let ready = Heard::Ready { readable: true };
-        step = tries.resume(&way, ready, Instant::now());
+        step = hear(&mut tries, &way);
     }
     let Step::Done(Ok(answer)) = step else {
         panic!("it is whole");
@@ -139,4 +148,25 @@ fn an_answer_that_comes_in_pieces_is_waited_for_and_its_connection_kept() {
     assert!(matches!(tries.begin(&way), Step::Waits));
     drop(accept(&service));
     assert_eq!(tries.tried.len(), 1);
+}
+
+#[test]
+fn a_refusal_that_may_be_replaced_keeps_no_place_from_the_next_try() {
+    for (fields, has_slot) in [("Content-Length: 0", false), ("Content-Length: 9", true)] {
+        let (proxy, service) = sidecar_to("#max=1");
+        let (core, request, forwarded) = (&proxy.core, request("GET"), forwarded());
+        let way = core.way(&request, &forwarded);
+        let mut tries = core.tries(&request);
+        assert!(matches!(tries.begin(&way), Step::Waits));
+        let mut refusing = accept(&service);
+        write!(refusing, "HTTP/1.1 503 x\r\n{fields}\r\n\r\n").expect("it is taken");
+        assert!(matches!(hear(&mut tries, &way), Step::Again(_)));
+        let Some(FailedTry::Answered(answer)) = &tries.last else {
+            panic!("it is what the client gets if there is nothing else");
+        };
+        assert_eq!(answer.slot.is_some(), has_slot, "as it has a connection");
+        assert_eq!(pending(core), 0);
+        assert!(matches!(tries.begin(&way), Step::Waits));
+        assert_eq!(tries.tried.len(), 2);
+    }
 }
