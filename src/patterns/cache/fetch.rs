@@ -176,15 +176,8 @@ impl Fetch {
         let (updated, outcome) = if is_of_another(&kept.fields, fields) {
             (None, FetchOutcome::NotShared)
         } else {
-            let (updated, is_fresh) = self.update(kept, fields, now);
-            (
-                Some(updated),
-                if is_fresh {
-                    FetchOutcome::Kept
-                } else {
-                    FetchOutcome::NotShared
-                },
-            )
+            let (updated, outcome) = self.update(kept, fields, now);
+            (Some(updated), outcome)
         };
         self.ticket.land(outcome, now);
         let reply = self.ticket.reply(updated.as_ref().unwrap_or(kept), now);
@@ -199,9 +192,9 @@ impl Fetch {
         Fetched::Reply(reply)
     }
 
-    /// Puts the kept reply with newer fields in the place of the older one, and tells whether it is fresh. One that may
-    /// no longer be kept goes.
-    fn update(&self, kept: &Arc<Entry>, fields: &Fields, now: CacheTime) -> (Entry, bool) {
+    /// Puts the kept reply with newer fields in the place of the older one, and tells what that means for those who wait.
+    /// One that may no longer be kept goes.
+    fn update(&self, kept: &Arc<Entry>, fields: &Fields, now: CacheTime) -> (Entry, FetchOutcome) {
         let shared = &self.ticket.shared;
         let target = shared.target.as_deref();
         let mut new = fields.clone();
@@ -228,15 +221,17 @@ impl Fetch {
         let vary = Vary::of(&updated);
         let mut state = shared.state();
         let place = &self.ticket.place;
-        let may_be_kept = storable && state.fetches.is_valid(place);
-        let is_fresh = if let Some(vary) = vary.clone().filter(|_| may_be_kept) {
+        let is_valid = state.fetches.is_valid(place);
+        let mut is_fresh = false;
+        if let Some(vary) = vary.clone().filter(|_| storable && is_valid) {
             state.store.replace(&place.key, kept, entry(vary));
-            freshness.left(now.monotonic).is_some() && directives.no_cache != Scope::Whole
+            is_fresh =
+                freshness.left(now.monotonic).is_some() && directives.no_cache != Scope::Whole;
         } else {
             state.store.remove(&place.key, kept);
-            false
-        };
-        (entry(vary.unwrap_or_default()), is_fresh)
+        }
+        let outcome = FetchOutcome::of_storable(is_valid, is_fresh);
+        (entry(vary.unwrap_or_default()), outcome)
     }
 
     /// A whole reply of the origin's own.

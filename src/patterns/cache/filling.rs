@@ -106,12 +106,7 @@ impl Filling {
             state.store.insert(self.ticket.place.key.clone(), entry);
         }
         drop(state);
-        let shared = is_valid && is_fresh;
-        let outcome = if shared {
-            FetchOutcome::Kept
-        } else {
-            FetchOutcome::NotShared
-        };
+        let outcome = FetchOutcome::of_storable(is_valid, is_fresh);
         self.ticket.land(outcome, now);
         whole
     }

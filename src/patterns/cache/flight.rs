@@ -22,8 +22,20 @@ pub(super) enum FetchOutcome {
     NotShared,
     /// The origin could not be reached, or failed.
     Failed,
-    /// It was given up without a word about the origin: another one leads.
+    /// It was given up, or the key was made invalid meanwhile, which says nothing of what others would get: another one
+    /// leads.
     Abandoned,
+}
+
+impl FetchOutcome {
+    /// That of a fetch whose reply is given to others only if it is fresh.
+    pub(super) fn of_storable(is_valid: bool, is_fresh: bool) -> Self {
+        match (is_valid, is_fresh) {
+            (false, _) => Self::Abandoned,
+            (true, true) => Self::Kept,
+            (true, false) => Self::NotShared,
+        }
+    }
 }
 
 /// A fetch that others wait for.

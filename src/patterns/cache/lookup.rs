@@ -78,7 +78,7 @@ impl Shared {
             Reuse::GiveAndRefresh => {
                 state.counts.stale += 1;
                 let reply = give(&kept);
-                // A HEAD or a range refreshes nothing.
+                // A HEAD, a range or a request with Authorization refreshes nothing.
                 if question.is_alone() || state.fetches.is_flying(question.key, &kept.signature) {
                     return Lookup::Reply(reply);
                 }

@@ -34,6 +34,8 @@ impl Question<'_> {
             )
             || self.is_head()
             || self.fields.contains("Range")
+            // Its reply may be its client's alone, which says nothing of what others would get.
+            || self.fields.contains("Authorization")
     }
 
     pub(super) fn owned(&self) -> OwnedRequest {

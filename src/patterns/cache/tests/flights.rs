@@ -303,3 +303,46 @@ fn requests_wait_for_one_another_again_once_a_reply_was_kept() {
     let _wait = join(&scene, 3);
     drop(fetch);
 }
+
+/// A client that knows no password got a refusal, and for a minute all others asked on their own.
+#[test]
+fn a_request_with_authorization_waits_for_nobody_and_ends_waiting_for_nobody() {
+    let scene = Scene::new();
+    let auth = fields(&[("Authorization", "Basic x")]);
+    let Lookup::Fetch(fetch) = scene.cache.lookup(&get(&auth), scene.at(0)) else {
+        panic!("it asks")
+    };
+    let leader = lead(&scene, 0);
+    finish(&scene, 0, fetch, (200, FRESH, "its own"));
+    drop(join(&scene, 0));
+    finish(&scene, 0, leader, (200, FRESH, "hello"));
+    assert!(scene.is_kept(1));
+}
+
+/// Each of those who waited, and for a minute all others, asked on their own.
+#[test]
+fn a_key_that_is_made_invalid_during_a_fetch_leaves_the_lead_to_another() {
+    let validator = &[("Cache-Control", "max-age=10"), ("ETag", "\"a\"")][..];
+    for stale in [false, true] {
+        let scene = Scene::new();
+        let mut status = 200;
+        if stale {
+            scene.get(0, (200, validator, "old"));
+            status = 304;
+        }
+        let fetch = lead(&scene, 20);
+        let waits = [join(&scene, 20), join(&scene, 20)];
+        scene.cache.purge(false, "h", "/");
+        finish(&scene, 20, fetch, (status, validator, "old"));
+        let [first, second] = waits;
+        let Lookup::Fetch(fetch) = first.resume(scene.at(20)) else {
+            panic!("leads now")
+        };
+        let Lookup::Wait(second) = second.resume(scene.at(20)) else {
+            panic!("waits again")
+        };
+        drop(join(&scene, 20));
+        finish(&scene, 20, fetch, (200, FRESH, "new"));
+        assert!(matches!(second.resume(scene.at(20)), Lookup::Reply(_)));
+    }
+}
