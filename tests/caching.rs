@@ -318,6 +318,21 @@ fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nob
     assert_eq!(upstream.asked().len(), 1);
 }
 
+/// As Java's client does in each of its first requests.
+#[test]
+fn a_request_to_upgrade_to_what_is_not_allowed_is_one_like_any_other() {
+    let upstream = counting("Cache-Control: max-age=60");
+    let server = sidecar(&upstream);
+    let address = server.local_addr();
+    let upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n";
+    for _ in 0..2 {
+        assert_eq!(request(address, "GET /", upgrade).text(), "1");
+    }
+    let post = format!("{upgrade}Content-Length: 0\r\n");
+    assert_eq!(request(address, "POST /", &post).text(), "2");
+    assert_eq!(request(address, "GET /", "").text(), "3");
+}
+
 #[test]
 fn a_client_that_leaves_ends_the_fetch_that_nobody_else_waits_for() {
     let ended = Arc::new(AtomicUsize::new(0));

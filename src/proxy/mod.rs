@@ -240,7 +240,7 @@ impl Core {
         }
         #[cfg(feature = "cache")]
         if let Some(caching) = &self.caching
-            && forwarded.upgrade.is_none()
+            && upgrade::wanted(request, &forwarded, &self.config.upgrade).is_none()
         {
             return self.look_up(caching, request, forwarded);
         }
