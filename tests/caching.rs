@@ -333,6 +333,44 @@ fn a_request_to_upgrade_to_what_is_not_allowed_is_one_like_any_other() {
     assert_eq!(request(address, "GET /", "").text(), "3");
 }
 
+/// Refreshes stood in a queue, and requests waited for those that had not begun.
+#[test]
+fn refreshes_that_hang_hold_up_no_other_reply() {
+    const SLOW: usize = 3;
+    let latch = Arc::new(Latch::default());
+    let held = latch.clone();
+    let (asked, hanging) = <(AtomicUsize, Arc<AtomicUsize>)>::default();
+    let hangs = hanging.clone();
+    let upstream = Upstream::start(move |request, stream| {
+        let is_slow = request.line().contains("/slow");
+        if is_slow && asked.fetch_add(1, Ordering::SeqCst) >= SLOW {
+            hangs.fetch_add(1, Ordering::SeqCst);
+            held.pass();
+        }
+        let window = if is_slow { 3600 } else { 1 };
+        let fields = format!("Cache-Control: max-age=0, stale-while-revalidate={window}");
+        stream.write_all(reply(&fields, "kept").as_bytes())
+    });
+    let server = sidecar(&upstream);
+    let ask_slow = || {
+        for number in 0..SLOW {
+            let reply = get(server.local_addr(), &format!("/slow{number}"));
+            assert_eq!(reply.text(), "kept");
+        }
+    };
+    ask_slow();
+    wait_until("all that may be are under way", || {
+        ask_slow();
+        hanging.load(Ordering::SeqCst) == 2
+    });
+    wait_until("it may not be given stale any more", || {
+        let reply = get(server.local_addr(), "/quick");
+        assert_eq!((reply.status, reply.text()), (200, "kept"));
+        status_of(&reply).contains("fwd=stale")
+    });
+    latch.open();
+}
+
 #[test]
 fn a_client_that_leaves_ends_the_fetch_that_nobody_else_waits_for() {
     let ended = Arc::new(AtomicUsize::new(0));

@@ -9,9 +9,6 @@ use crate::threads::Threads;
 /// How many are made at once.
 const THREADS: usize = 2;
 
-/// Most fetches that wait to be made.
-const MOST_WAITING: usize = 256;
-
 /// Makes fetches, with threads of its own.
 pub(super) struct Background(Sender<Box<dyn FnOnce() + Send>>);
 
@@ -19,7 +16,8 @@ impl Background {
     /// # Errors
     /// The system gives no thread.
     pub(super) fn start(threads: &mut Threads) -> io::Result<Self> {
-        let (sender, due) = bounded::<Box<dyn FnOnce() + Send>>(MOST_WAITING);
+        // Without a queue: as soon as a fetch has begun in the cache, requests may wait for it.
+        let (sender, due) = bounded::<Box<dyn FnOnce() + Send>>(0);
         for number in 0..THREADS {
             let due = due.clone();
             // It ends when nobody can ask for anything any more.
@@ -30,7 +28,7 @@ impl Background {
         Ok(Self(sender))
     }
 
-    /// Has a fetch made. One for which there is no room is given up: the next request for the same begins another.
+    /// Has a fetch made. If no thread is free it is given up: the next request for the same begins another.
     pub(super) fn run(&self, fetch: impl FnOnce() + Send + 'static) {
         drop(self.0.try_send(Box::new(fetch)));
     }
