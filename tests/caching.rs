@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use plimsoll::patterns::Cache;
 use plimsoll::proxy::{BreakerMode, Proxy, ProxyConfig};
 use plimsoll::{Builder, Server};
 
@@ -28,6 +29,15 @@ fn config(upstream: &Upstream) -> ProxyConfig {
 fn serve_with(config: ProxyConfig, builder: Builder) -> Server {
     let proxy = Proxy::start(config).expect("it starts");
     builder.handler(proxy).start().expect("the server starts")
+}
+
+/// A sidecar and its cache.
+#[track_caller]
+fn serve_and_see(upstream: &Upstream, workers: usize) -> (Server, Cache) {
+    let proxy = Proxy::start(config(upstream)).expect("it starts");
+    let cache = proxy.cache().expect("there is one");
+    let server = quiet(workers).handler(proxy).start();
+    (server.expect("the server starts"), cache)
 }
 
 #[track_caller]
@@ -58,6 +68,14 @@ fn request(address: SocketAddr, line: &str, fields: &str) -> Reply {
         address,
         format!("{line} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"),
     )
+}
+
+/// The client leaves at once.
+fn reset(client: Client) {
+    socket2::SockRef::from(client.socket())
+        .set_linger(Some(Duration::ZERO))
+        .expect("lingering is off");
+    drop(client);
 }
 
 #[track_caller]
@@ -291,9 +309,7 @@ fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nob
         held.pass();
         stream.write_all(reply("Cache-Control: max-age=60", "shared").as_bytes())
     });
-    let proxy = Proxy::start(config(&upstream)).expect("it starts");
-    let cache = proxy.cache().expect("a cache");
-    let server = quiet(4).handler(proxy).start().expect("the server starts");
+    let (server, cache) = serve_and_see(&upstream, 4);
     let address = server.local_addr();
     let mut first = Client::connect(address);
     first.get("/");
@@ -302,15 +318,11 @@ fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nob
     for client in &mut others {
         client.get("/");
     }
-    wait_until("the others wait", || {
+    wait_until("they wait", || {
         cache.stats().waits == 3 && server.health().snapshot().workers_busy == 0
     });
-    // The first leaves, with a reset.
-    socket2::SockRef::from(first.socket())
-        .set_linger(Some(Duration::ZERO))
-        .expect("lingering is off");
-    drop(first);
-    thread::sleep(Duration::from_millis(100));
+    reset(first);
+    wait_until("that is seen", || get(address, "/health").status == 200);
     latch.open();
     for client in &mut others {
         assert_eq!(client.reply().text(), "shared");
@@ -318,19 +330,67 @@ fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nob
     assert_eq!(upstream.asked().len(), 1);
 }
 
-/// As Java's client does in each of its first requests.
+/// Each held its socket until the fetch had ended.
 #[test]
-fn a_request_to_upgrade_to_what_is_not_allowed_is_one_like_any_other() {
-    let upstream = counting("Cache-Control: max-age=60");
-    let server = sidecar(&upstream);
-    let address = server.local_addr();
-    let upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n";
-    for _ in 0..2 {
-        assert_eq!(request(address, "GET /", upgrade).text(), "1");
+fn those_who_wait_for_a_fetch_and_leave_are_let_go() {
+    const MANY: u64 = 50;
+    let upstream = Upstream::hanging();
+    let server = Serving::start(&["--upstream", &upstream.url(), "--cache", "1MiB"]);
+    let address = server.address;
+    let mut first = Client::connect(address);
+    first.get("/");
+    wait_until("it is asked", || !upstream.asked().is_empty());
+    let before = server.usage().descriptors;
+    let waits = |number| server.metric("plimsoll_cache_waits_total", "") == number;
+    for number in 1..=MANY {
+        let mut other = Client::connect(address);
+        other.get("/");
+        wait_until("it waits", || waits(number));
+        reset(other);
     }
-    let post = format!("{upgrade}Content-Length: 0\r\n");
-    assert_eq!(request(address, "POST /", &post).text(), "2");
-    assert_eq!(request(address, "GET /", "").text(), "3");
+    wait_until("nothing is left of them", || {
+        server.usage().descriptors < before + 20
+    });
+    // One that says no more than that it will send nothing is let go a little later.
+    let mut other = Client::connect(address);
+    other.get("/").finish();
+    assert!(other.rest().is_empty());
+    assert_eq!(upstream.asked().len(), 1);
+}
+
+/// All of them asked at once.
+#[test]
+fn those_who_have_waited_in_vain_ask_no_more_at_once_than_there_are_workers() {
+    const MANY: usize = 20;
+    let (first, others) = (Arc::new(Latch::default()), Arc::new(Latch::default()));
+    let (held_first, held) = (first.clone(), others.clone());
+    let (asked, now, most) = <(AtomicUsize, AtomicUsize, Arc<AtomicUsize>)>::default();
+    let seen = most.clone();
+    let upstream = Upstream::start(move |_, stream| {
+        seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => held_first.pass(),
+            _ => held.pass(),
+        }
+        now.fetch_sub(1, Ordering::SeqCst);
+        stream.write_all(reply("Cache-Control: private", "own").as_bytes())
+    });
+    let (server, cache) = serve_and_see(&upstream, 2);
+    let mut clients = Client::asking(server.local_addr(), MANY);
+    first.wait_for(1);
+    wait_until("all others wait", || cache.stats().waits == MANY as u64 - 1);
+    first.open();
+    others.wait_for(2);
+    wait_until("no worker is held", || {
+        let now = server.health().snapshot();
+        (now.workers_busy, now.in_flight) == (0, 2)
+    });
+    others.open();
+    for client in &mut clients {
+        assert_eq!(client.reply().text(), "own");
+    }
+    assert_eq!(upstream.asked().len(), MANY);
+    assert_eq!(most.load(Ordering::SeqCst), 2);
 }
 
 /// Refreshes stood in a queue, and requests waited for those that had not begun.
@@ -369,6 +429,21 @@ fn refreshes_that_hang_hold_up_no_other_reply() {
         status_of(&reply).contains("fwd=stale")
     });
     latch.open();
+}
+
+/// As Java's client does in each of its first requests.
+#[test]
+fn a_request_to_upgrade_to_what_is_not_allowed_is_one_like_any_other() {
+    let upstream = counting("Cache-Control: max-age=60");
+    let server = sidecar(&upstream);
+    let address = server.local_addr();
+    let upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n";
+    for _ in 0..2 {
+        assert_eq!(request(address, "GET /", upgrade).text(), "1");
+    }
+    let post = format!("{upgrade}Content-Length: 0\r\n");
+    assert_eq!(request(address, "POST /", &post).text(), "2");
+    assert_eq!(request(address, "GET /", "").text(), "3");
 }
 
 #[test]

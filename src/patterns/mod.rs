@@ -136,7 +136,7 @@ pub use breaker::{
 #[cfg(feature = "cache")]
 pub use cache::{
     Cache, CacheRequest, CacheResult, CacheStats, CacheTime, CachedBody, CachedReply, Fetch,
-    Fetched, Fields, Filling, Lookup, PlainGet, Wait,
+    Fetched, Fields, Filling, Lookup, Notice, PlainGet, Wait,
 };
 pub use deadline::{Deadline, DeadlineExceeded};
 pub use discovery::{Discovered, Discovery, SourceError, SourceStatus};

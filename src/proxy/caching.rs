@@ -22,8 +22,10 @@ use super::headers::{self, Forwarded};
 use super::taking::given;
 use super::{Core, For, deadline, waiting};
 use crate::net::client::ClientError;
-use crate::patterns::{Cache, CacheRequest, CacheTime, Fetch, Fields, Lookup, PlainGet, Wait};
-use crate::server::response::Later;
+use crate::patterns::{
+    Cache, CacheRequest, CacheTime, Fetch, Fields, Lookup, Notice, PlainGet, Wait,
+};
+use crate::server::response::{Resumed, Signals, Trigger, Waiting};
 use crate::threads::Threads;
 use crate::{Request, Response};
 
@@ -112,28 +114,23 @@ impl Core {
                 }
                 self.fetch(request, &forwarded, fetch)
             }
-            Lookup::Wait(wait) if request.is_served() => self.wait(wait, forwarded),
+            Lookup::Wait(wait) if request.is_served() => Response::later(Box::new(Follower {
+                core: self.clone(),
+                forwarded,
+                wait,
+                due: deadline(request).instant(),
+                notice: None,
+            })),
             Lookup::Wait(wait) => match wait.wait(deadline(request).instant()) {
                 Some(lookup) => self.act(caching, lookup, request, forwarded),
-                None => self.fail(&Failure::Client(ClientError::ResponseTimeout)),
+                None => self.not_in_time(),
             },
         }
     }
 
-    /// Answers once another's fetch has ended. Its deadline is before this request's, so that this one still gets a stale
-    /// reply in time, if that may be given.
-    fn wait(self: &Arc<Self>, wait: Wait, forwarded: Forwarded) -> Response {
-        let (core, other) = (self.clone(), wait.clone());
-        Response::later(Later::Told {
-            when_ready: Box::new(move |wake| other.when_ended(wake)),
-            then: Box::new(move |request| match &core.caching {
-                Some(caching) => {
-                    let lookup = wait.resume(CacheTime::now());
-                    core.act(caching, lookup, request, forwarded)
-                }
-                None => core.forward(request, forwarded),
-            }),
-        })
+    /// The answer to a request whose time is over while another asks for the same.
+    fn not_in_time(&self) -> Response {
+        self.fail(&Failure::Client(ClientError::ResponseTimeout))
     }
 
     /// Asks for what was given stale, in the background.
@@ -163,5 +160,63 @@ impl Core {
             drop(core.fetch(&request, &forwarded, fetch));
         };
         caching.background.run(refresh);
+    }
+}
+
+/// A request that waits for another's fetch.
+struct Follower {
+    core: Arc<Core>,
+    forwarded: Forwarded,
+    wait: Wait,
+    /// By when it gets an answer.
+    due: Instant,
+    /// Has it woken.
+    notice: Option<Notice>,
+}
+
+impl Follower {
+    /// Looks up again. May block.
+    fn follow(self, request: &Request) -> Response {
+        let Self {
+            core,
+            forwarded,
+            wait,
+            ..
+        } = self;
+        match &core.caching {
+            Some(caching) => {
+                let lookup = wait.resume(CacheTime::now());
+                core.act(caching, lookup, request, forwarded)
+            }
+            None => core.forward(request, forwarded),
+        }
+    }
+}
+
+impl Waiting for Follower {
+    fn watch(&mut self, signals: &Signals<'_>) -> io::Result<()> {
+        self.notice = Some(self.wait.when_ended((signals.wake)()));
+        Ok(())
+    }
+
+    fn due(&self) -> Instant {
+        self.due
+    }
+
+    fn resume(self: Box<Self>, request: &Request, _: Trigger, now: Instant) -> Resumed {
+        if self.wait.has_ended() {
+            return Resumed::Works(Box::new(move |request| self.follow(request)));
+        }
+        if now < self.due {
+            return Resumed::Waits(self);
+        }
+        Resumed::Replies(match self.wait.give_up(CacheTime::now()) {
+            Some(reply) => given(reply, request),
+            None => self.core.not_in_time(),
+        })
+    }
+
+    fn asks_a_server(&self) -> bool {
+        false
     }
 }

@@ -247,7 +247,7 @@ impl Core {
         if request.is_served() {
             return waiting::forward(self, request, forwarded, For::Client);
         }
-        let result = self.ask(request, &forwarded, true);
+        let result = self.ask(request, &forwarded);
         self.reply(result, request, &forwarded)
     }
 
@@ -273,14 +273,9 @@ impl Core {
         )
     }
 
-    /// Asks the service, and waits for its answer. `abandons`: a client that has left ends it.
-    fn ask(
-        &self,
-        request: &Request,
-        forwarded: &Forwarded,
-        abandons: bool,
-    ) -> Result<Answer, Failure> {
-        let cancelled = || abandons && (request.abandoned() || request.is_given_up());
+    /// Asks the service, and waits for its answer. A client that has left ends it.
+    fn ask(&self, request: &Request, forwarded: &Forwarded) -> Result<Answer, Failure> {
+        let cancelled = || request.abandoned() || request.is_given_up();
         let way = self.way(request, forwarded);
         self.tries(request).run(&way, &cancelled)
     }

@@ -30,7 +30,7 @@ const PIECE: usize = 16 * 1024;
 impl Core {
     /// Asks the service, for this client and for all who wait for the same. Blocks.
     pub(super) fn fetch(&self, request: &Request, forwarded: &Forwarded, fetch: Fetch) -> Response {
-        let result = self.ask(request, forwarded, !fetch.is_shared());
+        let result = self.ask(request, forwarded);
         match self.take(result, request, forwarded, fetch) {
             Taken::Reply(response) => response,
             Taken::Fills(fills) => self.fill(*fills, request, forwarded),

@@ -109,17 +109,7 @@ impl Tries {
         way: &Way<'_>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, Failure> {
-        let step = self.begin(way);
-        self.finish(step, way, cancelled)
-    }
-
-    /// The same, after this step.
-    pub(super) fn finish(
-        &mut self,
-        mut step: Step,
-        way: &Way<'_>,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Answer, Failure> {
+        let mut step = self.begin(way);
         loop {
             step = match step {
                 Step::Waits => {

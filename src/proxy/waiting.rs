@@ -4,8 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::{Registry, Token};
-
 use super::answer::Answer;
 use super::failure::Failure;
 use super::headers::Forwarded;
@@ -13,7 +11,7 @@ use super::headers::Forwarded;
 use super::taking::Taken;
 use super::tries::{self, Step, Tries};
 use super::{Core, For};
-use crate::server::response::{Continuation, Later, Resumed, Trigger, Waiting};
+use crate::server::response::{Continuation, Resumed, Signals, Trigger, Waiting};
 use crate::server::watched::watch;
 use crate::{Request, Response};
 
@@ -48,7 +46,7 @@ impl Asking {
             let step = self.tries.begin(&self.core.way(request, &self.forwarded));
             return match step {
                 Step::Again(at) if at <= Instant::now() => continue,
-                Step::Waits | Step::Again(_) => Response::later(Later::Waiting(self)),
+                Step::Waits | Step::Again(_) => Response::later(self),
                 Step::Done(result) => {
                     (self.end(result, request)).unwrap_or_else(|rest| rest(request))
                 }
@@ -77,24 +75,14 @@ impl Asking {
     }
 }
 
-#[cfg(feature = "cache")]
-impl Asking {
-    /// Goes on with the try under way for the sake of others. Blocks.
-    fn finish(mut self: Box<Self>, request: &Request) {
-        let way = self.core.way(request, &self.forwarded);
-        let result = self.tries.finish(Step::Waits, &way, &|| false);
-        drop(way);
-        if let Err(rest) = self.end(result, request) {
-            drop(rest(request));
-        }
-    }
-}
-
 /// What is left to do for a reply, which may block.
 type Rest = Box<dyn FnOnce(&Request) -> Response + Send>;
 
 impl Waiting for Asking {
-    fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    fn watch(&mut self, signals: &Signals<'_>) -> io::Result<()> {
+        let Signals {
+            registry, token, ..
+        } = *signals;
         match self.tries.awaited() {
             Some((socket, interest)) => watch(socket, registry, token, interest),
             None => Ok(()),
@@ -125,11 +113,7 @@ impl Waiting for Asking {
     }
 
     #[cfg(feature = "cache")]
-    fn leave(self: Box<Self>, request: Request) {
-        let is_awaited = matches!(&self.whom, For::All(fetch) if fetch.is_awaited());
-        let core = self.core.clone();
-        if let Some(caching) = core.caching.as_ref().filter(|_| is_awaited) {
-            caching.background.run(move || self.finish(&request));
-        }
+    fn is_shared(&self) -> bool {
+        matches!(&self.whom, For::All(fetch) if fetch.is_awaited())
     }
 }

@@ -43,6 +43,13 @@ pub(crate) enum Job {
     Drop(Box<dyn Send>),
 }
 
+impl Job {
+    /// Whether it goes on with a request that waited.
+    pub(crate) fn continues(&self) -> bool {
+        matches!(self, Self::Continue { .. })
+    }
+}
+
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

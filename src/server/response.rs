@@ -16,7 +16,7 @@ use crate::server::relay::{Relay, Tunnel};
 pub(crate) use head::usual_reason;
 pub(crate) use head::{DateCache, Payload, write_head};
 pub use into::IntoResponse;
-pub(crate) use later::{Continuation, Later, Resumed, Trigger, Waiting};
+pub(crate) use later::{Continuation, Resumed, Signals, Trigger, Waiting, Wake};
 
 /// A reply: status, headers, and a body in memory or behind a [`Read`].
 ///
@@ -67,7 +67,7 @@ pub(crate) enum Body {
         protocol: String,
     },
     /// Nothing is known of the reply yet, and no worker waits for it.
-    Later(Later),
+    Later(Box<dyn Waiting>),
 }
 
 impl Response {
@@ -138,14 +138,14 @@ impl Response {
 
     /// What the handler answers once something else has happened. No worker waits for that.
     #[cfg(feature = "proxy")]
-    pub(crate) fn later(later: Later) -> Self {
-        Self::with_body(503, Body::Later(later))
+    pub(crate) fn later(waiting: Box<dyn Waiting>) -> Self {
+        Self::with_body(503, Body::Later(waiting))
     }
 
     /// What it waits for, if it does.
-    pub(crate) fn into_later(self) -> Result<Later, Self> {
+    pub(crate) fn into_later(self) -> Result<Box<dyn Waiting>, Self> {
         match self.body {
-            Body::Later(later) => Ok(later),
+            Body::Later(waiting) => Ok(waiting),
             body => Err(Self { body, ..self }),
         }
     }

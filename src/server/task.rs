@@ -25,13 +25,6 @@ pub(crate) struct Waits {
     pub(crate) waiting: Box<dyn Waiting>,
 }
 
-impl Waits {
-    /// The client has left.
-    pub(crate) fn leave(self) {
-        self.waiting.leave(self.task.request);
-    }
-}
-
 impl fmt::Debug for Waits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waits")

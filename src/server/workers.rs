@@ -26,7 +26,7 @@ use crate::server::handler::Handler;
 use crate::server::jobs::Job;
 use crate::server::replier::Replier;
 use crate::server::request::Request;
-use crate::server::response::{Continuation, Later, Response};
+use crate::server::response::{Continuation, Response, Signals, Waiting, Wake};
 use crate::server::shared::Shared;
 use crate::server::stream::Stream;
 use crate::server::task::Task;
@@ -238,7 +238,7 @@ impl Worker {
     ) -> Ended {
         let response = self.call(handle, &mut task.request);
         let ended = match response.into_later() {
-            Ok(later) => self.put_off(task, later),
+            Ok(waiting) => self.put_off(task, waiting),
             Err(response) => self.replier.finish(task, response),
         };
         self.shared
@@ -248,40 +248,32 @@ impl Worker {
     }
 
     /// Lets a request wait for something else, with no worker. Its deadline and its client's end hold meanwhile.
-    fn put_off(&mut self, mut task: Task, later: Later) -> Ended {
+    fn put_off(&mut self, task: Task, mut waiting: Box<dyn Waiting>) -> Ended {
         if !task.exchange.advance(Stage::Running, Stage::Waiting) {
             bump(&self.shared.health.counts.late);
             return Ended::Dropped;
         }
-        match later {
-            Later::Told { when_ready, then } => {
-                let event_loop = self.shared.event_loop.clone();
-                when_ready(Box::new(move || {
-                    // What it has waited for is not its own work.
-                    task.began = Instant::now();
-                    let job = Job::Continue {
-                        task: Box::new(task),
-                        then,
-                    };
-                    event_loop.send(Message::Continue(Box::new(job)));
-                }));
-                Ended::Dropped
-            }
-            Later::Waiting(waiting) => {
-                let token = upstream_token(task.exchange.origin.client.token());
-                match waiting.watch(&self.shared.registry, token) {
-                    Ok(()) => Ended::Waits(Box::new(Waits { task, waiting })),
-                    Err(error) => {
-                        log::error!("the socket of another server cannot be watched: {error}");
-                        let is_ours = task.exchange.advance(Stage::Waiting, Stage::Running);
-                        if is_ours {
-                            let response = Response::text(500, "no reply can be waited for\n");
-                            return self.replier.finish(task, response);
-                        }
-                        bump(&self.shared.health.counts.late);
-                        Ended::Dropped
-                    }
+        let client = task.exchange.origin.client;
+        let wake = || -> Wake {
+            let event_loop = self.shared.event_loop.clone();
+            Box::new(move || event_loop.send(Message::Wake(client)))
+        };
+        let signals = Signals {
+            registry: &self.shared.registry,
+            token: upstream_token(client.token()),
+            wake: &wake,
+        };
+        match waiting.watch(&signals) {
+            Ok(()) => Ended::Waits(Box::new(Waits { task, waiting })),
+            Err(error) => {
+                log::error!("the socket of another server cannot be watched: {error}");
+                let is_ours = task.exchange.advance(Stage::Waiting, Stage::Running);
+                if is_ours {
+                    let response = Response::text(500, "no reply can be waited for\n");
+                    return self.replier.finish(task, response);
                 }
+                bump(&self.shared.health.counts.late);
+                Ended::Dropped
             }
         }
     }

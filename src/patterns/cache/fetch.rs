@@ -73,14 +73,7 @@ impl Fetch {
         }
     }
 
-    /// Whether several clients may wait for the reply, so that the fetch is worth its time even if its own client has
-    /// left.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.ticket.place.is_shared()
-    }
-
-    /// Whether other clients wait for the reply now.
+    /// Whether others wait for it now, so that it is worth its time even if its own client has left.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         self.ticket.place.is_awaited()

@@ -1,6 +1,6 @@
 //! One fetch for many who ask at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,7 +48,10 @@ pub(super) struct Flight {
 #[derive(Default)]
 struct FlightState {
     outcome: Option<FetchOutcome>,
-    wakers: Vec<Box<dyn FnOnce() + Send>>,
+    /// What wakes those who wait with no thread, in the order in which they came.
+    wakers: BTreeMap<u64, Box<dyn FnOnce() + Send>>,
+    /// How many there have been.
+    came: u64,
     /// How many block until it has ended.
     blocked: usize,
 }
@@ -60,7 +63,7 @@ impl Flight {
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         self.ended.notify_all();
-        for wake in wakers {
+        for wake in wakers.into_values() {
             wake();
         }
     }
@@ -94,14 +97,39 @@ impl Flight {
     }
 
     /// Calls `wake` once it has ended, at once if it has.
-    pub(super) fn when_ended(&self, wake: Box<dyn FnOnce() + Send>) {
+    pub(super) fn when_ended(self: &Arc<Self>, wake: Box<dyn FnOnce() + Send>) -> Notice {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = state.came;
+        state.came += 1;
         if state.outcome.is_none() {
-            state.wakers.push(wake);
+            state.wakers.insert(number, wake);
         } else {
             drop(state);
             wake();
         }
+        Notice {
+            flight: Arc::clone(self),
+            number,
+        }
+    }
+}
+
+/// That a request waits, with no thread, for another's fetch. Dropped, it waits no longer, and is not woken.
+#[derive(Debug)]
+#[must_use = "dropped, the request is not woken"]
+pub struct Notice {
+    flight: Arc<Flight>,
+    number: u64,
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        let state = &self.flight.state;
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let wake = state.wakers.remove(&self.number);
+        drop(state);
+        // Not under the lock, as it is another's.
+        drop(wake);
     }
 }
 
@@ -139,11 +167,6 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Whether others may wait for it.
-    pub(super) fn is_shared(&self) -> bool {
-        self.flight.is_some()
-    }
-
     /// Whether others wait for it now.
     pub(super) fn is_awaited(&self) -> bool {
         let flight = self.flight.as_ref();

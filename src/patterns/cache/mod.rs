@@ -41,6 +41,7 @@ pub use fetch::{Fetch, Fetched};
 pub use fields::Fields;
 pub use filling::Filling;
 use flight::Fetches;
+pub use flight::Notice;
 pub use freshness::CacheTime;
 pub use hit::PlainGet;
 use key::Key;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::control::Directives;
-use super::flight::Flight;
+use super::flight::{Flight, Notice};
 use super::freshness::CacheTime;
 use super::key::Key;
 use super::reply::CachedReply;
@@ -40,9 +40,15 @@ impl Wait {
     }
 
     /// Calls `wake` when the other fetch has ended, on the thread that ends it; at once if it has. It should do no more
-    /// than wake another thread.
-    pub fn when_ended(&self, wake: impl FnOnce() + Send + 'static) {
-        self.flight.when_ended(Box::new(wake));
+    /// than wake another thread. Once what is returned is dropped, nothing is called any more.
+    pub fn when_ended(&self, wake: impl FnOnce() + Send + 'static) -> Notice {
+        self.flight.when_ended(Box::new(wake))
+    }
+
+    /// Whether the other fetch has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.flight.outcome().is_some()
     }
 
     /// Looks up again. Before the other fetch has ended, that is most often to wait again.

@@ -31,8 +31,8 @@ pub(super) enum Wait {
     None,
     /// For nothing yet, but the socket may be ready that its worker is just about to wait for.
     Early,
-    /// For another server, in its place among those that may.
-    For(Box<Waits>, Place),
+    /// For another server, in its place among those that may; or for another request, with none.
+    For(Box<Waits>, Option<Place>),
 }
 
 impl Wait {
@@ -46,6 +46,11 @@ impl Wait {
             Self::For(waits, _) => Some(waits.waiting.due()),
             Self::None | Self::Early => None,
         }
+    }
+
+    /// Whether other requests wait for the same, so that it goes on though its client has left.
+    fn is_shared(&self) -> bool {
+        matches!(self, Self::For(waits, _) if waits.waiting.is_shared())
     }
 
     pub(super) fn take(&mut self) -> Self {
@@ -112,10 +117,11 @@ impl Client {
 
     /// Whether it has left while its request waits for a worker, or for another server, be it in the middle of a body. An
     /// end that comes with the request, or just behind it, only says that nothing more will be sent: while the wait is
-    /// short, such a client gets its answer. Only a write would tell a client that reads on from one that has gone.
+    /// short, such a client gets its answer. Only a write would tell a client that reads on from one that has gone. While
+    /// others wait for the answer too, it stays in its place.
     pub(crate) fn has_left(&self, now: Instant) -> bool {
         let is_long = self.is_long_at().is_some_and(|at| at <= now);
-        is_long && (self.ending.is_some() || self.has_ended())
+        is_long && (self.ending.is_some() || self.has_ended()) && !self.wait.is_shared()
     }
 
     /// Whether another server has yet to say something for it.
@@ -141,7 +147,7 @@ impl Client {
         // One that waits for a worker is looked at when it has its turn.
         let leaves = self
             .is_long_at()
-            .filter(|_| self.ending.is_some() && self.awaits_other());
+            .filter(|_| self.ending.is_some() && self.awaits_other() && !self.wait.is_shared());
         let due = [self.connection.next_timeout(), self.wait.due(), leaves];
         due.into_iter().flatten().min()
     }
@@ -194,7 +200,11 @@ impl Client {
         // Readiness may be spurious: the socket itself knows.
         let suspect = event.is_error() || event.is_write_closed();
         if suspect && !matches!(self.socket.take_error(), Ok(None)) {
-            self.connection.close(CloseReason::Reset);
+            if self.wait.is_shared() {
+                self.ending.get_or_insert(now);
+            } else {
+                self.connection.close(CloseReason::Reset);
+            }
         }
     }
 

@@ -4,6 +4,8 @@
 //!   submit ──▶ admission ──┐
 //!                          ├─ next ─▶ dispatch ─▶ jobs (announced through tiny_http) ─▶ a worker ─▶ done
 //!   resume ──▶ resuming ───┘
+//!      ▲
+//!   follow ─ once one more request may begin
 //! ```
 //!
 //! No I/O, and time is an argument. The event loop sends the announcements and tells of what has broken.
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::admission::{Admission, Shed, Ticket};
 use crate::health::gate::Occupancy;
+use crate::server::exchange::ClientKey;
 use crate::server::jobs::{Job, Jobs};
 
 /// Requests dispatched beyond one for each worker are at most so many ...
@@ -43,8 +46,12 @@ pub(crate) struct Dispatcher {
     admission: Admission<Job>,
     /// Replies to go on with, and what a worker is to drop. Bounded by the number of clients.
     resuming: VecDeque<Job>,
+    /// Of these, requests that have waited, and may ask another server.
+    continuing: usize,
     /// The last job that was dispatched came from there.
     resumed: bool,
+    /// Clients whose requests have waited for others' requests.
+    following: VecDeque<ClientKey>,
     jobs: Arc<Jobs>,
     /// Whether what is dispatched reaches the workers.
     open: bool,
@@ -82,6 +89,8 @@ impl Dispatcher {
             admission,
             resuming: VecDeque::new(),
             resumed: false,
+            continuing: 0,
+            following: VecDeque::new(),
             jobs,
             open: true,
             dispatched: 0,
@@ -115,7 +124,7 @@ impl Dispatcher {
     /// What has begun, or is about to: as many as there are workers may, whether a worker waits with them or not. So the
     /// number of workers bounds what another server gets at once.
     fn busy(&self) -> usize {
-        self.at_workers() + self.places()
+        self.at_workers() + self.places() + self.continuing
     }
 
     /// Notes that a worker is done with a request, which now waits for another server: until the place is dropped.
@@ -132,7 +141,7 @@ impl Dispatcher {
 
     /// Whether the end of any job sets something going here.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.admission.len() > 0 || !self.resuming.is_empty()
+        self.admission.len() > 0 || !self.resuming.is_empty() || !self.following.is_empty()
     }
 
     /// Whether a worker would begin one more request at once. What waits already has the workers that fall idle.
@@ -170,9 +179,21 @@ impl Dispatcher {
         self.admission.push(job, peer, now)
     }
 
-    /// Appends the rest of a reply, or something to drop.
+    /// Appends the rest of a reply, a request that has waited, or something to drop.
     pub(crate) fn resume(&mut self, job: Job) {
+        self.continuing += usize::from(job.continues());
         self.resuming.push_back(job);
+    }
+
+    /// Has the request of a client go on that has waited for another request.
+    pub(crate) fn follow(&mut self, client: ClientKey) {
+        self.following.push_back(client);
+    }
+
+    /// The next of them, if it could begin now.
+    pub(crate) fn next_to_follow(&mut self) -> Option<ClientKey> {
+        let has_place = self.busy() < self.workers;
+        has_place.then(|| self.following.pop_front()).flatten()
     }
 
     /// Takes a request out whose client has gone.
@@ -193,6 +214,7 @@ impl Dispatcher {
         let first = !waits || !std::mem::take(&mut self.resumed);
         let resuming = first.then(|| self.resuming.pop_front()).flatten();
         self.resumed = resuming.is_some();
+        self.continuing -= usize::from(resuming.as_ref().is_some_and(Job::continues));
         resuming.or_else(|| waits.then(|| self.admission.pop(now)).flatten())
     }
 

@@ -297,7 +297,7 @@ impl EventLoop {
     fn handle_message(&mut self, message: Message, now: Instant) {
         match message {
             Message::Done(done) => self.handle_done(done, now),
-            Message::Continue(job) => self.workers.dispatcher.resume(*job),
+            Message::Wake(client) => self.handle_wake(client),
             Message::CarrierFailed { carrier, error } => {
                 if self.shared.is_current(&carrier) {
                     self.workers.stream_failed(&error, now);
@@ -435,9 +435,8 @@ impl EventLoop {
             self.workers.dispatcher.remove(ticket);
             bump(&counts.skipped);
         }
-        if let Wait::For(waits, _) = client.wait.take() {
+        if let Wait::For(..) = client.wait.take() {
             bump(&counts.late);
-            waits.leave();
         }
         if let Some(exchange) = &client.exchange
             && !exchange.abandon()

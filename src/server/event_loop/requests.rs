@@ -210,6 +210,7 @@ impl EventLoop {
 
     /// Dispatches what waits, as far as the workers take it.
     pub(super) fn dispatch(&mut self, now: Instant) {
+        self.follow(now);
         while let Some(job) = self.workers.next(now) {
             if let Job::Handle { exchange, .. } = &job
                 && let Some(client) = self.clients.by_key(exchange.origin.client)
@@ -297,18 +298,20 @@ impl EventLoop {
                 client.connection.close(reason);
             }
             (Ended::Waits(waits), Some(client)) => {
-                let place = self.workers.dispatcher.place();
+                let asks_a_server = waits.waiting.asks_a_server();
+                let place = asks_a_server.then(|| self.workers.dispatcher.place());
                 let before = mem::replace(&mut client.wait, Wait::For(waits, place));
                 if matches!(before, Wait::Early) {
-                    let ready = Trigger::Ready { readable: true };
-                    self.go_on_waiting(key.slot, ready, now);
+                    if asks_a_server {
+                        let ready = Trigger::Ready { readable: true };
+                        self.go_on_waiting(key.slot, ready, now);
+                    } else {
+                        self.workers.dispatcher.follow(key);
+                    }
                 }
             }
-            (Ended::Waits(waits), None) => {
-                // As where it waits already: nobody wants its reply any more.
-                bump(&self.shared.health.counts.late);
-                waits.leave();
-            }
+            // As where it waits already: nobody wants its reply any more.
+            (Ended::Waits(_), None) => bump(&self.shared.health.counts.late),
             // The event loop has answered it, if anybody was left.
             (Ended::Dropped, _) | (Ended::Broken(_), None) => {}
         }

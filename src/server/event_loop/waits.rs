@@ -1,4 +1,4 @@
-//! Requests that wait for another server: no worker waits with them.
+//! Requests that wait for another server, or for another request: no worker waits with them.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::connection::CloseReason;
 use crate::health::bump;
 use crate::panics::catch;
 use crate::server::access_log::End;
-use crate::server::exchange::Stage;
+use crate::server::exchange::{ClientKey, Stage};
 use crate::server::jobs::Job;
 use crate::server::response::{Response, Resumed, Trigger};
 use crate::server::task::{Task, Waits};
@@ -29,6 +29,28 @@ impl EventLoop {
         }
     }
 
+    /// What a client's request waits for may have happened.
+    pub(super) fn handle_wake(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.by_key(key) else {
+            return;
+        };
+        if client.wait.is_under_way() {
+            self.workers.dispatcher.follow(key);
+        } else {
+            client.note_early();
+        }
+    }
+
+    /// Lets those go on that have waited for other requests, as far as there is room.
+    pub(super) fn follow(&mut self, now: Instant) {
+        while let Some(key) = self.workers.dispatcher.next_to_follow() {
+            if self.clients.by_key(key).is_some() {
+                self.go_on_waiting(key.slot, Trigger::Ready { readable: true }, now);
+                self.advance(key.slot, now);
+            }
+        }
+    }
+
     /// Goes on with the request of a client that waits. The caller drives the client then.
     pub(super) fn go_on_waiting(&mut self, slot: u32, event: Trigger, now: Instant) {
         let Some(client) = self.clients.get_mut(slot) else {
@@ -37,7 +59,7 @@ impl EventLoop {
         let Wait::For(waits, place) = client.wait.take() else {
             return;
         };
-        let Waits { task, waiting } = *waits;
+        let Waits { mut task, waiting } = *waits;
         let resumed = catch(|| waiting.resume(&task.request, event, now));
         let response = match resumed {
             Ok(Resumed::Waits(waiting)) => {
@@ -45,13 +67,17 @@ impl EventLoop {
                 return;
             }
             Ok(Resumed::Works(then)) => {
+                if place.is_none() {
+                    // Another's request is not its own work.
+                    task.began = now;
+                }
                 let task = Box::new(task);
                 return self.workers.dispatcher.resume(Job::Continue { task, then });
             }
             Ok(Resumed::Replies(response)) => response,
             Err(what) => {
                 bump(&self.shared.health.counts.panics);
-                log::error!("what waited for another server panicked: {what}");
+                log::error!("what waited panicked: {what}");
                 Response::text(500, "the handler failed\n")
             }
         };

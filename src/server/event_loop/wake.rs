@@ -10,14 +10,14 @@ use mio::Waker;
 
 use super::intake::Carrier;
 use crate::server::done::Done;
-use crate::server::jobs::Job;
+use crate::server::exchange::ClientKey;
 
 /// What other threads tell the event loop.
 pub(crate) enum Message {
     /// A worker is done with an exchange.
     Done(Done),
-    /// What a request has waited for has happened.
-    Continue(Box<Job>),
+    /// What a client's request waits for may have happened.
+    Wake(ClientKey),
     /// tiny_http's server takes up nothing more.
     CarrierFailed {
         carrier: Arc<Carrier>,
@@ -36,7 +36,7 @@ pub(crate) enum Message {
 }
 
 /// The other threads' end. The channel needs no bound of its own: a worker has one exchange at a time, each client one
-/// request that may wait, and the watch of a service manager one ping.
+/// request that may wait and be woken, and the watch of a service manager one ping.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
     channel: crossbeam_channel::Sender<Message>,

@@ -92,20 +92,41 @@ fn a_waiter_is_woken_without_a_thread_of_its_own() {
     let fetch = lead(&scene, 0);
     let woken = Arc::new(AtomicUsize::new(0));
     let waits = [join(&scene, 0), join(&scene, 0)];
-    for wait in &waits {
+    let notice = |wait: &Wait| {
         let woken = Arc::clone(&woken);
-        wait.when_ended(move || _ = woken.fetch_add(1, Ordering::Relaxed));
-    }
+        wait.when_ended(move || _ = woken.fetch_add(1, Ordering::Relaxed))
+    };
+    assert!(!fetch.is_awaited());
+    let _notices = waits.each_ref().map(notice);
+    assert!(fetch.is_awaited() && !waits[0].has_ended());
     assert_eq!(woken.load(Ordering::Relaxed), 0);
     finish(&scene, 0, fetch, (200, FRESH, "hello"));
     assert_eq!(woken.load(Ordering::Relaxed), 2);
     // One that comes too late is woken at once.
-    let late = Arc::clone(&woken);
-    waits[0].when_ended(move || _ = late.fetch_add(1, Ordering::Relaxed));
+    let _late = notice(&waits[0]);
     assert_eq!(woken.load(Ordering::Relaxed), 3);
     for wait in waits {
         assert!(matches!(wait.resume(scene.at(0)), Lookup::Reply(_)));
     }
+}
+
+/// What woke those who had left was kept until the fetch ended, with all that it held.
+#[test]
+fn nothing_is_kept_of_one_that_waits_no_longer() {
+    let scene = Scene::new();
+    let fetch = lead(&scene, 0);
+    let wait = join(&scene, 0);
+    let held = Arc::new(());
+    for _ in 0..3 {
+        let holds = Arc::clone(&held);
+        let notice = wait.when_ended(move || panic!("it does not wait: {holds:?}"));
+        assert!(fetch.is_awaited());
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(notice);
+        assert!(!fetch.is_awaited());
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+    finish(&scene, 0, fetch, (200, FRESH, "hello"));
 }
 
 #[test]

@@ -7,14 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use mio::{Registry, Token};
 
 use super::*;
 use crate::net::stream::{Interest, Socket};
 use crate::server::Server;
 use crate::server::handler::Handler;
 use crate::server::request::Request;
-use crate::server::response::{Later, Waiting};
+use crate::server::response::{Signals, Waiting};
 use crate::server::tests::{PATIENCE, await_that};
 use crate::server::watched::watch;
 
@@ -25,7 +24,10 @@ struct Scripted {
 }
 
 impl Waiting for Scripted {
-    fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    fn watch(&mut self, signals: &Signals<'_>) -> io::Result<()> {
+        let Signals {
+            registry, token, ..
+        } = *signals;
         watch(&self.socket, registry, token, Interest::Readable)
     }
 
@@ -73,10 +75,10 @@ impl Handler for Arc<Puts> {
         near.set_nonblocking(true).expect("a mode");
         self.ends.lock().unwrap().push(far);
         self.asked.fetch_add(1, Ordering::SeqCst);
-        Response::later(Later::Waiting(Box::new(Scripted {
+        Response::later(Box::new(Scripted {
             socket: Socket::Unix(near),
             due: Instant::now() + self.patience,
-        })))
+        }))
     }
 }
 
@@ -150,7 +152,7 @@ struct Held {
 }
 
 impl Waiting for Held {
-    fn watch(&self, _: &Registry, _: Token) -> io::Result<()> {
+    fn watch(&mut self, _: &Signals<'_>) -> io::Result<()> {
         self.begun.send(()).expect("the test goes on");
         self.goes_on.recv_timeout(PATIENCE).expect("a word");
         Ok(())
@@ -172,7 +174,7 @@ fn one_whose_client_goes_just_as_it_begins_to_wait_is_counted_as_late() {
     let (go_on, goes_on) = bounded(1);
     let handler = move |_: &mut Request| {
         let (begun, goes_on) = (begun.clone(), goes_on.clone());
-        Response::later(Later::Waiting(Box::new(Held { begun, goes_on })))
+        Response::later(Box::new(Held { begun, goes_on }))
     };
     let builder = Server::builder().listen("127.0.0.1:0").workers(1);
     let server = builder.handler(handler).start().unwrap();
@@ -197,7 +199,7 @@ fn one_that_waits_when_its_time_is_over_is_504_and_late() {
     let (go_on, goes_on) = bounded(1);
     let handler = move |_: &mut Request| {
         let (begun, goes_on) = (begun.clone(), goes_on.clone());
-        Response::later(Later::Waiting(Box::new(Held { begun, goes_on })))
+        Response::later(Box::new(Held { begun, goes_on }))
     };
     go_on.send(()).unwrap();
     let builder = Server::builder().listen("127.0.0.1:0").workers(1);
