@@ -390,14 +390,17 @@ impl<E> Members<E> {
 
     /// Takes note of a request that is given up at `now`, without an answer; whether that is a failure of the endpoint.
     ///
-    /// It is, if the request has waited for a while, and nothing was answered since it began. Else it only shows that an
-    /// answer takes longer than this.
+    /// It is, if the request has waited for a while, nothing was answered since it began, and there are other endpoints to
+    /// ask: it may be but a slow request, for which nobody is to be refused. Else it only shows that an answer takes longer
+    /// than this.
     pub(super) fn give_up(&mut self, id: Id, begun: Instant, now: Instant) -> bool {
+        let has_others = self.list.len() > 1;
         let Some(member) = self.list.iter_mut().find(|member| member.id == id) else {
             return false;
         };
         let waited = now.saturating_duration_since(begun);
-        if waited >= HANGS_AFTER && member.answered.is_none_or(|at| at < begun) {
+        let is_silent = member.answered.is_none_or(|at| at < begun);
+        if has_others && waited >= HANGS_AFTER && is_silent {
             return true;
         }
         let waited = waited.as_secs_f64();

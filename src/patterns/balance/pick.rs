@@ -45,8 +45,9 @@ enum Stage {
 /// The first [`success`](Self::success) or [`failure`](Self::failure) counts. Without one, as when the client has left:
 ///
 /// - if the answer had [begun](Self::answered), the request was a success;
-/// - if it has waited for 1 s or longer, and the endpoint has answered no request since it began, it was a failure: else
-///   an endpoint that hangs would never be found out where clients have less patience than the deadline;
+/// - if it has waited for 1 s or longer, the endpoint has answered no request since it began, and there are others to ask,
+///   it was a failure: else an endpoint that hangs would never be found out where clients have less patience than the
+///   deadline;
 /// - any other counts as nothing, but the endpoint's latency is at least the time that it has waited.
 #[derive(Debug)]
 #[must_use = "the request counts as pending only as long as this lives"]

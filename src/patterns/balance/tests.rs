@@ -543,10 +543,21 @@ fn a_pick_that_is_dropped_counts_as_nothing_and_only_the_first_report_counts() {
 #[test]
 fn an_endpoint_that_hangs_is_found_out_although_every_client_leaves_before_the_deadline() {
     let now = Instant::now();
-    let (balancer, breaker) = with_breaker(now);
-    serve(&balancer, MS, now);
+    let breaker = CircuitBreaker::new("a");
+    let balancer = balancer(Balance::Latency, 1);
+    let endpoints = [
+        Endpoint::new("a", ()).breaker(breaker.clone()),
+        Endpoint::new("b", ()),
+    ];
+    balancer.replace_at(endpoints, now).unwrap();
+    let not_b = [Arc::from("b")];
+    let pick_a = |now| {
+        let ask = Ask::by(deadline(now)).avoid(&not_b);
+        balancer.pick_at(ask, now).unwrap()
+    };
+    pick_a(now).success_at(now + MS);
     let begun = now + 2 * MS;
-    let mut picks: Vec<_> = (0..5).map(|_| pick(&balancer, begun)).collect();
+    let mut picks: Vec<_> = (0..5).map(|_| pick_a(begun)).collect();
     for (before, pick) in picks.iter_mut().enumerate() {
         let status = breaker.status_at(begun);
         assert_eq!(
@@ -556,15 +567,27 @@ fn an_endpoint_that_hangs_is_found_out_although_every_client_leaves_before_the_d
         pick.give_up(begun + 2 * SECOND);
     }
     drop(picks);
-    let over = begun + 4 * SECOND;
+    let over = begun + 8 * SECOND;
     assert_eq!(breaker.status_at(over).openings, 1);
-    let mut trial = pick(&balancer, over);
+    let mut trial = pick_a(over);
     assert!(trial.is_trial());
     trial.give_up(over + 2 * SECOND);
     drop(trial);
     assert_eq!(breaker.status_at(over).openings, 2);
     let status = &balancer.endpoints_at(over)[0];
     assert_eq!((status.successes, status.failures), (1, 6));
+}
+
+/// Clients who have no patience for a slow page would else have all others refused.
+#[test]
+fn where_there_is_no_other_endpoint_a_request_that_is_given_up_counts_as_nothing() {
+    let now = Instant::now();
+    let (balancer, breaker) = with_breaker(now);
+    for _ in 0..10 {
+        pick(&balancer, now).give_up(now + 5 * SECOND);
+    }
+    let status = breaker.status_at(now);
+    assert_eq!((status.state, status.failures), (BreakerState::Closed, 0));
 }
 
 #[test]
