@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use plimsoll::patterns::{EventId, EventSettings, EventStream, Outcome};
+use plimsoll::patterns::{DeadLetters, EventId, EventSettings, EventStream, Outcome};
 
 use super::event;
 use super::sidecar::{OK, attempts, id, post};
@@ -328,6 +328,7 @@ fn what_dies_while_redis_has_no_memory_is_said_to_wait_and_is_a_dead_letter_late
     };
     let stream = open(&service, &quick());
     let id = stream.publish(&event("one")).expect("it is taken");
+    // Whoever publishes has made the group of replicas: it could not be made any more.
     fill(&service);
     stream.deliver(|_| rejected()).expect("threads start");
     wait_until("it finds no room", || stream.stats().dead_full);
@@ -442,4 +443,52 @@ fn what_others_write_to_the_stream_and_is_no_request_is_a_dead_letter_and_never_
         delivered(&upstream).contains_key(&good)
     });
     assert_eq!(upstream.asked().len(), 1);
+}
+
+#[test]
+fn a_long_list_of_dead_letters_is_read_once_and_then_each_by_its_place() {
+    const LETTERS: usize = 320;
+    let Some(service) = start("") else {
+        return;
+    };
+    for number in 0..LETTERS {
+        let id = format!("{number:032x}");
+        let words = ["XADD", "orders:dead", "*", "id", &id, "accepted", "1"];
+        let event = ["topic", "/events", "attributes", "", "body", ""];
+        let death = ["died", "2", "attempts", "1", "reason", "no"];
+        let _: String = ask(&service, &[&words[..], &event, &death].concat());
+    }
+    let letters = DeadLetters::of(url(&service)).expect("there are some");
+    let ids = letters.ids().expect("redis runs");
+    assert_eq!(ids.len(), LETTERS);
+    for id in ids {
+        assert_eq!(letters.get(id).expect("it is there").id, id);
+        letters.purge(id).expect("it is there");
+    }
+    assert_eq!(letters.ids().expect("redis runs"), []);
+    let statistics: String = ask(&service, &["INFO", "commandstats"]);
+    let reads = statistics
+        .split_once("cmdstat_xrange:calls=")
+        .and_then(|(_, rest)| rest.split_once(','))
+        .map(|(calls, _)| calls.parse::<usize>().expect("a number"));
+    // One for a page of the list, and two for each letter.
+    assert!(reads.is_some_and(|reads| reads < 3 * LETTERS), "{reads:?}");
+}
+
+#[test]
+fn a_redis_that_may_lose_what_it_has_accepted_is_said_at_the_start() {
+    for (lines, said) in [
+        ("", "appendonly is not yes"),
+        ("appendonly yes", "appendfsync is not always"),
+        (
+            "maxmemory-policy allkeys-lru",
+            "maxmemory-policy is allkeys-lru",
+        ),
+    ] {
+        let Some(service) = start(lines) else {
+            return;
+        };
+        let server = replica(&service, ([127, 0, 0, 1], free_port()).into(), &[]);
+        wait_until(said, || server.process.logged(said) == 1);
+    }
 }

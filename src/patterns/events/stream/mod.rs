@@ -29,7 +29,7 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 ///
 /// | | `EventQueue`: a directory | `EventStream`: redis |
 /// |---|---|---|
-/// | accepted means | on this machine's disk | what redis's own settings say: with `appendfsync always` on its disk; with `everysec` the last second may be lost, without `appendonly` everything; a failover loses what the other redis had not got |
+/// | accepted means | on this machine's disk | what redis's own settings say: with `appendfsync always` on its disk; with `everysec` the last second may be lost, without `appendonly` everything; a failover loses what the other redis had not got; with an `allkeys` `maxmemory-policy` a full one drops all |
 /// | delivered | at least once, by this process | at least once, by any replica |
 /// | more than once | after a kill: what was on its way | that too, and when an attempt takes longer than `takeover`, or redis is gone when it is to hear of the delivery |
 /// | order | within a key | none |
@@ -101,6 +101,7 @@ impl EventStream {
                 return Err(EventError::Full);
             }
         }
+        shared.begin()?;
         let id = EventId::random()?;
         let accepted = milliseconds(SystemTime::now());
         let added = shared.store.add(id, accepted, event);

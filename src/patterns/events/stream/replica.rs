@@ -1,7 +1,7 @@
 //! One of the replicas that share a stream: what its threads do.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,6 +33,8 @@ pub(super) struct Replica {
     pub(super) changed: Condvar,
     /// Who searches for events to take over: where to go on, and when. One at a time.
     pub(super) search: Mutex<Search>,
+    /// The group of replicas was there.
+    begun: AtomicBool,
     pub(super) accepted: AtomicU64,
     pub(super) delivered: AtomicU64,
     pub(super) retried: AtomicU64,
@@ -77,6 +79,7 @@ impl Replica {
             state: Mutex::default(),
             changed: Condvar::new(),
             search: Mutex::new(search),
+            begun: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             retried: AtomicU64::new(0),
@@ -317,15 +320,23 @@ impl Replica {
         result
     }
 
+    /// Makes the group of replicas, unless it was there before. Without it nothing is accepted: once redis has no memory
+    /// left it can no more be made, and nothing would be delivered.
+    pub(super) fn begin(&self) -> Result<(), EventError> {
+        if !self.begun.load(Ordering::Relaxed) {
+            self.heard(self.store.begin())?;
+            self.begun.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Asks once a second how much there is.
     pub(super) fn measure(&self, url: &EventStreamUrl) {
-        let mut begun = false;
+        let mut looked = false;
         loop {
-            if !begun {
-                begun = self.heard(self.store.begin()).is_ok();
-                if begun {
-                    self.look_at_durability(url);
-                }
+            if self.begin().is_ok() && !looked {
+                looked = true;
+                self.look_at_durability(url);
             }
             // A redis without memory makes no group, and yet is measured.
             if let Ok(sizes) = self.heard(self.store.sizes()) {
@@ -339,14 +350,25 @@ impl Replica {
 
     /// Says so if redis may lose what it has accepted.
     fn look_at_durability(&self, url: &EventStreamUrl) {
-        let lost = match self.store.durability() {
-            Some([appendonly, _]) if appendonly != "yes" => "all events (appendonly is not yes)",
-            Some([_, appendfsync]) if appendfsync != "always" => {
-                "the events of the last second or more (appendfsync is not always)"
-            }
-            Some(_) | None => return,
+        let is_other = |name, good| {
+            let found = self.store.setting(name);
+            found.is_some_and(|found| found != good)
         };
-        log::warn!("{url}: if redis ends suddenly, it loses {lost}");
+        if is_other("appendonly", "yes") {
+            log::warn!(
+                "{url}: if redis ends suddenly, it loses all events (appendonly is not yes)"
+            );
+        } else if is_other("appendfsync", "always") {
+            log::warn!(
+                "{url}: if redis ends suddenly, it loses the events of the last second or more (appendfsync is not always)"
+            );
+        }
+        let policy = self.store.setting("maxmemory-policy").unwrap_or_default();
+        if policy.starts_with("allkeys") {
+            log::warn!(
+                "{url}: once redis has no memory left, it may drop all events (maxmemory-policy is {policy})"
+            );
+        }
     }
 
     fn is_stopping(&self) -> bool {

@@ -22,8 +22,8 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// Longest that redis is asked to wait for a new entry.
 const BLOCK: Duration = Duration::from_millis(500);
 
-/// Dead letters that are read at once.
-const PAGE: usize = 100;
+/// Dead letters that are read at once. Each may be as large as an event.
+const PAGE: usize = 16;
 
 /// Forgets replicas of which nothing was heard for an hour, and which have nothing. One that has keeps it until others
 /// have taken it.
@@ -107,6 +107,9 @@ type Streams = Option<Vec<(String, Entries)>>;
 /// How many entries a stream has, how many bytes, and the first of them.
 type Measures = (usize, Option<u64>, Entries);
 
+/// A dead letter, and where it stands in its stream.
+type Found = (String, DeadLetter);
+
 /// The two streams of a queue, and connections that nobody uses at the moment.
 pub(crate) struct Store {
     client: redis::Client,
@@ -115,6 +118,8 @@ pub(crate) struct Store {
     /// What this replica is called.
     name: String,
     idle: Mutex<Vec<Connection>>,
+    /// Where the dead letters stood that were listed last: who lists them asks for each of them next.
+    places: Mutex<HashMap<EventId, String>>,
     patience: Duration,
 }
 
@@ -127,6 +132,7 @@ impl Store {
             dead: format!("{}:dead", url.stream),
             name: EventId::random()?.to_string(),
             idle: Mutex::default(),
+            places: Mutex::default(),
             patience,
         })
     }
@@ -201,15 +207,12 @@ impl Store {
         self.ask(|connection| forget.exec(connection))
     }
 
-    /// What redis says of how durable its data is, if it may be asked: `appendonly` and `appendfsync`.
-    pub(super) fn durability(&self) -> Option<[String; 2]> {
-        let setting = |name| {
-            let mut command = cmd("CONFIG");
-            command.arg("GET").arg(name);
-            let found: HashMap<String, String> = self.query(&command).ok()?;
-            found.into_values().next()
-        };
-        Some([setting("appendonly")?, setting("appendfsync")?])
+    /// A setting of redis, if it may be asked.
+    pub(super) fn setting(&self, name: &str) -> Option<String> {
+        let mut command = cmd("CONFIG");
+        command.arg("GET").arg(name);
+        let found: HashMap<String, String> = self.query(&command).ok()?;
+        found.into_values().next()
     }
 
     /// Asks something of the group. `None` if it was not there, as after all data was deleted; then it is made.
@@ -364,11 +367,13 @@ impl Store {
 
     /// The ids of all dead letters, the oldest first.
     pub(crate) fn letters(&self) -> Result<Vec<EventId>, EventError> {
-        let mut ids = Vec::new();
-        self.look(|_, letter| {
+        let (mut ids, mut places) = (Vec::new(), HashMap::new());
+        self.look(|(place, letter)| {
             ids.push(letter.id);
-            None::<()>
+            places.insert(letter.id, place.clone());
+            false
         })?;
+        *lock(&self.places) = places;
         Ok(ids)
     }
 
@@ -400,36 +405,46 @@ impl Store {
             .ok_or(EventError::Unknown)
     }
 
-    fn find(&self, id: EventId) -> Result<(String, DeadLetter), EventError> {
-        let found =
-            self.look(|place, letter| (letter.id == id).then(|| (place.to_owned(), letter)))?;
-        found.ok_or(EventError::Unknown)
+    fn find(&self, id: EventId) -> Result<Found, EventError> {
+        let is_it = |(_, letter): &Found| letter.id == id;
+        let listed = lock(&self.places).get(&id).cloned();
+        if let Some(place) = listed {
+            let (_, letters) = self.page(&place, &place)?;
+            if let Some(found) = letters.into_iter().find(is_it) {
+                return Ok(found);
+            }
+        }
+        self.look(is_it)?.ok_or(EventError::Unknown)
     }
 
-    /// Looks at each dead letter, the oldest first, until `look` has found something.
-    fn look<T>(
-        &self,
-        mut look: impl FnMut(&str, DeadLetter) -> Option<T>,
-    ) -> Result<Option<T>, EventError> {
+    /// Looks at each dead letter, the oldest first, for one.
+    fn look(&self, mut is_it: impl FnMut(&Found) -> bool) -> Result<Option<Found>, EventError> {
         let mut from = "-".to_owned();
         loop {
-            let mut command = cmd("XRANGE");
-            command.arg(&self.dead).arg(&from).arg("+");
-            command.arg("COUNT").arg(PAGE);
-            let page: Entries = self.query(&command)?;
-            let Some((last, _)) = page.last() else {
+            let (last, letters) = self.page(&from, "+")?;
+            if let Some(found) = letters.into_iter().find(&mut is_it) {
+                return Ok(Some(found));
+            }
+            let Some(last) = last else {
                 return Ok(None);
             };
             // Behind it.
             from = format!("({last}");
-            for (place, fields) in page {
-                if let Some(letter) = fields.and_then(|fields| letter(&place, &fields))
-                    && let Some(found) = look(&place, letter)
-                {
-                    return Ok(Some(found));
-                }
-            }
         }
+    }
+
+    /// The first dead letters from one place to another, and the place of the last entry that was read.
+    fn page(&self, from: &str, to: &str) -> Result<(Option<String>, Vec<Found>), EventError> {
+        let mut command = cmd("XRANGE");
+        command.arg(&self.dead).arg(from).arg(to);
+        command.arg("COUNT").arg(PAGE);
+        let page: Entries = self.query(&command)?;
+        let last = page.last().map(|(place, _)| place.clone());
+        let letters = page.into_iter().filter_map(|(place, fields)| {
+            let letter = letter(&place, &fields?)?;
+            Some((place, letter))
+        });
+        Ok((last, letters.collect()))
     }
 }
 
