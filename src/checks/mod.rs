@@ -295,11 +295,6 @@ impl Monitored {
         }
     }
 
-    /// Notes that nobody will tell how the run ends that goes on now.
-    pub(crate) fn forget_run(&self, now: Instant) {
-        lock(&self.monitor).forget_run(now);
-    }
-
     /// Whether it has answered the last run, be it not as it should.
     #[cfg(feature = "proxy")]
     pub(crate) fn hwith_answered(&self) -> bool {

@@ -154,13 +154,6 @@ impl Monitor {
         }
     }
 
-    /// Notes that nobody will tell how the run ends that goes on now: another one is due.
-    pub(crate) fn forget_run(&mut self, now: Instant) {
-        if !matches!(self.run, RunState::Due(_)) {
-            self.run = RunState::Due(now);
-        }
-    }
-
     /// Notes that a run begins; returns the deadline that its check is to keep. Only for one that
     /// [is due](Self::is_due).
     pub(crate) fn begin(&mut self, now: Instant) -> Instant {

@@ -1,9 +1,13 @@
-//! Runs the checks of data stores: one thread decides when, and each run has a thread of its own.
+//! Runs checks: one thread decides when, and each run has a thread of its own.
 //!
 //! Only so many runs go on within their time at the same moment. One that outlives it gives its place up to others, and keeps
 //! its thread; its check does not run again before it has ended, so there is never more than one thread for each check.
+//!
+//! The checks of data stores stay the same, those of endpoints change with the set of endpoints. A check that stays goes on
+//! as if nothing had changed. The run of one that is gone keeps its place until it ends or its time is over.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Instant;
@@ -21,10 +25,20 @@ use crate::threads::{Alive, Threads};
 /// few, for small hosts.
 pub(crate) const STORES_SIDE_BY_SIDE: usize = 4;
 
+/// Most lines of the log that tell what was found first of checks that came with the same set: a source that names other
+/// endpoints each time must not fill the log.
+const MOST_FIRST_LINES: usize = 16;
+
+/// A check, and what is known by it.
+#[derive(Clone)]
+pub(crate) struct Job {
+    pub(crate) monitored: Arc<Monitored>,
+    pub(crate) check: Arc<dyn Check>,
+}
+
 /// A run's word that it has ended.
 struct RunEnd {
-    /// Of the check.
-    index: usize,
+    monitored: Arc<Monitored>,
     at: Timestamp,
     outcome: RunOutcome,
 }
@@ -37,38 +51,76 @@ enum RunOutcome {
     Found(CheckResult),
 }
 
-/// Starts the thread, if there is something to check. It ends when it is told to; runs that go on then are left to
-/// themselves. The checks are those of the `monitored`, in the same order; at most `side_by_side` of them run at the same
-/// time.
-pub(crate) fn spawn(
-    monitored: Arc<[Arc<Monitored>]>,
-    checks: Vec<Arc<dyn Check>>,
+/// Starts the thread for these, if there are any. It ends when it is told to; runs that go on then are left to
+/// themselves. At most `side_by_side` of them run at the same time.
+pub(crate) fn spawn(jobs: Vec<Job>, side_by_side: usize, threads: &mut Threads) -> io::Result<()> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    start(jobs, never(), side_by_side, threads)
+}
+
+/// The same for none yet: each set of checks that is sent takes the place of the one before.
+#[cfg(feature = "proxy")]
+pub(crate) fn spawn_for_sets(
+    side_by_side: usize,
+    threads: &mut Threads,
+) -> io::Result<Sender<Vec<Job>>> {
+    let (sender, sets) = crossbeam_channel::bounded(1);
+    start(Vec::new(), sets, side_by_side, threads)?;
+    Ok(sender)
+}
+
+fn start(
+    jobs: Vec<Job>,
+    sets: Receiver<Vec<Job>>,
     side_by_side: usize,
     threads: &mut Threads,
 ) -> io::Result<()> {
-    if checks.is_empty() {
-        return Ok(());
-    }
-    // Every check has one run at most, so none ever waits to say that it has ended.
-    let (sender, ended) = crossbeam_channel::bounded(checks.len());
+    // Each run says one word, and each check has one run at most.
+    let (sender, ended) = crossbeam_channel::unbounded();
     let stop = threads.stopped();
     threads.spawn("checks", "plimsoll-checks", move |alive| {
         let scheduler = Scheduler {
-            monitored,
-            checks,
+            watched: jobs.into_iter().map(Watched::new).collect(),
             side_by_side,
+            first_lines: usize::MAX,
             random: Random::new(random::seed()),
             sender,
             alive,
         };
-        scheduler.run(&ended, &stop);
+        scheduler.run(&ended, sets, &stop);
     })
 }
 
+/// A check that runs from time to time.
+struct Watched {
+    job: Job,
+    /// Something was found out about it before.
+    is_known: bool,
+    /// It is not in the set any more: only its run is waited for.
+    is_gone: bool,
+}
+
+impl Watched {
+    fn new(job: Job) -> Self {
+        Self {
+            job,
+            is_known: false,
+            is_gone: false,
+        }
+    }
+
+    fn is(&self, monitored: &Arc<Monitored>) -> bool {
+        Arc::ptr_eq(&self.job.monitored, monitored)
+    }
+}
+
 struct Scheduler {
-    monitored: Arc<[Arc<Monitored>]>,
-    checks: Vec<Arc<dyn Check>>,
+    watched: Vec<Watched>,
     side_by_side: usize,
+    /// How many lines may still tell what was found first.
+    first_lines: usize,
     random: Random,
     sender: Sender<RunEnd>,
     /// The last to go: dropping a check is its author's code.
@@ -76,7 +128,7 @@ struct Scheduler {
 }
 
 impl Scheduler {
-    fn run(mut self, ended: &Receiver<RunEnd>, stop: &Receiver<()>) {
+    fn run(mut self, ended: &Receiver<RunEnd>, mut sets: Receiver<Vec<Job>>, stop: &Receiver<()>) {
         loop {
             // Before anything counts as late: what has ended in time may be heard of with the timer.
             for ended in ended.try_iter() {
@@ -89,31 +141,54 @@ impl Scheduler {
                         self.end(ended);
                     }
                 }
+                recv(sets) -> set => match set {
+                    Ok(jobs) => self.replace(jobs),
+                    Err(_) => sets = never(),
+                },
                 recv(stop) -> _ => return,
                 recv(timer) -> _ => {}
             }
         }
     }
 
+    /// Takes another set.
+    fn replace(&mut self, jobs: Vec<Job>) {
+        let mut before = mem::take(&mut self.watched);
+        for job in jobs {
+            let same = before.iter().position(|one| one.is(&job.monitored));
+            let watched = same.map(|index| before.swap_remove(index));
+            self.watched
+                .push(watched.unwrap_or_else(|| Watched::new(job)));
+        }
+        self.watched.extend(before.into_iter().map(|one| Watched {
+            is_gone: true,
+            ..one
+        }));
+        self.first_lines = MOST_FIRST_LINES;
+    }
+
     /// Counts the runs that go on for too long and begins those that are due; returns when to come back, unless a run
     /// ends before that.
     fn step(&mut self, now: Timestamp) -> Option<Instant> {
         let mut running = 0;
-        for index in 0..self.checks.len() {
-            let mut monitor = lock(&self.monitored[index].monitor);
+        for index in 0..self.watched.len() {
+            let mut monitor = lock(&self.watched[index].job.monitored.monitor);
             let change = monitor.handle_timeout(now, &mut self.random);
             running += usize::from(monitor.is_running());
             drop(monitor);
             self.tell(index, change);
         }
+        self.watched
+            .retain(|one| !one.is_gone || lock(&one.job.monitored.monitor).is_running());
         while running < self.side_by_side
-            && let Some(index) = self.longest_due(now.instant)
+            && let Some(job) = self.longest_due(now.instant)
         {
-            self.begin(index, now.instant);
+            self.begin(job, now.instant);
             running += 1;
         }
-        let monitors = self.monitored.iter().map(|store| lock(&store.monitor));
-        let times = monitors.filter_map(|monitor| {
+        let monitors = self.watched.iter();
+        let times = monitors.filter_map(|one| {
+            let monitor = lock(&one.job.monitored.monitor);
             // What is due and has no place waits for another run's end.
             let waits = monitor.is_due(now.instant);
             (!waits).then(|| monitor.next_timeout())
@@ -122,38 +197,45 @@ impl Scheduler {
     }
 
     /// The check that has been due for the longest time.
-    fn longest_due(&self, now: Instant) -> Option<usize> {
-        let stores = self.monitored.iter().enumerate();
-        let due = stores.filter_map(|(index, store)| {
-            let monitor = lock(&store.monitor);
-            monitor.is_due(now).then(|| (monitor.next_timeout(), index))
+    fn longest_due(&self, now: Instant) -> Option<&Job> {
+        let there = self.watched.iter().filter(|one| !one.is_gone);
+        let due = there.filter_map(|Watched { job, .. }| {
+            let monitor = lock(&job.monitored.monitor);
+            monitor.is_due(now).then(|| (monitor.next_timeout(), job))
         });
-        due.min().map(|(_, index)| index)
+        due.min_by_key(|(at, _)| *at).map(|(_, job)| job)
     }
 
-    fn begin(&self, index: usize, now: Instant) {
-        let store = &self.monitored[index];
-        let deadline = lock(&store.monitor).begin(now);
-        let check = self.checks[index].clone();
+    fn begin(&self, job: &Job, now: Instant) {
+        let Job { monitored, check } = job.clone();
+        let name = monitored.name.clone();
+        let deadline = lock(&monitored.monitor).begin(now);
         let run = CheckRun {
-            index,
+            monitored,
             outcome: RunOutcome::NotStarted,
             at: None,
             sender: self.sender.clone(),
             _alive: self.alive.clone(),
         };
         let thread = Builder::new()
-            .name(format!("check-{}", store.name))
+            .name(format!("check-{name}"))
             .spawn(move || run.run(&*check, deadline));
         // The run has been dropped then, and so has said that it was not started.
         if let Err(error) = thread {
-            log::debug!("no thread for the check of {}: {error}", store.name);
+            log::debug!("no thread for the check of {name}: {error}");
         }
     }
 
     fn end(&mut self, ended: RunEnd) {
-        let RunEnd { index, at, outcome } = ended;
-        let store = &self.monitored[index];
+        let RunEnd {
+            monitored,
+            at,
+            outcome,
+        } = ended;
+        // One that is gone, and whose time was over.
+        let Some(index) = self.watched.iter().position(|one| one.is(&monitored)) else {
+            return;
+        };
         let failed = |why: &str| CheckResult {
             result: Err(CheckError::new(why)),
             pool: None,
@@ -161,21 +243,30 @@ impl Scheduler {
         let result_found = match outcome {
             RunOutcome::NotStarted => failed("the system gave no thread for the check"),
             RunOutcome::Panicked => {
-                log::error!("the check of {} panicked", store.name);
+                log::error!("the check of {} panicked", monitored.name);
                 failed("the check panicked")
             }
             RunOutcome::Found(result_found) => result_found,
         };
-        let change = lock(&store.monitor).end(result_found, at, &mut self.random);
+        let change = lock(&monitored.monitor).end(result_found, at, &mut self.random);
         self.tell(index, change);
     }
 
-    fn tell(&self, index: usize, change: Option<Change>) {
-        let name = &self.monitored[index].name;
+    fn tell(&mut self, index: usize, change: Option<Change>) {
+        let watched = &mut self.watched[index];
+        let Some(change) = change.filter(|_| !watched.is_gone) else {
+            return;
+        };
+        if !mem::replace(&mut watched.is_known, true) {
+            let Some(left) = self.first_lines.checked_sub(1) else {
+                return;
+            };
+            self.first_lines = left;
+        }
+        let name = &watched.job.monitored.name;
         match change {
-            None => {}
-            Some(Change::Up) => log::info!("{name} is up"),
-            Some(Change::Down(reason)) => log::warn!("{name} is down: {reason}"),
+            Change::Up => log::info!("{name} is up"),
+            Change::Down(reason) => log::warn!("{name} is down: {reason}"),
         }
     }
 }
@@ -183,7 +274,7 @@ impl Scheduler {
 /// One run of a check. Says that it has ended when it is dropped, so that nothing which happens in it can leave its
 /// check waiting for ever.
 struct CheckRun {
-    index: usize,
+    monitored: Arc<Monitored>,
     outcome: RunOutcome,
     /// When the check itself had ended.
     at: Option<Timestamp>,
@@ -204,11 +295,14 @@ impl CheckRun {
 impl Drop for CheckRun {
     fn drop(&mut self) {
         let ended = RunEnd {
-            index: self.index,
+            monitored: self.monitored.clone(),
             at: self.at.unwrap_or_else(Timestamp::now),
-            outcome: std::mem::replace(&mut self.outcome, RunOutcome::Panicked),
+            outcome: mem::replace(&mut self.outcome, RunOutcome::Panicked),
         };
         // Nobody listens any more when the server has stopped.
         let _ = self.sender.try_send(ended);
     }
 }
+
+#[cfg(all(test, feature = "proxy"))]
+mod tests;

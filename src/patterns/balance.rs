@@ -45,6 +45,7 @@ pub enum Balance {
 #[derive(Debug)]
 pub struct Endpoint<E> {
     name: Arc<str>,
+    identity: Box<str>,
     data: Arc<E>,
     weight: u32,
     max: Option<u32>,
@@ -58,11 +59,22 @@ impl<E> Endpoint<E> {
     pub fn new(name: &str, data: E) -> Self {
         Self {
             name: name.into(),
+            identity: Box::default(),
             data: Arc::new(data),
             weight: 1,
             max: None,
             priority: 0,
             breaker: None,
+        }
+    }
+
+    /// What tells it from another one of the same name in a set before or after, such as the host that it is asked for;
+    /// empty by default.
+    #[must_use]
+    pub fn identity(self, identity: &str) -> Self {
+        Self {
+            identity: identity.into(),
+            ..self
         }
     }
 
@@ -327,8 +339,8 @@ impl<E> Balancer<E> {
 
     /// Replaces the set of endpoints.
     ///
-    /// One whose name was there before keeps its data, its breaker and its numbers; its weight, limit and priority are
-    /// the new ones. Requests to those that are gone end as they do. Of two with one name the first counts.
+    /// One whose name was there before, with the same [identity](Endpoint::identity), keeps its data, its breaker and its
+    /// numbers; its weight, limit and priority are the new ones. Requests to those that are gone end as they do. Of two with one name the first counts.
     ///
     /// # Errors
     ///

@@ -3,11 +3,15 @@
 //! When to ask, and when enough has been heard, is decided by the same machine that monitors data stores.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+
+use crate::checks::scheduler::{self, Job};
 use crate::checks::store::get::{Get, WELL};
-use crate::checks::{Check, CheckError, CheckSettings, CheckState, Monitored, scheduler};
+use crate::checks::{Check, CheckError, CheckSettings, CheckState, Monitored};
 use crate::net::stream::{Address, Socket};
 use crate::patterns::Deadline;
 use crate::random::{self, Random};
@@ -163,6 +167,14 @@ impl Checked {
         }
     }
 
+    /// How it is asked in the background.
+    pub(super) fn job(&self) -> Job {
+        Job {
+            monitored: self.monitored.clone(),
+            check: self.probe.clone(),
+        }
+    }
+
     /// Whether the endpoint answers now, be it with the wrong status.
     pub(super) fn ask(&self, deadline: Instant) -> bool {
         let result = self.probe.check(deadline);
@@ -178,20 +190,9 @@ impl fmt::Debug for Checked {
     }
 }
 
-/// Asks these endpoints until the list of threads is dropped, which waits for none of them.
-pub(super) fn start(checked: &[Checked]) -> std::io::Result<Threads> {
-    for one in checked {
-        // Who has begun a run before this listens no more.
-        one.monitored.forget_run(Instant::now());
-    }
-    let monitored = checked.iter().map(|one| one.monitored.clone()).collect();
-    let checks = checked
-        .iter()
-        .map(|one| one.probe.clone() as Arc<dyn Check>)
-        .collect();
-    let mut threads = Threads::new();
-    scheduler::spawn(monitored, checks, SIDE_BY_SIDE, &mut threads)?;
-    Ok(threads)
+/// Starts the thread that asks the endpoints of the set that it was sent last.
+pub(super) fn spawn(threads: &mut Threads) -> io::Result<Sender<Vec<Job>>> {
+    scheduler::spawn_for_sets(SIDE_BY_SIDE, threads)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::check::{self, Checked, UpstreamCheck, Verdict};
 use super::config::{BalanceBy, BreakerMode, ProxyConfig};
 use super::slots::Slots;
+use crate::checks::scheduler::Job;
 use crate::health::upstreams::{
     EndpointFault, EndpointReport, EndpointState, MOST_REPORTED, UpstreamsReport,
 };
@@ -78,8 +79,8 @@ pub(super) fn fault_of(error: &ClientError) -> EndpointFault {
 #[derive(Default)]
 struct Known {
     endpoints: Arc<[Discovered]>,
-    /// Its end ends their checks.
-    checks: Option<Threads>,
+    /// Whom they are told to who asks them how they are.
+    checks: Option<Sender<Vec<Job>>>,
 }
 
 /// All endpoints.
@@ -125,9 +126,14 @@ impl Upstreams {
     /// Starts the threads, and waits a moment for what is found first.
     pub(super) fn watch(self: &Arc<Self>, threads: &mut Threads) -> io::Result<()> {
         let (first, found) = crossbeam_channel::bounded(1);
+        let checks = self.check.is_some().then(|| check::spawn(threads));
+        let known = Mutex::new(Known {
+            checks: checks.transpose()?,
+            ..Known::default()
+        });
         let (upstreams, stopped) = (self.clone(), threads.stopped());
         threads.spawn("discovery", "plimsoll-discover", move |_alive| {
-            upstreams.discover(&first, &stopped);
+            upstreams.discover(&known, &first, &stopped);
         })?;
         let (upstreams, stopped) = (self.clone(), threads.stopped());
         threads.spawn("endpoints", "plimsoll-upstreams", move |_alive| {
@@ -149,9 +155,8 @@ impl Upstreams {
     }
 
     /// Asks the sources again and again.
-    fn discover(&self, first: &Sender<()>, stopped: &Receiver<()>) {
-        let known = Mutex::new(Known::default());
-        let changed = || self.take(&mut lock(&known));
+    fn discover(&self, known: &Mutex<Known>, first: &Sender<()>, stopped: &Receiver<()>) {
+        let changed = || self.take(&mut lock(known));
         loop {
             let next = self.discovery.refresh_with(Instant::now(), changed);
             // Nobody waits for the second answer.
@@ -168,23 +173,13 @@ impl Upstreams {
         if found != known.endpoints {
             self.replace(&found);
             known.endpoints = found;
-            known.checks = self.check();
+            if let Some(checks) = &known.checks {
+                let endpoints = self.balancer.endpoints();
+                let checked = endpoints.iter().filter_map(|it| it.data.checked.as_ref());
+                // Nobody listens any more when the server stops.
+                let _ = checks.send(checked.map(Checked::job).collect());
+            }
         }
-    }
-
-    /// Begins to ask the endpoints of a new set, if they are to be asked.
-    fn check(&self) -> Option<Threads> {
-        let endpoints = self.balancer.endpoints();
-        let checked: Vec<_> = endpoints
-            .into_iter()
-            .filter_map(|endpoint| endpoint.data.checked.clone())
-            .collect();
-        if checked.is_empty() {
-            return None;
-        }
-        check::start(&checked)
-            .inspect_err(|error| log::error!("the endpoints cannot be asked: {error}"))
-            .ok()
     }
 
     fn replace(&self, found: &[Discovered]) {
@@ -214,6 +209,7 @@ impl Upstreams {
             fault: Mutex::default(),
         };
         let mut endpoint = Endpoint::new(&name, upstream)
+            .identity(&found.authority)
             .weight(found.weight)
             .priority(found.priority);
         if let Some(max) = found.max {

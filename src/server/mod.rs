@@ -39,7 +39,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::{Poll, Registry, Waker};
 
-use crate::checks::{Monitored, scheduler};
+use crate::checks::Monitored;
+use crate::checks::scheduler::{self, Job, STORES_SIDE_BY_SIDE};
 use crate::error::Error;
 use crate::health::{Health, reset};
 use crate::panics;
@@ -131,9 +132,12 @@ fn start_background(
 ) -> Result<Threads, Error> {
     let mut threads = Threads::new();
     reset::spawn(health.clone(), tripped, &mut threads).map_err(system("the reset thread"))?;
-    let (monitored, most) = (health.checks.clone(), scheduler::STORES_SIDE_BY_SIDE);
-    let checks = checks.into_iter().map(|check| check.check).collect();
-    scheduler::spawn(monitored, checks, most, &mut threads)
+    let monitored = health.checks.iter().cloned();
+    let jobs = monitored.zip(checks).map(|(monitored, named)| Job {
+        monitored,
+        check: named.check,
+    });
+    scheduler::spawn(jobs.collect(), STORES_SIDE_BY_SIDE, &mut threads)
         .map_err(system("the thread of the checks"))?;
     Ok(threads)
 }

@@ -71,6 +71,10 @@ impl<E> Member<E> {
         }
     }
 
+    fn is_same(&self, endpoint: &Endpoint<E>) -> bool {
+        self.endpoint.name == endpoint.name && self.endpoint.identity == endpoint.identity
+    }
+
     fn condition(&self, now: Instant) -> Condition {
         let breaker = self.endpoint.breaker.as_ref();
         breaker.map_or(Condition::Closed, |breaker| breaker.standing_at(now))
@@ -172,10 +176,7 @@ impl<E> Members<E> {
             } else if self.list.len() == MOST_ENDPOINTS {
                 refused.push(endpoint.name.to_string());
                 dropped.push(endpoint);
-            } else if let Some(at) = old
-                .iter()
-                .position(|member| member.endpoint.name == endpoint.name)
-            {
+            } else if let Some(at) = old.iter().position(|member| member.is_same(&endpoint)) {
                 let mut kept = old.swap_remove(at);
                 kept.endpoint.weight = endpoint.weight;
                 kept.endpoint.max = endpoint.max;

@@ -391,7 +391,15 @@ fn kept_endpoints_keep_their_numbers_and_gone_ones_finish() {
     assert_eq!((&*a.name, *a.data, a.weight), ("a", 1, 3));
     assert_eq!((a.pending, a.successes, a.latency), (2, 2, Some(MS)));
     assert_eq!((&*c.name, *c.data, c.pending, c.successes), ("c", 2, 0, 0));
-    // One that comes back under its old name is a new one: the old one's requests are not its own.
+    // One that has become another under the same name is a new one.
+    let other = [
+        Endpoint::new("c", 5).identity("other"),
+        Endpoint::new("a", 5),
+    ];
+    balancer.replace_at(other, now).unwrap();
+    let [c, a] = balancer.endpoints_at(now).try_into().unwrap();
+    assert_eq!((*c.data, *a.data), (5, 1));
+    // So is one that comes back under its old name: the old one's requests are not its own.
     balancer.replace_at(numbered(&["a", "b"], 4), now).unwrap();
     drop(picks);
     for status in balancer.endpoints_at(now) {

@@ -36,6 +36,11 @@ const SETTLING: Duration = Duration::from_millis(250);
 /// Longest that a source is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a set is held at least that is another one than before: this long at first, then twice as long each time, up
+/// to the longest. What a source tells that makes up others all the time costs a bounded part of the time.
+const SHORTEST_HOLD: Duration = Duration::from_secs(1);
+const LONGEST_HOLD: Duration = Duration::from_secs(16);
+
 /// Most sources that are asked at the same time.
 const AT_ONCE: usize = 8;
 
@@ -84,7 +89,7 @@ pub struct SourceStatus {
 /// |---|---|
 /// | `http://HOST[:PORT][/PREFIX]` | every address of the name, asked for anew each 5 s |
 /// | `unix:PATH` | the Unix socket |
-/// | `srv://NAME[?server=IP:PORT]` | what the name server says (SRV, RFC 2782), asked for anew when its TTL is over, held between 1 s and 60 s |
+/// | `srv://NAME[?server=IP:PORT]` | what the name server says (SRV, RFC 2782), asked for anew when its TTL is over, held between 1 s and 60 s; while each answer is another one, at least 2 s, 4 s, ... 16 s |
 /// | `file:PATH` | one `http://` or `unix:` a line, read again when it changes |
 ///
 /// Behind `http://` and `unix:` may stand `#weight=N`, `#max=N`, or both as `#weight=N&max=N`. In a file, empty lines and
@@ -124,6 +129,8 @@ struct Watched {
 struct State {
     /// The last good set.
     endpoints: Vec<Discovered>,
+    /// How often in a row it has told other ones than before.
+    changes: u32,
     error: Option<String>,
     /// The name of the first endpoint that is one too many.
     surplus: Option<String>,
@@ -333,6 +340,12 @@ impl State {
         let next = match told {
             None => interval,
             Some(Ok(told)) if !told.endpoints.is_empty() => {
+                let is_changed = self.endpoints != told.endpoints;
+                self.changes = if is_changed {
+                    self.changes.saturating_add(1)
+                } else {
+                    0
+                };
                 self.endpoints = told.endpoints;
                 match told.complaint {
                     Some(complaint) => self.fail(source, complaint),
@@ -341,7 +354,7 @@ impl State {
                     }
                     None => {}
                 }
-                told.good_for.min(interval)
+                told.good_for.max(self.held_for()).min(interval)
             }
             Some(Ok(_)) => {
                 self.fail(source, "it has no endpoint".to_owned());
@@ -353,6 +366,13 @@ impl State {
             }
         };
         self.due = Some(now + next);
+    }
+
+    /// How long what it has told is good at least.
+    fn held_for(&self) -> Duration {
+        let doublings = self.changes.saturating_sub(1);
+        let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
+        SHORTEST_HOLD.saturating_mul(factor).min(LONGEST_HOLD)
     }
 
     /// Notes why the source cannot be read; what it told before still counts.

@@ -84,6 +84,23 @@ fn only_what_is_due_is_asked_and_an_answer_is_believed_as_long_as_it_says() {
 }
 
 #[test]
+fn a_source_that_tells_others_each_time_is_asked_less_and_less_often_until_it_repeats_itself() {
+    let discovery = Discovery::new(["srv://api?server=127.0.0.1:53"]).expect("a good source");
+    let mut now = Instant::now();
+    let mut held_for = |number: u32| {
+        let one = format!("10.0.0.{number}:80");
+        let answer = || told(&[&one], SECOND);
+        let next = discovery.refresh_by(now, &|| {}, &|_| answer());
+        let held = next - now;
+        now = next;
+        held.as_secs()
+    };
+    let held: Vec<_> = (1..=7).map(&mut held_for).collect();
+    assert_eq!(held, [1, 2, 4, 8, 16, 16, 16]);
+    assert_eq!((held_for(7), held_for(8), held_for(9)), (1, 1, 2));
+}
+
+#[test]
 fn many_sources_are_asked_side_by_side_and_one_that_panics_fails() {
     let names: Vec<_> = (0..20).map(|number| format!("http://h{number}")).collect();
     let discovery = Discovery::new(&names).expect("good sources");
