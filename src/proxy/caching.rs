@@ -220,3 +220,6 @@ impl Waiting for Follower {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

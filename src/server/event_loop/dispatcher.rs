@@ -50,7 +50,8 @@ pub(crate) struct Dispatcher {
     continuing: usize,
     /// The last job that was dispatched came from there.
     resumed: bool,
-    /// Clients whose requests have waited for others' requests.
+    /// Clients whose requests have waited for others' requests. Nobody leads without a place, so while there is none no
+    /// more are added than wait already.
     following: VecDeque<ClientKey>,
     jobs: Arc<Jobs>,
     /// Whether what is dispatched reaches the workers.

@@ -256,3 +256,27 @@ fn a_request_that_waits_for_another_server_keeps_its_place_and_no_worker() {
     scenario.arrive().unwrap();
     assert_eq!(scenario.hand_over(Some(TICK)), 0);
 }
+
+/// Each of them may ask another server: all did at once.
+#[test]
+fn those_who_have_waited_for_others_go_on_one_for_each_place() {
+    let mut scenario = Scenario::new();
+    let clients = [0, 1, 2, 3].map(|slot| ClientKey {
+        slot,
+        generation: 0,
+    });
+    for client in clients {
+        scenario.dispatcher.follow(client);
+    }
+    let mut places = Vec::new();
+    for client in &clients[..2] {
+        assert_eq!(scenario.dispatcher.next_to_follow(), Some(*client));
+        places.push(scenario.dispatcher.place());
+    }
+    assert_eq!(scenario.dispatcher.next_to_follow(), None);
+    assert!(scenario.dispatcher.has_backlog());
+    places.pop();
+    assert_eq!(scenario.dispatcher.next_to_follow(), Some(clients[2]));
+    assert_eq!(scenario.dispatcher.next_to_follow(), Some(clients[3]));
+    assert!(!scenario.dispatcher.has_backlog());
+}
