@@ -68,7 +68,7 @@ impl Sink for Vec<u8> {
 /// Decodes the body of one message.
 #[derive(Debug, Clone)]
 pub(crate) struct BodyDecoder {
-    state: State,
+    state: NextByte,
     /// Bytes of data the remaining chunks may have.
     data_left: u64,
     /// Bytes the trailer section may still have, the empty line at its end aside.
@@ -83,7 +83,7 @@ pub(crate) struct BodyDecoder {
 
 /// What the next byte belongs to.
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum NextByte {
     /// The data of a body with a Content-Length, of which this many bytes are missing.
     Identity(u64),
     /// The data of a body that ends with the connection.
@@ -136,11 +136,11 @@ impl BodyDecoder {
     ) -> Result<Self, BodyError> {
         let max_body = u64::try_from(max_body).unwrap_or(u64::MAX);
         let state = match framing {
-            Framing::None | Framing::Length(0) => State::Complete,
+            Framing::None | Framing::Length(0) => NextByte::Complete,
             Framing::Length(length) if length > max_body => return Err(BodyError::TooLarge),
-            Framing::Length(length) => State::Identity(length),
-            Framing::Chunked => State::Size { size: 0, digits: 0 },
-            Framing::UntilClose => State::UntilClose,
+            Framing::Length(length) => NextByte::Identity(length),
+            Framing::Chunked => NextByte::Size { size: 0, digits: 0 },
+            Framing::UntilClose => NextByte::UntilClose,
         };
         Ok(Self {
             state,
@@ -155,7 +155,7 @@ impl BodyDecoder {
     /// Bytes of data that are sure to come before anything else: the rest of the body, or of the chunk at hand.
     pub(crate) fn missing(&self) -> u64 {
         match self.state {
-            State::Identity(missing) | State::Data(missing) => missing,
+            NextByte::Identity(missing) | NextByte::Data(missing) => missing,
             _ => 0,
         }
     }
@@ -173,12 +173,12 @@ impl BodyDecoder {
 
     /// Whether the body has ended by its own framing.
     pub(crate) fn is_complete(&self) -> bool {
-        matches!(self.state, State::Complete)
+        matches!(self.state, NextByte::Complete)
     }
 
     /// Whether the body is whole now that the connection has closed.
     pub(crate) fn is_whole_at_close(&self) -> bool {
-        matches!(self.state, State::Complete | State::UntilClose)
+        matches!(self.state, NextByte::Complete | NextByte::UntilClose)
     }
 
     /// Takes the framing at the start of `input`, then data: the bytes used of `input`, of which the data is the end.
@@ -193,25 +193,25 @@ impl BodyDecoder {
         let mut rest = input;
         while let Some((&byte, after)) = rest.split_first() {
             let data = match &mut self.state {
-                State::Complete => break,
-                State::UntilClose => {
+                NextByte::Complete => break,
+                NextByte::UntilClose => {
                     self.data_left = self
                         .data_left
                         .checked_sub(rest.len() as u64)
                         .ok_or(BodyError::TooLarge)?;
                     rest
                 }
-                State::Identity(missing) => {
+                NextByte::Identity(missing) => {
                     let data = take(missing, rest);
                     if *missing == 0 {
-                        self.state = State::Complete;
+                        self.state = NextByte::Complete;
                     }
                     data
                 }
-                State::Data(missing) => {
+                NextByte::Data(missing) => {
                     let data = take(missing, rest);
                     if *missing == 0 {
-                        self.state = State::DataCarriageReturn;
+                        self.state = NextByte::DataCarriageReturn;
                     }
                     data
                 }
@@ -255,48 +255,52 @@ impl BodyDecoder {
     /// The most data that may still come.
     pub(crate) fn most_missing(&self) -> u64 {
         match self.state {
-            State::Complete => 0,
-            State::Identity(missing) => missing,
-            State::Data(missing) => missing + self.data_left,
+            NextByte::Complete => 0,
+            NextByte::Identity(missing) => missing,
+            NextByte::Data(missing) => missing + self.data_left,
             _ => self.data_left,
         }
     }
 
     /// The state after one byte of a chunked body's framing.
-    fn step(&mut self, state: State, byte: u8) -> Result<State, BodyError> {
+    fn step(&mut self, state: NextByte, byte: u8) -> Result<NextByte, BodyError> {
         match (state, byte) {
-            (State::Size { size, digits }, _) => self.size(size, digits, byte),
-            (State::Extension { size, part }, _) => self.extension(size, part, byte),
-            (State::SizeLineFeed(0), b'\n') => Ok(State::TrailerStart),
-            (State::SizeLineFeed(size), b'\n') => Ok(State::Data(size)),
-            (State::SizeLineFeed(_), _) => Err(BodyError::ChunkSize),
-            (State::DataCarriageReturn, b'\r') => Ok(State::DataLineFeed),
-            (State::DataLineFeed, b'\n') => {
+            (NextByte::Size { size, digits }, _) => self.size(size, digits, byte),
+            (NextByte::Extension { size, part }, _) => self.extension(size, part, byte),
+            (NextByte::SizeLineFeed(0), b'\n') => Ok(NextByte::TrailerStart),
+            (NextByte::SizeLineFeed(size), b'\n') => Ok(NextByte::Data(size)),
+            (NextByte::SizeLineFeed(_), _) => Err(BodyError::ChunkSize),
+            (NextByte::DataCarriageReturn, b'\r') => Ok(NextByte::DataLineFeed),
+            (NextByte::DataLineFeed, b'\n') => {
                 self.chunk_extensions_left = MAX_EXTENSIONS_PER_CHUNK;
-                Ok(State::Size { size: 0, digits: 0 })
+                Ok(NextByte::Size { size: 0, digits: 0 })
             }
-            (State::DataCarriageReturn | State::DataLineFeed, _) => Err(BodyError::ChunkEnd),
-            (State::TrailerStart, b'\r') => Ok(State::FinalLineFeed),
-            (State::FinalLineFeed, b'\n') => Ok(State::Complete),
-            (State::FinalLineFeed, _) => Err(BodyError::Trailer),
+            (NextByte::DataCarriageReturn | NextByte::DataLineFeed, _) => Err(BodyError::ChunkEnd),
+            (NextByte::TrailerStart, b'\r') => Ok(NextByte::FinalLineFeed),
+            (NextByte::FinalLineFeed, b'\n') => Ok(NextByte::Complete),
+            (NextByte::FinalLineFeed, _) => Err(BodyError::Trailer),
             (
-                State::TrailerStart
-                | State::TrailerName
-                | State::TrailerValue
-                | State::TrailerLineFeed,
+                NextByte::TrailerStart
+                | NextByte::TrailerName
+                | NextByte::TrailerValue
+                | NextByte::TrailerLineFeed,
                 _,
             ) => self.trailer(state, byte),
             // `next` handles these in bulk.
-            (State::Identity(_) | State::UntilClose | State::Data(_) | State::Complete, _) => {
-                Ok(state)
-            }
+            (
+                NextByte::Identity(_)
+                | NextByte::UntilClose
+                | NextByte::Data(_)
+                | NextByte::Complete,
+                _,
+            ) => Ok(state),
         }
     }
 
-    fn size(&mut self, size: u64, digits: u8, byte: u8) -> Result<State, BodyError> {
+    fn size(&mut self, size: u64, digits: u8, byte: u8) -> Result<NextByte, BodyError> {
         if let Some(digit) = char::from(byte).to_digit(16) {
             return if digits < MAX_SIZE_DIGITS {
-                Ok(State::Size {
+                Ok(NextByte::Size {
                     size: size << 4 | u64::from(digit),
                     digits: digits + 1,
                 })
@@ -313,16 +317,18 @@ impl BodyDecoder {
             .checked_sub(size)
             .ok_or(BodyError::TooLarge)?;
         if byte == b'\r' {
-            Ok(State::SizeLineFeed(size))
+            Ok(NextByte::SizeLineFeed(size))
         } else {
             self.extension(size, Extension::SpaceBeforeSemicolon, byte)
         }
     }
 
-    fn extension(&mut self, size: u64, part: Extension, byte: u8) -> Result<State, BodyError> {
+    fn extension(&mut self, size: u64, part: Extension, byte: u8) -> Result<NextByte, BodyError> {
         use Extension as E;
         let part = match (part, byte) {
-            (E::Name | E::Value | E::AfterQuoted, b'\r') => return Ok(State::SizeLineFeed(size)),
+            (E::Name | E::Value | E::AfterQuoted, b'\r') => {
+                return Ok(NextByte::SizeLineFeed(size));
+            }
             (E::Quoted, b'"') => E::AfterQuoted,
             (E::Quoted, b'\\') => E::Escaped,
             (E::Quoted | E::Escaped, _) if is_field_byte(byte) => E::Quoted,
@@ -349,10 +355,10 @@ impl BodyDecoder {
             .extensions_left
             .checked_sub(1)
             .ok_or(BodyError::LongExtension)?;
-        Ok(State::Extension { size, part })
+        Ok(NextByte::Extension { size, part })
     }
 
-    fn trailer(&mut self, state: State, byte: u8) -> Result<State, BodyError> {
+    fn trailer(&mut self, state: NextByte, byte: u8) -> Result<NextByte, BodyError> {
         self.trailers_left = self
             .trailers_left
             .checked_sub(1)
@@ -361,13 +367,13 @@ impl BodyDecoder {
             trailers.push(byte);
         }
         match (state, byte) {
-            (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
-                Ok(State::TrailerName)
+            (NextByte::TrailerStart | NextByte::TrailerName, _) if is_token_byte(byte) => {
+                Ok(NextByte::TrailerName)
             }
-            (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerValue, b'\r') => Ok(State::TrailerLineFeed),
-            (State::TrailerValue, _) if is_field_byte(byte) => Ok(State::TrailerValue),
-            (State::TrailerLineFeed, b'\n') => Ok(State::TrailerStart),
+            (NextByte::TrailerName, b':') => Ok(NextByte::TrailerValue),
+            (NextByte::TrailerValue, b'\r') => Ok(NextByte::TrailerLineFeed),
+            (NextByte::TrailerValue, _) if is_field_byte(byte) => Ok(NextByte::TrailerValue),
+            (NextByte::TrailerLineFeed, b'\n') => Ok(NextByte::TrailerStart),
             _ => Err(BodyError::Trailer),
         }
     }

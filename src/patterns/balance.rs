@@ -279,7 +279,7 @@ pub struct EndpointStatus<E> {
 /// ```
 #[derive(Debug)]
 pub struct Balancer<E> {
-    shared: Arc<Shared<E>>,
+    shared: Arc<SharedMembers<E>>,
 }
 
 impl<E> Clone for Balancer<E> {
@@ -291,14 +291,14 @@ impl<E> Clone for Balancer<E> {
 }
 
 #[derive(Debug)]
-struct Shared<E> {
+struct SharedMembers<E> {
     members: Mutex<Members<E>>,
     /// A request is over, or the set has changed.
     freed: Condvar,
     chance: Chance,
 }
 
-impl<E> Shared<E> {
+impl<E> SharedMembers<E> {
     fn members(&self) -> MutexGuard<'_, Members<E>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -329,7 +329,7 @@ impl<E> Balancer<E> {
 
     fn with(way: Balance, chance: Chance) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedMembers {
                 members: Mutex::new(Members::new(way)),
                 freed: Condvar::new(),
                 chance,

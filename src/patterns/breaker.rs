@@ -30,7 +30,7 @@ use self::state::{Inner, Pass, Phase, TryOutcome};
 use super::chance::Chance;
 
 pub use self::state::BreakerOpen;
-pub(super) use self::state::Condition;
+pub(super) use self::state::NextPermit;
 
 /// Failures in a row that open a breaker.
 const FAILURES: u32 = 5;
@@ -282,7 +282,7 @@ impl CircuitBreaker {
     /// [`trial_due`](Self::trial_due), with the time as an argument.
     #[must_use]
     pub fn trial_due_at(&self, now: Instant) -> bool {
-        self.standing_at(now) == Condition::TrialDue
+        self.next_permit_at(now) == NextPermit::TrialDue
     }
 
     /// Says whether this is now the only endpoint of its kind, after the set of endpoints has changed.
@@ -307,18 +307,18 @@ impl CircuitBreaker {
         let inner = &*self.inner;
         let core = inner.core();
         let [calls, failures] = inner.window.sums(now);
-        let condition = core.phase.condition(now);
+        let next_permit = core.phase.next_permit(now);
         BreakerStatus {
             state: match core.phase {
                 Phase::Closed => BreakerState::Closed,
                 Phase::Open { .. } => BreakerState::Open,
                 Phase::HalfOpen { .. } => BreakerState::HalfOpen,
             },
-            remaining: match condition {
-                Condition::Refusing(open) => open.remaining,
-                Condition::Closed | Condition::TrialDue => Duration::ZERO,
+            remaining: match next_permit {
+                NextPermit::Refusing(open) => open.remaining,
+                NextPermit::Closed | NextPermit::TrialDue => Duration::ZERO,
             },
-            trial_due: condition == Condition::TrialDue,
+            trial_due: next_permit == NextPermit::TrialDue,
             in_a_row: inner.in_a_row.load(Relaxed),
             calls,
             failures,
@@ -328,8 +328,8 @@ impl CircuitBreaker {
     }
 
     /// What a permit that is asked for now would be.
-    pub(super) fn standing_at(&self, now: Instant) -> Condition {
-        self.inner.condition(now)
+    pub(super) fn next_permit_at(&self, now: Instant) -> NextPermit {
+        self.inner.next_permit(now)
     }
 }
 

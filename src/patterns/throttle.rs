@@ -63,10 +63,10 @@ pub struct Throttle {
     /// Time between two requests at the rate, in nanoseconds.
     interval: u64,
     seed: RandomState,
-    state: Mutex<State>,
+    state: Mutex<ThrottleState>,
 }
 
-struct State {
+struct ThrottleState {
     table: Table,
     /// The first time that was given; all others are counted from it.
     epoch: Option<Instant>,
@@ -88,7 +88,7 @@ impl Throttle {
             burst: rate.in_one_second(),
             interval: rate.interval_nanos(),
             seed: RandomState::new(),
-            state: Mutex::new(State {
+            state: Mutex::new(ThrottleState {
                 table: Table::new(keys),
                 epoch: None,
                 latest: 0,

@@ -13,7 +13,7 @@ use crate::http::body::Framing;
 use crate::http::fields;
 use crate::http::response::ResponseHead;
 use crate::patterns::Pick;
-use crate::server::relay::{IsPassed, Relay, Tunnel, Watcher};
+use crate::server::relay::{IsPassed, OnEnd, Relay, Tunnel};
 use crate::server::response::usual_reason;
 
 /// What the client has asked for.
@@ -62,8 +62,8 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
             };
             match body.into_parts() {
                 Some(parts) => {
-                    let watcher = Box::new(Pending::new(pick, slot));
-                    let relay = Relay::new(parts, times.body_idle, asked.trailers(), watcher);
+                    let on_end = Box::new(Pending::new(pick, slot));
+                    let relay = Relay::new(parts, times.body_idle, asked.trailers(), on_end);
                     Response::relayed(head.status, relay, length)
                 }
                 // It has ended since.
@@ -73,15 +73,15 @@ pub(super) fn respond(answer: Answer, asked: Asked, times: Times) -> Response {
         #[cfg(feature = "cache")]
         AnswerBody::Part(begun, body) => match body.into_parts() {
             Some(parts) => {
-                let watcher = Box::new(Pending::new(pick, slot));
-                let relay = Relay::new(parts, times.body_idle, asked.trailers(), watcher);
+                let on_end = Box::new(Pending::new(pick, slot));
+                let relay = Relay::new(parts, times.body_idle, asked.trailers(), on_end);
                 Response::relayed(head.status, relay.behind(begun), None)
             }
             None => Response::reader(head.status, begun, None),
         },
         AnswerBody::Tunnel(parts, protocol) => {
-            let watcher = Box::new(Pending::new(pick, slot));
-            Response::switching(protocol, Tunnel::new(parts, times.tunnel_idle, watcher))
+            let on_end = Box::new(Pending::new(pick, slot));
+            Response::switching(protocol, Tunnel::new(parts, times.tunnel_idle, on_end))
         }
     };
     let response = interim.iter().fold(response, |response, interim| {
@@ -126,7 +126,7 @@ impl Pending {
     }
 }
 
-impl Watcher for Pending {
+impl OnEnd for Pending {
     fn ended(&mut self, whole: bool) {
         match &mut self.pick {
             Some(pick) if whole => pick.success(),

@@ -22,7 +22,7 @@ pub(crate) struct Done {
 
 impl Done {
     /// Whether nothing is left to do but to wait for the client's next request.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub(crate) fn awaits_next_request(&self) -> bool {
         self.result.is_sent()
             && matches!(
                 self.result,

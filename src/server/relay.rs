@@ -44,14 +44,14 @@ pub(crate) struct Relay {
     idle: Duration,
     /// Which trailers the client gets; none if it takes none.
     trailers: Option<IsPassed>,
-    watcher: Option<Box<dyn Watcher>>,
+    on_end: Option<Box<dyn OnEnd>>,
 }
 
 /// Whether a trailer of that name is passed on.
 pub(crate) type IsPassed = fn(&str) -> bool;
 
 /// Wants to know how a body or a tunnel ends; see [`ended`](Self::ended). It is dropped at its end.
-pub(crate) trait Watcher: Send {
+pub(crate) trait OnEnd: Send {
     /// Notes that the body came whole, or that the other server's side of it has failed. Not called when the client left
     /// before. The event loop calls it, so it must be quick.
     fn ended(&mut self, whole: bool);
@@ -64,7 +64,7 @@ impl Relay {
         parts: Parts,
         idle: Duration,
         trailers: Option<IsPassed>,
-        watcher: Box<dyn Watcher>,
+        on_end: Box<dyn OnEnd>,
     ) -> Self {
         Self {
             watched: Some(Watched::new(parts.socket)),
@@ -75,7 +75,7 @@ impl Relay {
             is_whole: false,
             idle,
             trailers,
-            watcher: Some(watcher),
+            on_end: Some(on_end),
         }
     }
 
@@ -88,10 +88,10 @@ impl Relay {
         }
     }
 
-    /// Tells the watcher how the body has ended.
+    /// Tells how the body has ended, once.
     fn end(&mut self, whole: bool) {
-        if let Some(mut watcher) = self.watcher.take() {
-            watcher.ended(whole);
+        if let Some(mut on_end) = self.on_end.take() {
+            on_end.ended(whole);
         }
     }
 
@@ -255,7 +255,7 @@ pub(crate) struct Tunnel {
     /// Longest silence of both.
     idle: Duration,
     /// Dropped at the tunnel's end.
-    _watcher: Box<dyn Watcher>,
+    _on_end: Box<dyn OnEnd>,
 }
 
 /// Which side of a tunnel has failed.
@@ -280,11 +280,11 @@ pub(crate) enum Step {
 
 impl Tunnel {
     /// The tunnel that the other server has agreed to. It ends when nobody says anything for `idle`.
-    pub(crate) fn new(parts: Parts, idle: Duration, watcher: Box<dyn Watcher>) -> Self {
+    pub(crate) fn new(parts: Parts, idle: Duration, on_end: Box<dyn OnEnd>) -> Self {
         Self {
             watched: Watched::new(parts.socket),
             ahead: parts.ahead,
-            _watcher: watcher,
+            _on_end: on_end,
             pending: Vec::new(),
             sent: 0,
             client_end: End::Open,

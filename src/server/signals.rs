@@ -33,10 +33,10 @@ struct Servers {
     watch: Option<SignalsHandle>,
     /// The number of the next server; none is used again.
     next: u64,
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingServer>,
 }
 
-struct Waiting {
+struct WaitingServer {
     number: u64,
     server: Handle,
     drain: Duration,
@@ -66,7 +66,7 @@ pub(super) fn register(server: Handle, drain: Duration) -> Result<Registration, 
     }
     let number = servers.next;
     servers.next += 1;
-    servers.waiting.push(Waiting {
+    servers.waiting.push(WaitingServer {
         number,
         server,
         drain,

@@ -16,7 +16,7 @@ use crate::net::pool::{Lease, Pool, Reuse};
 use crate::net::stream::Socket;
 use crate::server::exchange::ReplyRules;
 use crate::server::relay::Progress;
-use crate::server::relay::{IsPassed, Relay, Watcher};
+use crate::server::relay::{IsPassed, OnEnd, Relay};
 use crate::server::response::{DateCache, Payload, Response};
 use crate::server::stream::{STREAM_STEP, Source, Stream};
 
@@ -114,7 +114,7 @@ impl Ends {
     }
 }
 
-impl Watcher for Ends {
+impl OnEnd for Ends {
     fn ended(&mut self, whole: bool) {
         let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ends.push(whole);

@@ -3,7 +3,7 @@
 use super::peak::Peak;
 use super::rendezvous;
 use super::{Ask, Balance, Endpoint, EndpointStatus, MOST_ENDPOINTS, Unavailable};
-use crate::patterns::breaker::Condition;
+use crate::patterns::breaker::NextPermit;
 use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
@@ -75,9 +75,9 @@ impl<E> Member<E> {
         self.endpoint.name == endpoint.name && self.endpoint.identity == endpoint.identity
     }
 
-    fn condition(&self, now: Instant) -> Condition {
+    fn next_permit(&self, now: Instant) -> NextPermit {
         let breaker = self.endpoint.breaker.as_ref();
-        breaker.map_or(Condition::Closed, |breaker| breaker.standing_at(now))
+        breaker.map_or(NextPermit::Closed, |breaker| breaker.next_permit_at(now))
     }
 
     fn is_full(&self) -> bool {
@@ -89,7 +89,7 @@ impl<E> Member<E> {
         let is_unknown = self.peak.read(true, now).is_none();
         let is_forgiven = self.failed.is_some_and(|at| now >= at + AFTER_FAILURE);
         self.pending == 0 && (is_unknown || is_forgiven)
-            || self.condition(now) == Condition::TrialDue
+            || self.next_permit(now) == NextPermit::TrialDue
     }
 
     /// Its weight, less while it starts.
@@ -224,7 +224,7 @@ impl<E> Members<E> {
     /// Chooses an endpoint whose breaker is due for a trial, and counts a request as pending there.
     pub(super) fn choose_trial(&mut self, refused: &[Id], now: Instant) -> Option<&Member<E>> {
         let member = self.list.iter_mut().find(|member| {
-            !refused.contains(&member.id) && member.condition(now) == Condition::TrialDue
+            !refused.contains(&member.id) && member.next_permit(now) == NextPermit::TrialDue
         })?;
         member.pending += 1;
         Some(member)
@@ -236,7 +236,7 @@ impl<E> Members<E> {
             !member.last_choice
                 && !tried.contains(&member.endpoint.name)
                 && !member.is_full()
-                && !matches!(member.condition(now), Condition::Refusing(_))
+                && !matches!(member.next_permit(now), NextPermit::Refusing(_))
         })
     }
 
@@ -248,8 +248,8 @@ impl<E> Members<E> {
         let mut full = false;
         let mut soonest: Option<Duration> = None;
         for (index, member) in self.list.iter().enumerate() {
-            let condition = member.condition(now);
-            if let Condition::Refusing(open) = condition {
+            let next_permit = member.next_permit(now);
+            if let NextPermit::Refusing(open) = next_permit {
                 soonest = Some(soonest.map_or(open.remaining, |other| other.min(open.remaining)));
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Shared;
+use super::SharedMembers;
 use super::members::{Id, Member, Report};
 use crate::patterns::breaker::{CircuitBreaker, Permit};
 use crate::patterns::deadline::Deadline;
@@ -52,7 +52,7 @@ enum Stage {
 #[derive(Debug)]
 #[must_use = "the request counts as pending only as long as this lives"]
 pub struct Pick<E> {
-    shared: Arc<Shared<E>>,
+    shared: Arc<SharedMembers<E>>,
     id: Id,
     name: Arc<str>,
     data: Arc<E>,
@@ -68,7 +68,7 @@ pub struct Pick<E> {
 impl<E> Pick<E> {
     /// Makes the guard, if the breaker lends a permit; else says who refused.
     pub(super) fn lend(
-        shared: &Arc<Shared<E>>,
+        shared: &Arc<SharedMembers<E>>,
         chosen: Chosen<E>,
         deadline: Deadline,
         now: Instant,

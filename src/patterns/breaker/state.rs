@@ -53,7 +53,7 @@ impl Error for BreakerOpen {}
 
 /// What a permit that is asked for now would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Condition {
+pub(crate) enum NextPermit {
     Closed,
     TrialDue,
     Refusing(BreakerOpen),
@@ -98,16 +98,16 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    pub(super) fn condition(self, now: Instant) -> Condition {
+    pub(super) fn next_permit(self, now: Instant) -> NextPermit {
         match self {
-            Self::Closed => Condition::Closed,
-            Self::Open { until } if now < until => Condition::Refusing(BreakerOpen {
+            Self::Closed => NextPermit::Closed,
+            Self::Open { until } if now < until => NextPermit::Refusing(BreakerOpen {
                 remaining: until.duration_since(now),
             }),
-            Self::HalfOpen { trial: true, .. } => Condition::Refusing(BreakerOpen {
+            Self::HalfOpen { trial: true, .. } => NextPermit::Refusing(BreakerOpen {
                 remaining: Duration::ZERO,
             }),
-            Self::Open { .. } | Self::HalfOpen { trial: false, .. } => Condition::TrialDue,
+            Self::Open { .. } | Self::HalfOpen { trial: false, .. } => NextPermit::TrialDue,
         }
     }
 }
@@ -189,11 +189,11 @@ impl Inner {
     }
 
     /// What a permit that is asked for now would be.
-    pub(super) fn condition(&self, now: Instant) -> Condition {
+    pub(super) fn next_permit(&self, now: Instant) -> NextPermit {
         if is_closed(self.epoch.load(Acquire)) {
-            Condition::Closed
+            NextPermit::Closed
         } else {
-            self.core().phase.condition(now)
+            self.core().phase.next_permit(now)
         }
     }
 
@@ -219,17 +219,17 @@ impl Inner {
         }
         let now = now();
         let mut core = self.core();
-        match core.phase.condition(now) {
+        match core.phase.next_permit(now) {
             // It closed since the epoch was read. Under the lock the epoch belongs to the phase.
-            Condition::Closed => Ok(Pass::Counted {
+            NextPermit::Closed => Ok(Pass::Counted {
                 epoch: self.epoch.load(Relaxed),
             }),
-            Condition::Refusing(open) => {
+            NextPermit::Refusing(open) => {
                 drop(core);
                 self.refused.fetch_add(1, Relaxed);
                 Err(open)
             }
-            Condition::TrialDue => {
+            NextPermit::TrialDue => {
                 let (successes, change) = match core.phase {
                     Phase::HalfOpen { successes, .. } => (successes, None),
                     Phase::Closed | Phase::Open { .. } => (0, Some(Change::Trial)),

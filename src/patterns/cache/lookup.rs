@@ -14,9 +14,9 @@ use super::status::Forward;
 use super::store::Entry;
 use super::ticket::Ticket;
 use super::wait::Wait;
-use super::{Lookup, Shared, State};
+use super::{CacheState, Lookup, SharedCache};
 
-impl Shared {
+impl SharedCache {
     pub(super) fn lookup(
         self: &Arc<Self>,
         question: &Question<'_>,
@@ -56,7 +56,7 @@ impl Shared {
 
     fn found(
         self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, CacheState>,
         question: &Question<'_>,
         kept: Arc<Entry>,
         directives: &Directives,
@@ -113,7 +113,7 @@ impl Shared {
     /// Asks the origin, or waits for another who does.
     fn ask(
         self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, CacheState>,
         question: &Question<'_>,
         kept: Option<Arc<Entry>>,
         is_alone: bool,

@@ -99,19 +99,19 @@ pub use wait::Wait;
 /// ```
 #[derive(Clone)]
 pub struct Cache {
-    shared: Arc<Shared>,
+    shared: Arc<SharedCache>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedCache {
+    state: Mutex<CacheState>,
     capacity: usize,
     most_of_one: usize,
     target: Option<String>,
     spare: Arc<Spare>,
 }
 
-struct State {
+struct CacheState {
     store: Store,
     fetches: Fetches,
     counts: Counts,
@@ -198,11 +198,11 @@ impl Cache {
     fn with(capacity: usize, target: Option<String>) -> Self {
         let store = Store::new(capacity);
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedCache {
                 capacity,
                 spare: Arc::clone(store.spare()),
                 most_of_one: store.most_of_one(),
-                state: Mutex::new(State {
+                state: Mutex::new(CacheState {
                     store,
                     fetches: Fetches::default(),
                     counts: Counts::default(),
@@ -266,23 +266,23 @@ impl fmt::Debug for Cache {
     }
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for CacheState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State")
+        f.debug_struct("CacheState")
             .field("bytes", &self.store.used())
             .finish_non_exhaustive()
     }
 }
 
-impl State {
+impl CacheState {
     fn invalidate(&mut self, key: &Key) -> usize {
         self.fetches.invalidate(key);
         self.store.remove_all(key)
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SharedCache {
+    fn state(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Shared;
+use super::SharedCache;
 use super::control::Directives;
 use super::flight::{FetchOutcome, Place};
 use super::freshness::CacheTime;
@@ -16,7 +16,7 @@ use super::store::Entry;
 /// waits goes on.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedCache>,
     pub(super) place: Place,
     pub(super) request: OwnedRequest,
     /// The kept reply that answers the request, if there is one.

@@ -10,7 +10,7 @@ use super::key::Key;
 use super::reply::CachedReply;
 use super::request::{OwnedRequest, Question};
 use super::reuse::may_stand_for_error;
-use super::{Lookup, Shared};
+use super::{Lookup, SharedCache};
 
 /// A request for what another is fetching.
 ///
@@ -19,7 +19,7 @@ use super::{Lookup, Shared};
 #[derive(Debug, Clone)]
 #[must_use = "the request is still to be answered"]
 pub struct Wait {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedCache>,
     pub(super) key: Key,
     pub(super) request: OwnedRequest,
     pub(super) flight: Arc<Flight>,

@@ -114,19 +114,19 @@ pub struct SourceStatus {
 /// # Ok::<(), plimsoll::patterns::SourceError>(())
 /// ```
 pub struct Discovery {
-    sources: Vec<Watched>,
+    sources: Vec<WatchedSource>,
     current: Mutex<Arc<[Discovered]>>,
 }
 
 /// A source and what it has told.
-struct Watched {
+struct WatchedSource {
     shown: String,
     source: Source,
-    state: Mutex<State>,
+    state: Mutex<SourceState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SourceState {
     /// The last good set.
     endpoints: Vec<Discovered>,
     /// How often in a row it has told other ones than before.
@@ -180,7 +180,7 @@ impl Discovery {
                     found: "one more".to_owned(),
                 });
             }
-            watched.push(Watched {
+            watched.push(WatchedSource {
                 shown: text.to_owned(),
                 source,
                 state: Mutex::default(),
@@ -201,7 +201,7 @@ impl Discovery {
     /// How each source is doing, in the order given.
     #[must_use]
     pub fn sources(&self) -> Vec<SourceStatus> {
-        let status = |watched: &Watched| {
+        let status = |watched: &WatchedSource| {
             let state = lock(&watched.state);
             SourceStatus {
                 source: watched.shown.clone(),
@@ -235,13 +235,14 @@ impl Discovery {
         &self,
         now: Instant,
         changed: &(dyn Fn() + Sync),
-        ask: &(dyn Fn(&Watched) -> Option<Result<Told, String>> + Sync),
+        ask: &(dyn Fn(&WatchedSource) -> Option<Result<Told, String>> + Sync),
     ) -> Instant {
-        let is_due = |watched: &&Watched| lock(&watched.state).due.is_none_or(|due| due <= now);
+        let is_due =
+            |watched: &&WatchedSource| lock(&watched.state).due.is_none_or(|due| due <= now);
         let due = self.sources.iter().filter(is_due);
         let (at_hand, asked): (Vec<_>, Vec<_>) = due.partition(|one| one.source.is_at_hand());
         let known = self.endpoints();
-        let learn = |watched: &Watched| {
+        let learn = |watched: &WatchedSource| {
             let told = panic::catch_unwind(AssertUnwindSafe(|| ask(watched)));
             let told = told.unwrap_or_else(|_| Some(Err("asking it panicked".to_owned())));
             let interval = watched.interval();
@@ -328,7 +329,7 @@ impl fmt::Debug for Discovery {
     }
 }
 
-impl State {
+impl SourceState {
     /// Takes what the source has told; none: a file that is the same, or is still being written.
     fn learn(
         &mut self,
@@ -385,7 +386,7 @@ impl State {
     }
 }
 
-impl Watched {
+impl WatchedSource {
     /// How long what it tells is good at most.
     fn interval(&self) -> Duration {
         match self.source {

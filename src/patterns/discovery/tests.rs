@@ -68,7 +68,7 @@ fn a_source_that_fails_or_is_empty_keeps_its_last_good_set() {
 fn only_what_is_due_is_asked_and_an_answer_is_believed_as_long_as_it_says() {
     let discovery = Discovery::new(["srv://a", "http://b"]).expect("good sources");
     let asked = AtomicUsize::new(0);
-    let ask = |watched: &Watched| {
+    let ask = |watched: &WatchedSource| {
         asked.fetch_add(1, Ordering::Relaxed);
         match watched.source {
             Source::Srv { .. } => told(&["10.0.0.1:80"], 2 * SECOND),
@@ -121,7 +121,7 @@ fn many_sources_are_asked_side_by_side_and_one_that_panics_fails() {
 #[test]
 fn each_endpoint_is_taken_once_and_the_257th_is_refused_by_name() {
     let discovery = Discovery::new(["http://a", "http://b"]).expect("good sources");
-    let ask = |watched: &Watched| {
+    let ask = |watched: &WatchedSource| {
         let count = if watched.shown == "http://a" {
             200
         } else {

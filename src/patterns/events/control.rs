@@ -24,7 +24,7 @@ use super::error::EventError;
 use super::event::{DeadLetter, EventId};
 use super::files::UNFINISHED;
 use super::record::u32_at;
-use super::shared::Shared;
+use super::shared::SharedQueue;
 use crate::net::stream::Socket;
 use crate::patterns::{Deadline, DeadlineStream};
 
@@ -100,7 +100,7 @@ impl Control {
     /// Starts the thread.
     pub(crate) fn start(
         directory: &Path,
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedQueue>,
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let path = directory.join(NAME);
         let unfinished = directory.join(format!("{UNFINISHED}{NAME}"));
@@ -123,7 +123,7 @@ impl Control {
     }
 }
 
-fn serve(listener: &UnixListener, woken: &UnixStream, shared: &Shared) {
+fn serve(listener: &UnixListener, woken: &UnixStream, shared: &SharedQueue) {
     loop {
         match wait(&[listener.as_fd(), woken.as_fd()], PollTimeout::NONE) {
             Ok(ready) if ready[1] => return,
@@ -161,7 +161,7 @@ fn wait<const N: usize>(
     }
 }
 
-fn converse(stream: UnixStream, shared: &Shared) -> io::Result<()> {
+fn converse(stream: UnixStream, shared: &SharedQueue) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let mut stream = DeadlineStream::new(Socket::Unix(stream), Deadline::after(PATIENCE));
     let mut line = String::new();
@@ -210,7 +210,7 @@ impl Client {
 
     pub(crate) fn letter(&self, id: EventId) -> Result<DeadLetter, EventError> {
         let reply = self.ask(Request::Get(id))?;
-        Shared::letter(id, &reply)
+        SharedQueue::letter(id, &reply)
     }
 
     pub(crate) fn replay(&self, id: EventId) -> Result<(), EventError> {

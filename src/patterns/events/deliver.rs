@@ -8,19 +8,19 @@ use super::dead::DeadTag;
 use super::error::EventError;
 use super::event::{Death, Delivery, Outcome, Stored, milliseconds, time};
 use super::schedule::Next;
-use super::shared::Shared;
+use super::shared::SharedQueue;
 use crate::panics::lock;
 use crate::random::uniform;
 
 /// Delivers what is due until the queue stops.
-pub(crate) fn run(shared: &Shared, deliver: &dyn Fn(&Delivery) -> Outcome) {
+pub(crate) fn run(shared: &SharedQueue, deliver: &dyn Fn(&Delivery) -> Outcome) {
     while let Some((slot, attempt)) = next(shared) {
         attempt_one(shared, slot, attempt, deliver);
     }
 }
 
 /// Waits for an event that is due: its slot, and which attempt this is. `None` once the queue stops.
-fn next(shared: &Shared) -> Option<(u32, u32)> {
+fn next(shared: &SharedQueue) -> Option<(u32, u32)> {
     let live = &shared.live.owner;
     let mut schedule = lock(&live.schedule);
     loop {
@@ -47,7 +47,12 @@ fn next(shared: &Shared) -> Option<(u32, u32)> {
     }
 }
 
-fn attempt_one(shared: &Shared, slot: u32, attempt: u32, deliver: &dyn Fn(&Delivery) -> Outcome) {
+fn attempt_one(
+    shared: &SharedQueue,
+    slot: u32,
+    attempt: u32,
+    deliver: &dyn Fn(&Delivery) -> Outcome,
+) {
     let stored = match shared.live.read(slot) {
         Ok(body) => body.and_then(|body| Stored::decode(&body)),
         Err(error) => {
@@ -103,7 +108,7 @@ fn attempt_one(shared: &Shared, slot: u32, attempt: u32, deliver: &dyn Fn(&Deliv
     }
 }
 
-fn finish(shared: &Shared, slot: u32, reached: bool) {
+fn finish(shared: &SharedQueue, slot: u32, reached: bool) {
     lock(&shared.live.owner.schedule).finish(slot, reached);
     // Another of its key may go now, or all others after a pause.
     shared.live.owner.due.notify_all();
@@ -111,7 +116,7 @@ fn finish(shared: &Shared, slot: u32, reached: bool) {
 }
 
 /// Makes an event a dead letter; if that cannot be, it is tried again later.
-fn bury(shared: &Shared, slot: u32, delivery: &Delivery, reason: String) {
+fn bury(shared: &SharedQueue, slot: u32, delivery: &Delivery, reason: String) {
     let wall = milliseconds(SystemTime::now());
     let sequence = lock(&shared.live.owner.schedule).sequence(slot);
     let death = Death {
@@ -155,7 +160,7 @@ fn bury(shared: &Shared, slot: u32, delivery: &Delivery, reason: String) {
 
 /// Starts one more thread that delivers.
 pub(crate) fn start(
-    shared: &Arc<Shared>,
+    shared: &Arc<SharedQueue>,
     deliver: Arc<dyn Fn(&Delivery) -> Outcome + Send + Sync>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let shared = Arc::clone(shared);

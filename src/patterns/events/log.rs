@@ -244,7 +244,7 @@ impl Ticket {
 }
 
 /// What the writer and its callers share.
-pub(crate) struct State {
+pub(crate) struct LogState {
     pub(crate) index: Index,
     pub(crate) batches: VecDeque<Batch>,
     /// No more is taken, and the writer ends when all is written.
@@ -267,7 +267,7 @@ pub(crate) struct Counts {
 
 /// A log: see the [module](self). The writer is another thread, [`Writer::run`](super::writer::Writer::run).
 pub(crate) struct Log {
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: Mutex<LogState>,
     /// The writer has something to do.
     pub(crate) work: Condvar,
     /// The writer has ended.
@@ -281,7 +281,7 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn new(index: Index, commit: u64, patience: Duration) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(LogState {
                 index,
                 batches: VecDeque::new(),
                 stopping: false,
@@ -380,7 +380,7 @@ impl Log {
         state.ended
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LogState> {
         lock(&self.state)
     }
 }

@@ -19,7 +19,7 @@ use super::log::{Log, Owner};
 use super::record::Purpose;
 use super::recover::{self, Damage, Found};
 use super::settings::{EventSettings, Sizes};
-use super::shared::{Owned, Shared};
+use super::shared::{Owned, SharedQueue};
 use super::space::Space;
 use super::writer::{Store, Writer};
 use crate::panics::lock;
@@ -90,7 +90,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// # }
 /// ```
 pub struct EventQueue {
-    shared: Arc<Shared>,
+    shared: Arc<SharedQueue>,
     spaces: [Arc<Space>; 2],
     settings: EventSettings,
     damage: Damage,
@@ -215,7 +215,7 @@ impl EventQueue {
         };
         let dead_log = start(dead.clone(), found_dead, dead_store)?;
         let live_log = start(live.clone(), found, live_store)?;
-        let shared = Shared {
+        let shared = SharedQueue {
             live: Owned {
                 owner: live,
                 log: live_log,
@@ -255,7 +255,7 @@ impl EventQueue {
         })
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &SharedQueue {
         &self.shared
     }
 
@@ -384,7 +384,7 @@ impl EventQueue {
     ///
     /// When there is none with this id, or it cannot be read.
     pub fn dead_letter(&self, id: EventId) -> Result<DeadLetter, EventError> {
-        Shared::letter(id, &self.shared.record(id)?)
+        SharedQueue::letter(id, &self.shared.record(id)?)
     }
 
     /// Queues a dead letter again, behind all that wait, with its id and without its attempts.

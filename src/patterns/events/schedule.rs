@@ -44,7 +44,7 @@ pub(crate) struct Arrival {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct Planned {
     arrival: Arrival,
     /// When it is due, in microseconds after the base.
     due: u64,
@@ -70,7 +70,7 @@ pub(crate) struct Schedule {
     base: Instant,
     delays: Vec<Duration>,
     /// By slot. An entry is small, since a backlog can be long.
-    entries: Vec<Entry>,
+    entries: Vec<Planned>,
     /// What may go, by the time at which it is due. Of a key only the first.
     ready: BinaryHeap<Reverse<(u64, u32)>>,
     /// The last event of each key.
@@ -118,14 +118,14 @@ impl Schedule {
 
     /// Takes an event from before the start. It is not due before [`start`](Self::start).
     pub(crate) fn restore(&mut self, slot: u32, arrival: Arrival) {
-        let entry = Entry {
+        let entry = Planned {
             arrival,
             due: 0,
             next: NONE,
             attempts: 0,
             used: true,
         };
-        let unused = Entry {
+        let unused = Planned {
             used: false,
             ..entry
         };
@@ -210,7 +210,7 @@ impl Schedule {
         let entry = &mut self.entries[index(slot)];
         entry.used = false;
         self.backlog -= 1;
-        let Entry { arrival, next, .. } = *entry;
+        let Planned { arrival, next, .. } = *entry;
         if next != NONE {
             let due = self.entries[index(next)].due;
             self.ready.push(Reverse((due, next)));
@@ -298,7 +298,7 @@ impl Schedule {
 
     /// Behind the others of its key, or among what may go.
     fn line_up(&mut self, slot: u32) {
-        let Entry { arrival, due, .. } = self.entries[index(slot)];
+        let Planned { arrival, due, .. } = self.entries[index(slot)];
         let before = match arrival.key {
             0 => None,
             key => self.lasts.insert(key, slot),

@@ -26,7 +26,7 @@ impl<O> Deref for Owned<O> {
 }
 
 /// What the queue's threads share.
-pub(crate) struct Shared {
+pub(crate) struct SharedQueue {
     pub(crate) live: Owned<Live>,
     pub(crate) dead: Owned<Dead>,
     pub(crate) stopping: AtomicBool,
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) dead_full: AtomicBool,
 }
 
-impl Shared {
+impl SharedQueue {
     /// Adds an event; it is durable when this returns.
     pub(crate) fn append(
         &self,

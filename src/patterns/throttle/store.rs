@@ -109,7 +109,7 @@ return {0, 0, 0}
 #[derive(Clone)]
 pub struct ThrottleStore {
     asks: Sender<Ask>,
-    state: Arc<State>,
+    state: Arc<StoreState>,
 }
 
 /// A limit that is shared under a name.
@@ -150,7 +150,7 @@ pub struct ThrottleStoreStatus {
 }
 
 /// What the thread and those who ask share.
-struct State {
+struct StoreState {
     url: RedisUrl,
     is_up: AtomicBool,
     unanswered: AtomicU64,
@@ -170,7 +170,7 @@ impl ThrottleStore {
     /// # Errors
     /// The system gives no thread.
     pub fn start(url: &RedisUrl) -> io::Result<Self> {
-        let state = Arc::new(State {
+        let state = Arc::new(StoreState {
             url: url.clone(),
             is_up: AtomicBool::new(false),
             unanswered: AtomicU64::new(0),
@@ -261,7 +261,7 @@ fn micros(time: Duration) -> String {
     format!("{}.{:03}", time.as_micros(), time.subsec_nanos() % 1000)
 }
 
-impl State {
+impl StoreState {
     /// Asks until nobody can ask any more.
     fn run(&self, asked: &Receiver<Ask>) {
         let mut said = None;

@@ -44,7 +44,7 @@ define_settings! {
     /// How long to wait after the first, the second, ... failed attempt to deliver. Default 1 s, 5 s, 30 s, 2 min, 10 min,
     /// 1 h, 3 h, 6 h, 12 h; 1 to 100 waits of at most 24 h.
     own events_retry: Vec<Duration> = EventSettings::default().delays => {
-        flag: "events-retry", variable: "PLIMSOLL_EVENTS_RETRY", kind: Waits,
+        flag: "events-retry", variable: "PLIMSOLL_EVENTS_RETRY", kind: DelayList,
         default: "1s,5s,30s,2m,10m,1h,3h,6h,12h",
         help: "waits after failed attempts; the event is given up after the last",
     }
@@ -144,9 +144,9 @@ impl fmt::Display for EventsAt {
 }
 
 /// Some waits, with commas between them.
-struct Waits;
+struct DelayList;
 
-impl Kind for Waits {
+impl Kind for DelayList {
     type Value = Vec<Duration>;
 
     fn placeholder(&self) -> &'static str {
@@ -230,12 +230,12 @@ mod tests {
     fn waits_are_read_and_shown() {
         let text = "1s,5s,30s,2m,10m,1h,3h,6h,12h";
         let default = EventsConfig::default().events_retry;
-        assert_eq!(Waits.parse(text), Ok(default.clone()));
-        assert_eq!(Waits.parse(&Waits.show(&default)), Ok(default));
+        assert_eq!(DelayList.parse(text), Ok(default.clone()));
+        assert_eq!(DelayList.parse(&DelayList.show(&default)), Ok(default));
         for bad in ["", "1", "1s,", "1s 2s"] {
-            assert!(Waits.parse(bad).is_err(), "{bad}");
+            assert!(DelayList.parse(bad).is_err(), "{bad}");
         }
-        assert!(Waits.check(&vec![Duration::ZERO]).is_err());
-        assert!(Waits.check(&vec![]).is_err());
+        assert!(DelayList.check(&vec![Duration::ZERO]).is_err());
+        assert!(DelayList.check(&vec![]).is_err());
     }
 }

@@ -55,14 +55,14 @@ pub(crate) struct Admission<T> {
     queue_max: usize,
     workers: u32,
     /// In order of arrival. A map rather than a ring, so that a request whose client has gone leaves nothing behind.
-    queue: BTreeMap<u64, Waiting<T>>,
+    queue: BTreeMap<u64, Queued<T>>,
     next_ticket: u64,
     /// How many requests of each peer wait, while fairness is on. No peer has a count of zero.
     peers: Option<HashMap<Peer, usize>>,
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
+struct Queued<T> {
     item: T,
     peer: Peer,
     deadline: Instant,
@@ -176,7 +176,7 @@ impl<T> Admission<T> {
         let deadline = now + self.budget;
         self.queue.insert(
             ticket,
-            Waiting {
+            Queued {
                 item,
                 peer,
                 deadline,

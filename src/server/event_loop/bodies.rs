@@ -42,13 +42,13 @@ struct Accounts {
 #[derive(Debug, Default)]
 struct Share {
     held: usize,
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, WaitingBody>,
     /// The number under which it stands in [`Accounts::next`].
     next: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingBody {
     client: ClientKey,
     size: usize,
 }
@@ -107,7 +107,7 @@ impl Bodies {
             state.give(peer, size);
             return Ok(self.room(peer, size));
         }
-        let number = state.wait(peer, Waiting { client, size });
+        let number = state.wait(peer, WaitingBody { client, size });
         state.nominate(peer, self.bound);
         Err(Place {
             bodies: self.clone(),
@@ -120,7 +120,7 @@ impl Bodies {
     pub(crate) fn next(self: &Arc<Self>) -> Option<(ClientKey, Room)> {
         let mut state = lock(&self.state);
         let (peer, number) = state.first_that_fits(self.bound)?;
-        let Waiting { client, size } = state.leave(peer, number)?;
+        let WaitingBody { client, size } = state.leave(peer, number)?;
         state.give(peer, size);
         state.nominate(peer, self.bound);
         Some((client, self.room(peer, size)))
@@ -173,7 +173,7 @@ impl Accounts {
         self.nominate(peer, bound);
     }
 
-    fn wait(&mut self, peer: Peer, waiting: Waiting) -> u64 {
+    fn wait(&mut self, peer: Peer, waiting: WaitingBody) -> u64 {
         self.last += 1;
         self.waiting += 1;
         let share = self.peers.entry(peer).or_default();
@@ -181,7 +181,7 @@ impl Accounts {
         self.last
     }
 
-    fn leave(&mut self, peer: Peer, number: u64) -> Option<Waiting> {
+    fn leave(&mut self, peer: Peer, number: u64) -> Option<WaitingBody> {
         let share = self.peers.get_mut(&peer)?;
         let waiting = share.waiting.remove(&number)?;
         self.waiting -= 1;

@@ -35,7 +35,7 @@ struct PrivateSocket {
 const PREFIX: &str = "plimsoll-";
 
 /// A directory that is younger may belong to a process that is just starting.
-const SETTLED: Duration = Duration::from_secs(5);
+const LEFT_ALONE: Duration = Duration::from_secs(5);
 
 impl PrivateSocket {
     /// Makes the directory and binds the socket in the first place that takes both.
@@ -95,8 +95,8 @@ impl PrivateSocket {
                 let metadata = fs::symlink_metadata(entry.path());
                 metadata.is_ok_and(|it| {
                     let age = it.modified().ok().and_then(|at| at.elapsed().ok());
-                    let settled = age.is_some_and(|age| age > SETTLED);
-                    it.is_dir() && it.uid() == user && settled
+                    let is_old = age.is_some_and(|age| age > LEFT_ALONE);
+                    it.is_dir() && it.uid() == user && is_old
                 })
             };
             if !is_named || !is_ours() {

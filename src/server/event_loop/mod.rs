@@ -193,7 +193,7 @@ impl EventLoop {
             for event in &events {
                 self.handle_readiness(event, now);
             }
-            self.drive_unfinished(now);
+            self.serve_unfinished(now);
             self.handle_timeouts(now);
             self.admit_bodies(now);
             self.accept(now);
@@ -344,25 +344,25 @@ impl EventLoop {
     /// turn anyway.
     fn advance(&mut self, slot: u32, now: Instant) {
         if !self.clients.is_unfinished(slot) {
-            self.drive(slot, now, now);
+            self.serve(slot, now, now);
         }
     }
 
     /// Goes on with the clients that have more to do, as far as the turn has time for them.
-    fn drive_unfinished(&mut self, now: Instant) {
+    fn serve_unfinished(&mut self, now: Instant) {
         let mut at = Instant::now();
         let mut turn = Turn::new(self.clients.unfinished(), at);
         while let Some(until) = turn.next(at)
             && let Some(slot) = self.clients.next_unfinished()
         {
-            self.drive(slot, now, until);
+            self.serve(slot, now, until);
             at = Instant::now();
         }
     }
 
     /// Does for a client what can be done now, up to a turn's worth. The first step of a body is taken in any case,
     /// others only until that time.
-    fn drive(&mut self, slot: u32, now: Instant, until: Instant) {
+    fn serve(&mut self, slot: u32, now: Instant, until: Instant) {
         let mut has_moved = false;
         for _ in 0..TURN {
             let Some(client) = self.clients.get_mut(slot) else {

@@ -263,7 +263,7 @@ impl EventLoop {
         self.advance(slot, now);
     }
 
-    /// Takes what became of an exchange at `at`. The caller drives its client then.
+    /// Takes what became of an exchange at `at`. The caller serves its client then.
     pub(super) fn end(&mut self, exchange: Arc<Exchange>, ended: Ended, at: Instant, now: Instant) {
         let key = exchange.origin.client;
         let client = self.clients.by_key(key).filter(|client| {

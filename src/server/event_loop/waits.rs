@@ -51,7 +51,7 @@ impl EventLoop {
         }
     }
 
-    /// Goes on with the request of a client that waits. The caller drives the client then.
+    /// Goes on with the request of a client that waits. The caller serves the client then.
     pub(super) fn go_on_waiting(&mut self, slot: u32, event: Trigger, now: Instant) {
         let Some(client) = self.clients.get_mut(slot) else {
             return;

@@ -74,7 +74,7 @@ impl Sender {
     /// When the reply is out and the connection is kept, what comes next is the client's next request. That wakes the
     /// event loop by itself, and messages are read first then: so most exchanges cost it one wake-up, not two.
     pub(crate) fn send_done(&self, done: Done) {
-        let settled = done.is_settled();
+        let awaits_next = done.awaits_next_request();
         let due = done.due().map(|due| self.shared.nanos(due));
         let exchange = done.exchange.clone();
         let awaited = || exchange.is_none_or(|exchange| exchange.wakes_at_end());
@@ -84,7 +84,7 @@ impl Sender {
         let hangs_on_it = match due {
             // What a request waits for wakes the event loop. Nothing is set going before, but its time may come sooner.
             Some(due) => due < self.shared.until.load(SeqCst),
-            None => !settled || self.shared.backlog.load(SeqCst),
+            None => !awaits_next || self.shared.backlog.load(SeqCst),
         };
         if hangs_on_it || awaited() {
             self.wake();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Relay, Tunnel, Watcher};
+use super::{OnEnd, Relay, Tunnel};
 use crate::net::client::{self, Call};
 use crate::net::pool::{Pool, Reuse};
 use crate::patterns::Deadline;
@@ -86,7 +86,7 @@ impl Counting {
     }
 }
 
-impl Watcher for Counting {
+impl OnEnd for Counting {
     fn ended(&mut self, whole: bool) {
         let count = if whole { &self.0.whole } else { &self.0.failed };
         count.fetch_add(1, Ordering::SeqCst);
@@ -129,14 +129,14 @@ impl Handler for Relaying {
         };
         let status = reply.head.status;
         let parts = reply.body.into_parts().expect("there is more");
-        let watcher = Box::new(Counting::new(&self.ends));
+        let on_end = Box::new(Counting::new(&self.ends));
         if status == 101 {
-            let tunnel = Tunnel::new(parts, self.idle, watcher);
+            let tunnel = Tunnel::new(parts, self.idle, on_end);
             return Response::switching("websocket".to_owned(), tunnel);
         }
         Response::relayed(
             status,
-            Relay::new(parts, self.idle, Some(|_| true), watcher),
+            Relay::new(parts, self.idle, Some(|_| true), on_end),
             length,
         )
     }

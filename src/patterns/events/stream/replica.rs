@@ -28,7 +28,7 @@ const CALLS: usize = 100;
 pub(super) struct Replica {
     pub(super) store: Store,
     pub(super) settings: EventSettings,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<ReplicaState>,
     /// The stream stops, or the consumer may be there again.
     pub(super) changed: Condvar,
     /// Who searches for events to take over: where to go on, and when. One at a time.
@@ -43,7 +43,7 @@ pub(super) struct Replica {
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct ReplicaState {
     pub(super) stopping: bool,
     pub(super) pause: Option<Pause>,
     pub(super) sizes: Sizes,

@@ -169,7 +169,7 @@ fn what_was_lost_with_a_stream_is_announced_anew_and_something_shows_that_it_wor
 }
 
 #[test]
-fn a_standstill_is_acted_upon_once_in_its_time() {
+fn workers_that_make_no_progress_are_acted_upon_once_in_their_time() {
     let mut scenario = Scenario::new();
     scenario.now += BUDGET;
     assert!(!scenario.dispatcher.lacks_progress(scenario.now));

@@ -63,7 +63,7 @@ fn a_request_carries_its_number() {
 fn what_killed_processes_left_is_removed_and_what_is_in_use_is_not() {
     let place = temporary().join(format!("plimsoll-sweep-{}", std::process::id()));
     fs::create_dir(&place).unwrap();
-    let old = SystemTime::now() - 2 * SETTLED;
+    let old = SystemTime::now() - 2 * LEFT_ALONE;
     let age = |directory: &Path| {
         fs::File::open(directory)
             .unwrap()
