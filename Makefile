@@ -26,7 +26,7 @@ test: need-cargo ## format, lints, unit, integration, property and doc tests, al
 test-slow: need-cargo ## the tests that take longer than ten seconds
 	$(CARGO) test --locked --profile slow --test plimsoll -- --ignored
 
-bench: static ## measures the parts and the whole beside peers, into target/bench, in fourteen minutes (QUICK=1: in one and a half); the first builds for some minutes
+bench: static ## measures the parts and the whole beside peers, into target/bench, in fourteen minutes (QUICK=1: in one and a half); the first time it compiles for six minutes and more
 	@rm -f target/bench/*.figures
 	$(CARGO) bench --locked --features internals --bench plimsoll
 

@@ -22,6 +22,10 @@ use std::time::{Duration, Instant};
 
 use crate::server::client_socket::ClientSocket;
 
+/// How long another server is waited for at least for a client that sends nothing more, and is taken to have left then: so
+/// that server is told to stop within 2 s.
+pub(crate) const LONG_WAIT: Duration = Duration::from_secs(1);
+
 /// Where an exchange stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

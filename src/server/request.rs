@@ -14,9 +14,8 @@ use crate::health::Health;
 use crate::http::body::BodyBuffer;
 use crate::http::head::Version;
 use crate::server::event_loop::bodies::Room;
-use crate::server::event_loop::client::LONG_WAIT;
 use crate::server::event_loop::connection::Incoming;
-use crate::server::exchange::{Exchange, Stage};
+use crate::server::exchange::{Exchange, LONG_WAIT, Stage};
 use crate::server::request_head::{AskedEndpoint, RequestHead};
 
 pub use builder::RequestBuilder;

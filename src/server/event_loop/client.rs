@@ -14,16 +14,12 @@ use super::connection::{CloseReason, Connection};
 use super::dispatcher::Place;
 use super::listeners::Listener;
 use crate::server::client_socket::ClientSocket;
-use crate::server::exchange::{Exchange, ReplyRules, Stage};
+use crate::server::exchange::{Exchange, LONG_WAIT, ReplyRules, Stage};
 use crate::server::stream::{Source, Stream};
 use crate::server::task::Waits;
 
 /// See [`Client::has_left`].
 const SHORT_WAIT: Duration = Duration::from_millis(10);
-
-/// How long another server is waited for at least for a client that sends nothing more, and is taken to have left then: so
-/// that server is told to stop within 2 s.
-pub(crate) const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// What a client's request waits for beside a worker.
 #[derive(Debug)]
