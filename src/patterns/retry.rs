@@ -255,6 +255,13 @@ pub struct Attempts {
     begun: Instant,
 }
 
+impl Attempts {
+    /// Notes that the last try begins only now: what it has waited for, such as a place, is no part of its time.
+    pub fn begins_at(&mut self, now: Instant) {
+        self.begun = now;
+    }
+}
+
 /// The time and the pauses of a [`Retry`], for tests that are exact and take no time.
 pub trait Clock: Send + Sync {
     /// The time.
@@ -457,6 +464,12 @@ impl Retry {
         }
     }
 
+    /// Whether this is more time than a try usually takes: with less, one is not worth beginning.
+    #[must_use]
+    pub fn is_enough(&self, left: Duration) -> bool {
+        left.as_secs_f64() > self.usual.value().unwrap_or(0.0)
+    }
+
     /// Notes that the last try succeeded.
     pub fn success_at(&self, attempts: &Attempts, now: Instant) {
         let time = now.saturating_duration_since(attempts.begun);
@@ -492,8 +505,7 @@ impl Retry {
             Next::After(time) => time.saturating_add(jitter()),
         };
         let left = deadline.remaining_at(now).ok()?.checked_sub(pause)?;
-        let usual = self.usual.value().unwrap_or(0.0);
-        (left.as_secs_f64() > usual && self.budget.take_at(now)).then_some(pause)
+        (self.is_enough(left) && self.budget.take_at(now)).then_some(pause)
     }
 }
 

@@ -52,6 +52,8 @@ struct Try {
     pick: Pick<Upstream>,
     slot: Slot,
     deadline: Deadline,
+    /// Most of its time was over when it began: that it is not answered in time says nothing about the endpoint.
+    is_short: bool,
     reuse: Reuse,
     /// None before it is sent.
     sent: Option<Sent>,
@@ -166,6 +168,7 @@ impl Tries {
                 }
             },
         };
+        current.is_short |= current.deadline.is_over();
         match way.send(current.pick.data(), current.deadline, current.reuse) {
             Ok(sent) => {
                 current.sent = Some(sent);
@@ -182,15 +185,29 @@ impl Tries {
             None => self.deadline,
         };
         let slot = way.upstreams.slots.take().ok_or(Unavailable::Full)?;
-        let ask = Ask::by(deadline).avoid(&self.tried).patience(self.patience);
+        let ask = Ask::by(deadline).avoid(&self.tried);
         let key = way.outgoing.key.as_deref();
         let ask = key.map_or(ask, |key| ask.key(key));
-        let pick = way.upstreams.balancer.pick(ask)?;
+        let asked = Instant::now();
+        let mut is_short = false;
+        let pick = match way.upstreams.balancer.pick_at(ask, asked) {
+            Err(Unavailable::Full) => {
+                let pick = way.upstreams.balancer.pick(ask.patience(self.patience))?;
+                let now = Instant::now();
+                let [whole, left] =
+                    [asked, now].map(|at| deadline.remaining_at(at).unwrap_or_default());
+                is_short = is_short_after_waiting(way.retry, whole, left)?;
+                self.attempts.begins_at(now);
+                pick
+            }
+            other => other?,
+        };
         self.tried.push(pick.name().clone());
         Ok(Try {
             pick,
             slot,
             deadline,
+            is_short,
             reuse: if way.outgoing.may_repeat {
                 Reuse::Any
             } else {
@@ -288,8 +305,10 @@ impl Tries {
             return Step::Again(now);
         }
         log::debug!("{}: {error}", current.pick.name());
-        if blames_endpoint(&error) {
-            fail(&mut current.pick, fault_of(&error));
+        let fault = fault_of(&error);
+        let is_excused = current.is_short && fault == EndpointFault::Late;
+        if blames_endpoint(&error) && !is_excused {
+            fail(&mut current.pick, fault);
         }
         let next = if way.is_worth_another(&error) {
             way.next(&current.pick, &self.tried, None, now)
@@ -338,6 +357,23 @@ impl Tries {
             request.note_endpoint(endpoint.clone(), self.tried.len(), time);
         }
         Step::Done(result)
+    }
+}
+
+/// Whether a try is short that had all of this time when it began to wait for a place, and has this left: less than half.
+///
+/// # Errors
+///
+/// It is not worth beginning: a try usually takes as long as that.
+fn is_short_after_waiting(
+    retry: &Retry,
+    whole: Duration,
+    left: Duration,
+) -> Result<bool, Unavailable> {
+    if retry.is_enough(left) {
+        Ok(left < whole / 2)
+    } else {
+        Err(Unavailable::Full)
     }
 }
 

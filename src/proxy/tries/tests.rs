@@ -170,3 +170,45 @@ fn a_refusal_that_may_be_replaced_keeps_no_place_from_the_next_try() {
         assert_eq!(tries.tried.len(), 2);
     }
 }
+
+fn failures(core: &Core) -> u64 {
+    core.upstreams.balancer.endpoints()[0].failures
+}
+
+#[test]
+fn a_try_that_got_too_little_time_is_not_held_against_its_endpoint() {
+    let (proxy, _service) = sidecar();
+    let (core, request, forwarded) = (&proxy.core, request("POST"), forwarded());
+    let way = core.way(&request, &forwarded);
+    for (is_short, expected) in [(true, 0), (false, 1)] {
+        let mut tries = core.tries(&request);
+        assert!(matches!(tries.begin(&way), Step::Waits));
+        tries.current.as_mut().expect("it waits").is_short = is_short;
+        let due = tries.due();
+        let step = tries.resume(&way, Heard::Over, due);
+        assert!(matches!(step, Step::Done(Err(Failure::Client(_)))));
+        assert_eq!(failures(core), expected);
+    }
+    let mut tries = core.tries(&request);
+    tries.deadline = Deadline::after(Duration::ZERO);
+    let step = tries.begin(&way);
+    assert!(matches!(step, Step::Done(Err(Failure::Client(_)))));
+    assert_eq!((failures(core), pending(core)), (1, 0), "it was not asked");
+}
+
+#[test]
+fn what_has_waited_for_a_place_is_begun_only_with_more_time_than_a_try_takes() {
+    let retry = Retry::new();
+    let second = Duration::from_secs(1);
+    let judge = |left| is_short_after_waiting(&retry, 10 * second, left);
+    assert_eq!(judge(Duration::ZERO), Err(Unavailable::Full));
+    assert_eq!(judge(MILLISECOND), Ok(true), "nothing is known yet");
+    let now = Instant::now();
+    let mut attempts = retry.begin_at(now);
+    // The place came after 3 s.
+    attempts.begins_at(now + 3 * second);
+    retry.success_at(&attempts, now + 5 * second);
+    assert_eq!(judge(2 * second), Err(Unavailable::Full));
+    assert_eq!(judge(3 * second), Ok(true));
+    assert_eq!(judge(5 * second), Ok(false));
+}
