@@ -13,7 +13,9 @@ use plimsoll::{Builder, Server};
 
 use crate::kit::browser::Browser;
 use crate::kit::usage::affordable;
-use crate::kit::{Client, Latch, Reply, Serving, Upstream, ask, get, pattern, quiet, wait_until};
+use crate::kit::{
+    Client, Latch, NEVER, Reply, Serving, Upstream, ask, get, pattern, quiet, wait_until,
+};
 
 const MIB: usize = 1024 * 1024;
 
@@ -406,12 +408,16 @@ fn refreshes_that_hang_hold_up_no_other_reply() {
         if is_slow && asked.fetch_add(1, Ordering::SeqCst) >= SLOW {
             hangs.fetch_add(1, Ordering::SeqCst);
             held.pass();
+            hangs.fetch_sub(1, Ordering::SeqCst);
         }
-        let window = if is_slow { 3600 } else { 1 };
-        let fields = format!("Cache-Control: max-age=0, stale-while-revalidate={window}");
-        stream.write_all(reply(&fields, "kept").as_bytes())
+        let fields = if is_slow {
+            "Cache-Control: max-age=0, stale-while-revalidate=3600"
+        } else {
+            "Cache-Control: max-age=1, stale-while-revalidate=1"
+        };
+        stream.write_all(reply(fields, "kept").as_bytes())
     });
-    let server = sidecar(&upstream);
+    let server = serve_with(config(&upstream), quiet(4).request_timeout(NEVER));
     let ask_slow = || {
         for number in 0..SLOW {
             let reply = get(server.local_addr(), &format!("/slow{number}"));
@@ -428,6 +434,7 @@ fn refreshes_that_hang_hold_up_no_other_reply() {
         assert_eq!((reply.status, reply.text()), (200, "kept"));
         status_of(&reply).contains("fwd=stale")
     });
+    assert_eq!(hanging.load(Ordering::SeqCst), 2);
     latch.open();
 }
 
