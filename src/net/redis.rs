@@ -102,6 +102,9 @@ impl RedisUrl {
 /// What an error says that came while connecting. The text of the other side may hold what it was sent, and so the password.
 #[cfg(feature = "redis")]
 pub(crate) fn words(error: &RedisError) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
     if error.is_io_error() {
         return error.to_string();
     }
@@ -135,5 +138,23 @@ impl fmt::Display for RedisUrl {
 impl fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RedisUrl").field(&self.shown).finish()
+    }
+}
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn one_that_is_late_is_said_to_be_so() {
+        // What the system says when the timeout of a socket is over.
+        for kind in [ErrorKind::WouldBlock, ErrorKind::TimedOut] {
+            let late = RedisError::from(Error::from(kind));
+            assert_eq!(words(&late), "no answer in time");
+        }
+        let refused = RedisError::from(Error::from(ErrorKind::ConnectionRefused));
+        assert_eq!(words(&refused), "connection refused");
     }
 }

@@ -184,6 +184,11 @@ fn a_wrong_source_is_named_without_its_password() {
         complaint(on_the_command_line("--upstream http://me:s3cret@app")),
         "--upstream http://***@app: expected user: none in a URL of http://, found one",
     );
+    let empty = complaint(with_variable("", "PLIMSOLL_UPSTREAM", ""));
+    assert!(
+        empty.starts_with("PLIMSOLL_UPSTREAM: expected one of http://"),
+        "{empty}"
+    );
     let complaint = complaint(with_variable("", "PLIMSOLL_UPSTREAM", "http://a, app:9000"));
     assert!(
         complaint.starts_with("PLIMSOLL_UPSTREAM app:9000: expected one of http://"),

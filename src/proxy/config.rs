@@ -160,7 +160,7 @@ impl Kind for Source {
         match Discovery::new([value]) {
             Ok(_) => Ok(()),
             Err(error) => Err(Complaint {
-                about: Some(error.source),
+                about: Some(error.source).filter(|source| !source.is_empty()),
                 expected: error.expected,
                 found: Some(error.found),
             }),
