@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{CheckError, CheckReport, CheckSettings, CheckState, PoolStatus};
+use crate::patterns::less_margin;
 use crate::random::Random;
 
 /// The first run starts within this time, or within one interval if that is shorter: soon, since a fresh instance gets
@@ -32,12 +33,6 @@ const JITTER: f64 = 0.1;
 
 /// How many intervals pass between two runs of a store that has failed `fall` times in a row.
 const SLOWER_WHILE_DOWN: f64 = 3.0;
-
-/// What the check itself is told to be its deadline is earlier by this part of its time ...
-const MARGIN_PART: u32 = 10;
-
-/// ... and by no more than this: so that it ends in time, and what it says of a store that hangs is heard.
-const MOST_MARGIN: Duration = Duration::from_millis(100);
 
 /// One moment, by the clock that never jumps and by the one that people read.
 #[derive(Debug, Clone, Copy)]
@@ -163,7 +158,8 @@ impl Monitor {
             began: now,
             deadline,
         };
-        now + timeout.saturating_sub((timeout / MARGIN_PART).min(MOST_MARGIN))
+        // It ends in time then, and what it says of a store that hangs is heard.
+        now + less_margin(timeout)
     }
 
     /// Notes that the run has ended, and when.

@@ -8,6 +8,7 @@ mod peak;
 mod pick;
 mod rendezvous;
 
+use super::MOST_ENDPOINTS;
 use super::breaker::{BreakerStatus, CircuitBreaker};
 use super::chance::Chance;
 use super::deadline::Deadline;
@@ -19,9 +20,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::pick::Pick;
-
-/// The most endpoints that a balancer has.
-const MOST_ENDPOINTS: usize = 256;
 
 /// How a [`Balancer`] chooses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,17 @@ use std::time::{Duration, Instant};
 /// What stands for a time too far away to be represented. No wait lasts that long.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// Whoever waits for an answer gives it less time than there is, by this part of that ...
+const MARGIN_PART: u32 = 10;
+
+/// ... and by no more than this: so that there is time left to tell what happened.
+const MOST_MARGIN: Duration = Duration::from_millis(100);
+
+/// What is left of a time for an answer that is to be waited for and told of.
+pub(crate) fn less_margin(time: Duration) -> Duration {
+    time.saturating_sub((time / MARGIN_PART).min(MOST_MARGIN))
+}
+
 /// A point in time by which an operation with all its steps has to be done.
 ///
 /// A timeout for each step bounds nothing: three tries with 5 s each take 15 s, and a peer that sends a byte every 4 s

@@ -124,6 +124,9 @@ mod retry;
 mod throttle;
 mod window;
 
+/// Most endpoints that are found and chosen from.
+const MOST_ENDPOINTS: usize = 256;
+
 #[cfg(feature = "redis")]
 pub use crate::net::redis::RedisUrl;
 pub use crate::net::stream::{Address, DeadlineStream};
@@ -138,6 +141,7 @@ pub use cache::{
     Cache, CacheRequest, CacheResult, CacheStats, CacheTime, CachedBody, CachedReply, Fetch,
     Fetched, Fields, Filling, Lookup, Notice, PlainGet, Wait,
 };
+pub(crate) use deadline::less_margin;
 pub use deadline::{Deadline, DeadlineExceeded};
 pub use discovery::{Discovered, Discovery, SourceError, SourceStatus};
 #[cfg(feature = "events")]

@@ -68,16 +68,10 @@ use crate::health::upstreams::UpstreamsReport;
 use crate::http::trust::Trust;
 #[cfg(feature = "cache")]
 use crate::patterns::Fetch;
-use crate::patterns::{Deadline, Retry, RetryBudget};
+use crate::patterns::{Deadline, Retry, RetryBudget, less_margin};
 use crate::settings::descriptors_beside;
 use crate::threads::Threads;
 use crate::{Builder, Config, ConfigError, Error, Handler, Request, Response};
-
-/// The service's deadline is earlier than the client's by this part of what is left ...
-const MARGIN_PART: u32 = 10;
-
-/// ... and by no more than this, so that the client gets an answer that says what happened.
-const MOST_MARGIN: Duration = Duration::from_millis(100);
 
 /// Forwards every request to a service of one or more endpoints, see the [module](self).
 pub struct Proxy {
@@ -310,11 +304,9 @@ impl Core {
     }
 }
 
-/// By when the service has to have answered.
+/// By when the service has to have answered: so that the client gets an answer that says what happened.
 fn deadline(request: &Request) -> Deadline {
-    let left = request.remaining();
-    let margin = (left / MARGIN_PART).min(MOST_MARGIN);
-    Deadline::after(left.saturating_sub(margin))
+    Deadline::after(less_margin(request.remaining()))
 }
 
 impl Handler for Proxy {

@@ -4,7 +4,7 @@
 //! trials of open circuit breakers that no traffic makes: a server that says it is not ready gets none.
 
 use std::cmp::Reverse;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -63,11 +63,8 @@ pub(super) fn fail(pick: &mut Pick<Upstream>, fault: EndpointFault) {
 /// What an endpoint does that gives no answer.
 pub(super) fn fault_of(error: &ClientError) -> EndpointFault {
     match error {
-        ClientError::Connect(error) => match error.kind() {
-            // Nobody listens on a Unix socket that is not there.
-            ErrorKind::ConnectionRefused | ErrorKind::NotFound => EndpointFault::Refuses,
-            _ => EndpointFault::Unreachable,
-        },
+        _ if error.is_refusal() => EndpointFault::Refuses,
+        ClientError::Connect(_) => EndpointFault::Unreachable,
         ClientError::ConnectTimeout | ClientError::SendTimeout | ClientError::ResponseTimeout => {
             EndpointFault::Late
         }

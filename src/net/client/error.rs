@@ -32,12 +32,20 @@ pub(crate) enum ClientError {
 }
 
 impl ClientError {
+    /// Whether nobody listens there, as on a Unix socket that does not exist.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let kind = match self {
+            Self::Connect(error) => error.kind(),
+            _ => return false,
+        };
+        matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::NotFound)
+    }
+
     /// The error type of Proxy-Status (RFC 9209 2.3).
     pub(crate) fn token(&self) -> &'static str {
         match self {
+            Self::Connect(_) if self.is_refusal() => "connection_refused",
             Self::Connect(error) => match error.kind() {
-                // Nobody listens on a Unix socket that is not there.
-                ErrorKind::ConnectionRefused | ErrorKind::NotFound => "connection_refused",
                 ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
                     "destination_ip_unroutable"
                 }

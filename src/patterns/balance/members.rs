@@ -2,7 +2,8 @@
 
 use super::peak::Peak;
 use super::rendezvous;
-use super::{Ask, Balance, Endpoint, EndpointStatus, MOST_ENDPOINTS, Unavailable};
+use super::{Ask, Balance, Endpoint, EndpointStatus, Unavailable};
+use crate::patterns::MOST_ENDPOINTS;
 use crate::patterns::breaker::NextPermit;
 use std::collections::HashSet;
 use std::mem;

@@ -14,15 +14,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Address, Deadline};
+use super::{Address, Deadline, MOST_ENDPOINTS};
 use crate::net::resolve::resolve;
 use crate::panics::lock;
 use file::{FileState, Seen};
 pub use source::SourceError;
 use source::{Options, Source};
-
-/// Most endpoints.
-const MOST_ENDPOINTS: usize = 256;
 
 /// How often a name is asked for anew.
 const INTERVAL: Duration = Duration::from_secs(5);
