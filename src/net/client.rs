@@ -241,7 +241,10 @@ impl Call {
             .map_err(ResponseError::from)?
             .keeping_trailers();
         let connection = (self.socket, lease);
-        let body = ReplyBody::new(connection, self.ahead, decoder, deadline);
+        let mut body = ReplyBody::new(connection, self.ahead, decoder, deadline);
+        if !self.is_sent {
+            body.unsent = self.sent.checked_sub(request.head.len());
+        }
         Ok(Reply {
             head,
             body,

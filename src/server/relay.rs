@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
+use super::request::RequestBody;
 use super::watched::Watched;
 use crate::http::body::BodyDecoder;
 use crate::http::fields;
@@ -45,6 +46,17 @@ pub(crate) struct Relay {
     /// Which trailers the client gets; none if it takes none.
     trailers: Option<IsPassed>,
     on_end: Option<Box<dyn OnEnd>>,
+    /// What it has yet to take of the request's body.
+    unsent: Option<Unsent>,
+}
+
+/// The rest of a request's body, for a server that answers before it has all of it.
+#[derive(Debug)]
+struct Unsent {
+    /// Until it is [given](Relay::send_on), nothing more is sent.
+    body: Option<RequestBody>,
+    /// How much of it was sent.
+    sent: usize,
 }
 
 /// Whether a trailer of that name is passed on.
@@ -76,6 +88,7 @@ impl Relay {
             idle,
             trailers,
             on_end: Some(on_end),
+            unsent: parts.unsent.map(|sent| Unsent { body: None, sent }),
         }
     }
 
@@ -129,17 +142,64 @@ impl Relay {
             || self.watched.as_ref().is_some_and(|it| it.readable)
     }
 
-    pub(crate) fn set_readable(&mut self) {
+    pub(crate) fn set_ready(&mut self, readable: bool, writable: bool) {
         if let Some(watched) = &mut self.watched {
-            watched.readable = true;
+            watched.readable |= readable;
+            watched.writable |= writable;
         }
     }
 
-    /// Has the event loop told when something comes.
+    /// Has the event loop told when something comes, or is taken while there is something to send.
     pub(crate) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = match self.unsent {
+            Some(_) => Interest::Either,
+            None => Interest::Readable,
+        };
         match &mut self.watched {
-            Some(watched) => watched.watch(registry, token, Interest::Readable),
+            Some(watched) => watched.watch(registry, token, interest),
             None => Ok(()),
+        }
+    }
+
+    /// Whether the other server has yet to take some of the request's body.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.unsent.is_some()
+    }
+
+    /// Takes the request's body, to send the rest of it while the answer comes.
+    pub(crate) fn send_on(&mut self, body: RequestBody) {
+        if let Some(unsent) = &mut self.unsent {
+            unsent.body = Some(body);
+        }
+    }
+
+    /// Sends what the socket takes at once of the request's body; whether it took something.
+    pub(crate) fn send(&mut self) -> bool {
+        let Some(watched) = self.watched.as_mut().filter(|it| it.writable) else {
+            return false;
+        };
+        let Some(unsent) = &mut self.unsent else {
+            return false;
+        };
+        let rest = unsent.body.as_deref().and_then(|it| it.get(unsent.sent..));
+        let Some(rest) = rest.filter(|rest| !rest.is_empty()) else {
+            return false;
+        };
+        match watched.write(rest) {
+            Ok(None) => false,
+            Ok(Some(count)) => {
+                unsent.sent += count;
+                if count == rest.len() {
+                    self.unsent = None;
+                }
+                true
+            }
+            Err(error) => {
+                // It wants no more of it. What it answers, and how that ends, is to be read.
+                log::debug!("the rest of a request was not taken: {error}");
+                self.unsent = None;
+                false
+            }
         }
     }
 

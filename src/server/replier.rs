@@ -51,13 +51,16 @@ impl Replier {
     }
 
     /// Sends what a task has come to, and counts it.
-    pub(crate) fn finish(&mut self, task: Task, response: Response) -> Ended {
+    pub(crate) fn finish(&mut self, task: Task, mut response: Response) -> Ended {
         let Task {
             exchange,
-            request,
+            mut request,
             permit,
             began,
         } = task;
+        if let Some(relay) = response.relay().filter(|relay| relay.is_unsent()) {
+            relay.send_on(request.take_body());
+        }
         let status = response.status();
         let result = self.reply(response, &exchange);
         let ended = Instant::now();
@@ -190,7 +193,7 @@ impl Replier {
             let progress = match progress {
                 Ok(progress) => progress,
                 Err(error) => {
-                    log::warn!(
+                    log::debug!(
                         "{}: a reply was cut, its body failed: {error}",
                         exchange.origin.peer
                     );

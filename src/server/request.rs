@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{Cursor, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::str::Utf8Error;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -50,12 +51,27 @@ pub struct Request {
     latin: OnceLock<Box<[(usize, String)]>>,
     body: Cursor<BodyBuffer>,
     /// What the body has of the room for all bodies. Given back after it.
-    _room: Option<Room>,
+    room: Option<Room>,
     peer: SocketAddr,
     client: IpAddr,
     deadline: Instant,
     reply: Reply,
     health: Arc<Health>,
+}
+
+/// The body of a request that is over: in memory, and in its room.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    bytes: BodyBuffer,
+    _room: Option<Room>,
+}
+
+impl Deref for RequestBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Who waits for the reply.
@@ -75,7 +91,7 @@ impl Request {
             head: incoming.head,
             latin: OnceLock::new(),
             body: Cursor::new(incoming.body),
-            _room: incoming.room,
+            room: incoming.room,
             peer: exchange.origin.peer,
             client: exchange.origin.client_ip,
             deadline: exchange.deadline,
@@ -197,6 +213,14 @@ impl Request {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.body.get_ref()
+    }
+
+    /// Takes the whole body out.
+    pub(crate) fn take_body(&mut self) -> RequestBody {
+        RequestBody {
+            bytes: std::mem::take(self.body.get_mut()),
+            _room: self.room.take(),
+        }
     }
 
     /// The whole body as text.

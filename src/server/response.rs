@@ -142,6 +142,14 @@ impl Response {
         Self::with_body(503, Body::Later(waiting))
     }
 
+    /// The other server's reply that it is to be relayed, if it is.
+    pub(crate) fn relay(&mut self) -> Option<&mut Relay> {
+        match &mut self.body {
+            Body::Relay { relay, .. } => Some(relay),
+            _ => None,
+        }
+    }
+
     /// What it waits for, if it does.
     pub(crate) fn into_later(self) -> Result<Box<dyn Waiting>, Self> {
         match self.body {

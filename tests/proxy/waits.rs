@@ -11,7 +11,7 @@ use plimsoll::Server;
 use plimsoll::proxy::{BreakerMode, Proxy, ProxyConfig};
 
 use super::{OK, serve};
-use crate::kit::{Client, Latch, PATIENCE, Upstream, get, quiet, settle, wait_until};
+use crate::kit::{Client, Latch, PATIENCE, Upstream, get, pattern, quiet, settle, wait_until};
 
 /// Less than what a client is patient for, and more than what a busy machine makes of a moment.
 const SHORT: Duration = Duration::from_millis(300);
@@ -57,7 +57,12 @@ fn hundreds_wait_and_hold_no_worker() {
     const MANY: usize = 500;
     let latch = Arc::new(Latch::default());
     let upstream = held(&latch);
-    let server = serve(to(&[&upstream]), MANY);
+    // So many connections at once may have to wait for a busy machine.
+    let config = ProxyConfig {
+        connect_timeout: PATIENCE,
+        ..to(&[&upstream])
+    };
+    let server = serve(config, MANY);
     let mut clients = Client::asking(server.local_addr(), MANY);
     latch.wait_for(MANY);
     wait_until("no worker is held", || {
@@ -274,6 +279,40 @@ fn a_large_request_is_sent_as_the_service_takes_it() {
     service.join().expect("the whole body came");
 }
 
+/// Its answer's body filled all buffers, and nobody sent what it waited for.
+#[test]
+fn a_service_that_answers_while_it_takes_the_request_gets_all_of_it() {
+    let length = 16 << 20;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let service = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        read_head(&mut stream);
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .expect("a head");
+        let mut body = stream
+            .try_clone()
+            .expect("a descriptor")
+            .take(length as u64);
+        io::copy(&mut body, &mut stream).expect("an echo")
+    });
+    let server = taking_large(address);
+    let mut client = Client::connect(server.local_addr());
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    let body = pattern(length);
+    client.send(&body);
+    assert!(client.reply().body == body, "the echo is another");
+    assert_eq!(service.join().expect("it ends"), length as u64);
+    wait_until("the body's room is free", || {
+        server.health().snapshot().body_bytes == 0
+    });
+}
+
 /// A sidecar with one worker, which takes large bodies.
 fn taking_large(address: SocketAddr) -> Server {
     let proxy = Proxy::start(ProxyConfig::to([format!("http://{address}")]));
@@ -287,13 +326,7 @@ fn taking_large(address: SocketAddr) -> Server {
 
 /// Reads a head, and a body of x of that length.
 fn read_large(stream: &mut TcpStream, length: usize) {
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("a head");
-        head.push(byte[0]);
-    }
+    read_head(stream);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).expect("a body");
     assert!(body.iter().all(|byte| *byte == b'x'));
@@ -325,4 +358,14 @@ fn an_answer_before_the_whole_request_is_taken() {
     assert_eq!((reply.status, reply.text()), (413, "big"));
     drop(server);
     service.join().expect("the service ends");
+}
+
+fn read_head(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
+    }
 }

@@ -161,6 +161,7 @@ fn reply(options: u8, steps: &[u8], input: &[u8]) {
         ahead: ahead.to_vec(),
         decoder,
         lease: Some(Lease::new(pool.clone(), &head, false)),
+        unsent: None,
     };
     let length = match head.framing {
         Framing::Length(length) => Some(length),
@@ -248,10 +249,10 @@ impl Conversation<'_> {
         let count = come.min(self.rest.len());
         if let (Some(socket), 1..) = (&mut self.far, count) {
             send(socket, &mut self.rest, count);
-            relay.set_readable();
+            relay.set_ready(true, false);
         }
         if self.closes && self.rest.is_empty() && self.far.take().is_some() {
-            relay.set_readable();
+            relay.set_ready(true, false);
         }
         let is_over = !matches!(self.progress, Ok(Progress::More | Progress::Dry));
         if is_over || !takes {

@@ -28,6 +28,8 @@ pub(crate) struct ReplyBody {
     start: usize,
     pub(super) decoder: BodyDecoder,
     deadline: Deadline,
+    /// See [`Parts::unsent`].
+    pub(super) unsent: Option<usize>,
 }
 
 /// A body that another one reads on.
@@ -41,6 +43,9 @@ pub(crate) struct Parts {
     pub(crate) decoder: BodyDecoder,
     /// Where the socket goes when the body is whole and nothing has come behind it.
     pub(crate) lease: Option<Lease>,
+    /// How much of the request's body was sent, if not all of it was: a server may answer before it has all, and may end
+    /// its answer only once it has.
+    pub(crate) unsent: Option<usize>,
 }
 
 impl ReplyBody {
@@ -57,6 +62,7 @@ impl ReplyBody {
             start: 0,
             decoder,
             deadline,
+            unsent: None,
         };
         body.finish();
         body
@@ -76,6 +82,7 @@ impl ReplyBody {
             ahead: self.ahead,
             decoder: self.decoder,
             lease,
+            unsent: self.unsent,
         })
     }
 

@@ -90,7 +90,7 @@ impl EventLoop {
             return self.advance(slot, now);
         }
         match client.parked.as_mut().map(|stream| &mut stream.source) {
-            Some(Source::Relay(relay)) if readable => relay.set_readable(),
+            Some(Source::Relay(relay)) => relay.set_ready(readable, writable),
             Some(Source::Tunnel(tunnel)) => tunnel.set_ready(readable, writable),
             _ => return client.note_early(),
         }
@@ -114,11 +114,17 @@ impl Client {
         let Source::Relay(relay) = &mut stream.source else {
             return false;
         };
-        if !self.connection.output().is_empty() {
-            return false;
-        }
         let idle = relay.idle();
-        let filled = match relay.watch(registry, token) {
+        let watched = relay.watch(registry, token);
+        let has_sent = relay.send();
+        if has_sent {
+            self.connection.put_off(now + idle);
+            self.dry = self.dry.and(Some(now));
+        }
+        if !self.connection.output().is_empty() {
+            return has_sent;
+        }
+        let filled = match watched {
             Ok(()) if relay.is_readable() => {
                 out.clear();
                 stream.fill(out)
@@ -129,7 +135,7 @@ impl Client {
         let progress = match filled {
             Ok(Progress::Dry) => {
                 if !self.connection.wants_more() {
-                    return false;
+                    return has_sent;
                 }
                 self.connection.await_more(now + idle);
                 self.dry = Some(now);
@@ -172,7 +178,7 @@ impl Client {
 
     /// Shows the client that its reply is not whole, whose body has failed.
     fn cut(&mut self, error: &io::Error, health: &Health) {
-        log::warn!("{}: a reply was cut, its body failed: {error}", self.peer);
+        log::debug!("{}: a reply was cut, its body failed: {error}", self.peer);
         if let Some(exchange) = self.exchange.take()
             && exchange.advance(Stage::Streaming, Stage::Abandoned)
         {

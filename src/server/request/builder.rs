@@ -146,7 +146,7 @@ impl RequestBuilder {
             head: Arc::new(RequestHead::new(head)),
             latin: OnceLock::new(),
             body: std::io::Cursor::new(self.body.into()),
-            _room: None,
+            room: None,
             peer: self.peer,
             client: self.peer.ip().to_canonical(),
             deadline: now + self.remaining.min(LONGEST),

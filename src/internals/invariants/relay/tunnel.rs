@@ -29,6 +29,7 @@ pub(super) fn run(steps: &[u8], input: &[u8]) {
         ahead: ahead.to_vec(),
         decoder: BodyDecoder::new(Framing::UntilClose, usize::MAX, 0).expect("no limit"),
         lease: None,
+        unsent: None,
     };
     let mut tunnel = Tunnel::new(parts, IDLE, Box::new(Ends::default()));
     let mut client = Client {
