@@ -10,7 +10,9 @@ use plimsoll::{AccessLogFormat, Server};
 
 use super::{OK, serve};
 use crate::kit::process::TempDir;
-use crate::kit::{Client, Framing, Nobody, PATIENCE, Upstream, ask, get, pattern, quiet};
+use crate::kit::{
+    Client, Framing, Nobody, PATIENCE, Serving, Upstream, ask, get, pattern, quiet, wait_until,
+};
 
 /// A sidecar in front of these, one try a request.
 #[track_caller]
@@ -228,6 +230,25 @@ fn a_body_that_is_cut_is_cut_for_the_client_too() {
             reply.status
         );
     }
+}
+
+/// A broken service had a line written for each reply.
+#[test]
+fn replies_that_are_cut_are_logged_in_numbers() {
+    // Larger than what is waited for before the head goes out.
+    let half = "x".repeat(100_000);
+    let upstream = Upstream::answering_once(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n{half}"
+    ));
+    let server = Serving::start(&["--upstream", &upstream.url(), "--breaker", "off"]);
+    for _ in 0..20 {
+        let reply = Client::connect(server.address).get("/").try_reply();
+        assert!(!reply.expect("a part").whole);
+    }
+    wait_until("it is told", || {
+        server.process.logged("replies are cut in their middle") == 1
+    });
+    assert_eq!(server.process.logged("a reply was cut"), 0);
 }
 
 #[test]

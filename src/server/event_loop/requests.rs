@@ -365,6 +365,7 @@ impl EventLoop {
                 relay.stalled();
             }
             // A part of the reply is out: all that is left is to show that it is not whole.
+            log::debug!("{}: a reply was cut, its body stood still", client.peer);
             bump(&health.counts.cut);
             health.ended(ReplyOutcome::Failed);
             client.connection.close(CloseReason::Cut);

@@ -1,15 +1,16 @@
-//! What is done once a second: a sample for the history, a look at what is refused for the log, and memory given back.
+//! What is done once a second: a sample for the history, a look at what is refused or cut for the log, and memory given back.
 
 use std::time::Instant;
 
 use super::bodies::Bodies;
-use super::shedding::{Refused, Shedding};
+use super::episodes::{Cut, Episodes, Refused};
 use crate::health::Health;
 
 /// See the [module](self).
 pub(super) struct Sampler {
     due: Instant,
-    shedding: Shedding,
+    shedding: Episodes<Refused>,
+    cutting: Episodes<Cut>,
 }
 
 impl Sampler {
@@ -17,7 +18,8 @@ impl Sampler {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             due: now,
-            shedding: Shedding::default(),
+            shedding: Episodes::default(),
+            cutting: Episodes::default(),
         }
     }
 
@@ -34,15 +36,21 @@ impl Sampler {
     pub(super) fn sample(&mut self, health: &Health, bodies: &Bodies, now: Instant) {
         self.due = health.sample(now);
         bodies.trim();
-        let refused = Refused::of(&health.counts.read());
-        if let Some(news) = self.shedding.observe(refused, now) {
+        let totals = health.counts.read();
+        if let Some(news) = self.shedding.observe(Refused::of(&totals), now) {
+            news.log();
+        }
+        if let Some(news) = self.cutting.observe(Cut::of(&totals), now) {
             news.log();
         }
     }
 
-    /// Notes that no request will be refused any more.
+    /// Notes that no request will be refused any more, and no reply cut.
     pub(super) fn end(&mut self) {
         if let Some(news) = self.shedding.end() {
+            news.log();
+        }
+        if let Some(news) = self.cutting.end() {
             news.log();
         }
     }

@@ -1,4 +1,5 @@
-//! What the log says of shedding: a line when it begins, a line when it has ended, and never two within ten seconds.
+//! What the log says of what may come by the thousand: a line when it begins, a line when it has ended, and never two of a
+//! kind within ten seconds.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -8,46 +9,49 @@ use crate::health::Totals;
 /// The least time between two lines.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Shedding has ended when no request was refused for this long.
+/// An episode has ended when nothing was counted for this long.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Requests refused, by reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Refused([u64; REASONS.len()]);
+/// Counts that only grow.
+pub(crate) trait Tally: Copy + Default + PartialEq + fmt::Display {
+    /// What the log says when an episode begins, before the counts.
+    const BEGINS: &str;
+    /// The same when it has ended, before how long it took.
+    const ENDED: &str;
 
-/// The words of the metric `plimsoll_shed_total`. A drain is told of by itself.
-const REASONS: [&str; 5] = ["queue", "deadline", "fair", "bodies", "gate"];
+    fn since(self, before: Self) -> Self;
+}
 
-/// Follows the counts of refused requests.
+/// Follows counts.
 #[derive(Debug, Default)]
-pub(crate) struct Shedding {
-    seen: Refused,
-    under_way: Option<Episode>,
+pub(crate) struct Episodes<T> {
+    seen: T,
+    under_way: Option<Episode<T>>,
     /// When the last line was said.
     said: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Episode {
+struct Episode<T> {
     since: Instant,
-    /// When a refused request was last seen.
+    /// When something was last counted.
     last: Instant,
     /// The counts before it.
-    before: Refused,
+    before: T,
     /// Its begin was told.
     told: bool,
 }
 
 /// A line for the log.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    Begun(Refused),
-    Ended { refused: Refused, took: Duration },
+pub(crate) enum News<T> {
+    Begun(T),
+    Ended { counts: T, took: Duration },
 }
 
-impl Shedding {
+impl<T: Tally> Episodes<T> {
     /// Takes the counts as they are at `now`; gives what is to be said.
-    pub(crate) fn observe(&mut self, counts: Refused, now: Instant) -> Option<News> {
+    pub(crate) fn observe(&mut self, counts: T, now: Instant) -> Option<News<T>> {
         if counts != self.seen {
             let before = std::mem::replace(&mut self.seen, counts);
             let episode = self.under_way.get_or_insert(Episode {
@@ -75,15 +79,43 @@ impl Shedding {
         Some(News::Begun(self.seen.since(episode.before)))
     }
 
-    /// Notes that no request will be refused any more; gives what is to be said of those that were.
-    pub(crate) fn end(&mut self) -> Option<News> {
+    /// Notes that nothing will be counted any more; gives what is to be said of what was.
+    pub(crate) fn end(&mut self) -> Option<News<T>> {
         let episode = self.under_way.take()?;
         Some(News::Ended {
-            refused: self.seen.since(episode.before),
+            counts: self.seen.since(episode.before),
             took: episode.last.saturating_duration_since(episode.since),
         })
     }
 }
+
+impl<T: Tally> News<T> {
+    /// Says it.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Begun(_) => log::warn!("{self}"),
+            Self::Ended { .. } => log::info!("{self}"),
+        }
+    }
+}
+
+impl<T: Tally> fmt::Display for News<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begun(counts) => write!(f, "{}: {counts}", T::BEGINS),
+            Self::Ended { counts, took } => {
+                write!(f, "{} after {} s: {counts}", T::ENDED, took.as_secs())
+            }
+        }
+    }
+}
+
+/// Requests refused, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Refused([u64; REASONS.len()]);
+
+/// The words of the metric `plimsoll_shed_total`. A drain is told of by itself.
+const REASONS: [&str; 5] = ["queue", "deadline", "fair", "bodies", "gate"];
 
 impl Refused {
     pub(crate) fn of(totals: &Totals) -> Self {
@@ -95,32 +127,16 @@ impl Refused {
             totals.shed_gate,
         ])
     }
+}
+
+impl Tally for Refused {
+    const BEGINS: &str = "shedding begins";
+    const ENDED: &str = "shedding ended";
 
     fn since(self, before: Self) -> Self {
         Self(std::array::from_fn(|reason| {
             self.0[reason].saturating_sub(before.0[reason])
         }))
-    }
-}
-
-impl News {
-    /// Says it.
-    pub(crate) fn log(&self) {
-        match self {
-            Self::Begun(_) => log::warn!("{self}"),
-            Self::Ended { .. } => log::info!("{self}"),
-        }
-    }
-}
-
-impl fmt::Display for News {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Begun(refused) => write!(f, "shedding begins: {refused}"),
-            Self::Ended { refused, took } => {
-                write!(f, "shedding ended after {} s: {refused}", took.as_secs())
-            }
-        }
     }
 }
 
@@ -138,6 +154,32 @@ impl fmt::Display for Refused {
     }
 }
 
+/// Replies that could not be made whole. Each is logged at level debug: a service that always fails would else decide how
+/// much is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cut(u64);
+
+impl Cut {
+    pub(crate) fn of(totals: &Totals) -> Self {
+        Self(totals.cut)
+    }
+}
+
+impl Tally for Cut {
+    const BEGINS: &str = "replies are cut in their middle";
+    const ENDED: &str = "no replies are cut any more";
+
+    fn since(self, before: Self) -> Self {
+        Self(self.0.saturating_sub(before.0))
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (at level debug, each with its reason)", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,13 +191,13 @@ mod tests {
     /// What a look a second says, with the second, when so many requests are refused by the queue in each.
     fn said(refused: impl IntoIterator<Item = u64>) -> Vec<(u64, String)> {
         let start = Instant::now();
-        let mut shedding = Shedding::default();
+        let mut episodes = Episodes::default();
         let mut sum = 0;
         let seconds = (0..).zip(refused);
         let news = seconds.filter_map(|(second, refused)| {
             sum += refused;
             let now = start + Duration::from_secs(second);
-            let news = shedding.observe(counts(sum, 0), now)?;
+            let news = episodes.observe(counts(sum, 0), now)?;
             Some((second, news.to_string()))
         });
         news.collect()
@@ -194,12 +236,31 @@ mod tests {
     #[test]
     fn every_reason_is_named_and_the_end_of_the_server_is_an_end() {
         let now = Instant::now();
-        let mut shedding = Shedding::default();
-        assert_eq!(shedding.end(), None);
-        let news = shedding.observe(counts(2, 1), now).expect("it begins");
+        let mut episodes = Episodes::default();
+        assert_eq!(episodes.end(), None);
+        let news = episodes.observe(counts(2, 1), now).expect("it begins");
         let line = "shedding begins: 3 requests refused (queue 2, gate 1)";
         assert_eq!(news.to_string(), line);
-        assert!(shedding.end().is_some());
-        assert_eq!(shedding.end(), None);
+        assert!(episodes.end().is_some());
+        assert_eq!(episodes.end(), None);
+    }
+
+    #[test]
+    fn cut_replies_are_told_in_numbers() {
+        let now = Instant::now();
+        let mut episodes = Episodes::default();
+        assert_eq!(episodes.observe(Cut(0), now), None);
+        let second = |seconds| now + Duration::from_secs(seconds);
+        let lines: Vec<String> = (1..30)
+            .filter_map(|it| episodes.observe(Cut(1000 * it.min(12)), second(it)))
+            .map(|news| news.to_string())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "replies are cut in their middle: 1000 (at level debug, each with its reason)",
+                "no replies are cut any more after 11 s: 12000 (at level debug, each with its reason)",
+            ]
+        );
     }
 }
