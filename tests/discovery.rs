@@ -16,7 +16,7 @@ use serde_json::Value;
 use simple_dns::rdata::{A, CNAME, RData, SRV};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
-use crate::kit::binary::Plimsoll;
+use crate::kit::binary::{Plimsoll, Serving};
 use crate::kit::process::{Process, TempDir, find, free_port};
 use crate::kit::stores::as_root;
 use crate::kit::{Client, Latch, PATIENCE, Upstream, get, quiet, wait_until};
@@ -602,4 +602,24 @@ fn the_257th_endpoint_is_refused_by_name_and_the_others_are_used() {
     assert!(metrics.text().contains(line), "{}", metrics.text());
     let line = "plimsoll_upstream_endpoints{state=\"usable\"} 256";
     assert!(metrics.text().contains(line), "{}", metrics.text());
+}
+
+#[test]
+fn endpoints_that_are_all_down_when_they_are_found_do_not_fill_the_log() {
+    let directory = TempDir::new("endpoints");
+    let path = directory.path().join("endpoints");
+    let port = free_port();
+    let lines = (0..32).map(|number| format!("http://127.0.0.1:{port}/{number}\n"));
+    fs::write(&path, lines.collect::<String>()).expect("a file");
+    let source = format!("file:{}", path.display());
+    let check = "/up,interval=100ms";
+    let server = Serving::start(&["--upstream", &source, "--upstream-check", check]);
+    wait_until("all are down", || {
+        let report = upstreams(server.address);
+        let all = report["endpoints"].as_array().expect("a list");
+        all.len() == 32 && all.iter().all(|one| one["state"] == "down")
+    });
+    wait_until("some are told of", || {
+        server.process.logged("is down: ") == 16
+    });
 }
