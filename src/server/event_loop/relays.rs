@@ -245,11 +245,12 @@ impl Client {
         let (forward, (back, rest)) = match (forward, back) {
             (Ok(forward), Ok(back)) => (forward, back),
             (Err(fault), _) | (_, Err(fault)) => {
-                log::debug!("{peer}: a tunnel broke: {fault:?}");
-                connection.close(match fault {
-                    Fault::Client(_) => CloseReason::Reset,
-                    Fault::Server(_) => CloseReason::Cut,
-                });
+                let (reason, error) = match fault {
+                    Fault::Client(error) => (CloseReason::Reset, error),
+                    Fault::Server(error) => (CloseReason::Cut, error),
+                };
+                log::debug!("{peer}: a tunnel broke: {error}");
+                connection.close(reason);
                 return true;
             }
         };
