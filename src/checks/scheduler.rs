@@ -156,9 +156,13 @@ impl Scheduler {
         let mut before = mem::take(&mut self.watched);
         for job in jobs {
             let same = before.iter().position(|one| one.is(&job.monitored));
-            let watched = same.map(|index| before.swap_remove(index));
-            self.watched
-                .push(watched.unwrap_or_else(|| Watched::new(job)));
+            self.watched.push(match same {
+                Some(index) => Watched {
+                    is_gone: false,
+                    ..before.swap_remove(index)
+                },
+                None => Watched::new(job),
+            });
         }
         self.watched.extend(before.into_iter().map(|one| Watched {
             is_gone: true,

@@ -98,3 +98,22 @@ fn the_run_of_a_check_that_is_gone_keeps_its_place_until_it_ends() {
     drop(last.let_go);
     threads.stop().join(Instant::now() + PATIENCE);
 }
+
+#[test]
+fn a_check_that_comes_back_while_its_last_run_goes_on_is_run_again() {
+    let mut threads = Threads::new();
+    let sets = spawn_for_sets(1, &mut threads).expect("a thread");
+    let back = Held::new("back");
+    for set in [vec![back.job.clone()], vec![], vec![back.job.clone()]] {
+        sets.send(set).expect("it listens");
+        if back.runs() == 0 {
+            back.begins();
+        }
+    }
+    // The set before the one that waits to be taken has been taken.
+    sets.send(vec![back.job.clone()]).expect("it listens");
+    assert_eq!(back.runs(), 1);
+    drop(back.let_go);
+    back.begun.recv_timeout(PATIENCE).expect("it is run again");
+    threads.stop().join(Instant::now() + PATIENCE);
+}
