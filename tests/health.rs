@@ -102,7 +102,8 @@ fn a_thousand_concurrent_unhealthy_requests_start_exactly_one_reset() {
             (GateMode::Literal, Duration::from_secs(4)),
         ] {
             let latch = Arc::new(Latch::default());
-            let server = quiet(REQUESTS)
+            // One worker stays idle: were all of them busy, a guarded gate would trip for that.
+            let server = quiet(REQUESTS + 1)
                 .max_connections(2 * REQUESTS)
                 .gate(mode)
                 .threshold(NOTHING)
