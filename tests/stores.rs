@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::kit::process::free_port;
 use crate::kit::stores::{self, Service, failure, is_timeout};
-use crate::kit::{PATIENCE, quiet};
+use crate::kit::{Nobody, PATIENCE, quiet};
 use plimsoll::{Check, Request, Store};
 
 /// What no error may hold.
@@ -282,8 +282,11 @@ fn http() {
     assert_eq!(check("/health"), Ok(()));
     assert_eq!(check("/?a=b"), Ok(()));
     assert!(failure(&store("/sick")).contains("found \"HTTP/1.1 500"));
-    drop(server);
-    assert!(failure(&store("/health")).contains("refused"));
+    let nobody = Nobody::new();
+    let store: Store = format!("http://{}/health", nobody.address)
+        .parse()
+        .expect("a good URL");
+    assert!(failure(&store).contains("refused"));
 }
 
 #[test]
