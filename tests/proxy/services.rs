@@ -178,18 +178,18 @@ fn nginx_is_served_as_it_is() {
     assert_eq!(ask("POST", "/large", "Content-Length: 0\r\n").status, 405);
 
     // It closes a connection after some requests, and says so: nobody notices.
-    let before = fs::read_to_string(at("log"))
-        .expect("a log")
-        .lines()
-        .count();
+    let logged = || fs::read_to_string(at("log")).expect("a log");
+    wait_until("the last of these is logged", || {
+        logged().ends_with(" POST 405\n")
+    });
+    let before = logged().lines().count();
     for _ in 0..10 * KEPT_FOR {
         assert_eq!(ask("GET", "/text.txt", "").text(), text);
     }
     wait_until("all are logged", || {
-        let log = fs::read_to_string(at("log")).expect("a log");
-        log.lines().count() >= before + 10 * KEPT_FOR
+        logged().lines().count() >= before + 10 * KEPT_FOR
     });
-    let log = fs::read_to_string(at("log")).expect("a log");
+    let log = logged();
     let lines: Vec<_> = log.lines().skip(before).collect();
     assert_eq!(lines.len(), 10 * KEPT_FOR, "none came twice");
     let connections = lines.iter().filter_map(|line| line.split(' ').next());
