@@ -281,7 +281,7 @@ impl Call {
     fn read(&mut self) -> Result<(), ClientError> {
         while self.head.is_none() {
             let before = self.ahead.len();
-            self.ahead.resize(before + HEAD_PIECE, 0);
+            push_zeros(&mut self.ahead, HEAD_PIECE);
             let read = self.socket.read(&mut self.ahead[before..]);
             self.ahead.truncate(before + *read.as_ref().unwrap_or(&0));
             match read {
@@ -330,6 +330,18 @@ impl Call {
         } else {
             ClientError::Closed
         }
+    }
+}
+
+/// Makes room to read `count` bytes into, as `resize` does: which, where code is built for size, sets one byte at a time.
+pub(crate) fn push_zeros(buffer: &mut Vec<u8>, count: usize) {
+    const ZEROS: &[u8] = &[0; 4096];
+    buffer.reserve(count);
+    let mut left = count;
+    while left > 0 {
+        let part = left.min(ZEROS.len());
+        buffer.extend_from_slice(&ZEROS[..part]);
+        left -= part;
     }
 }
 

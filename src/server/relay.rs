@@ -15,6 +15,7 @@ use super::watched::Watched;
 use crate::http::body::BodyDecoder;
 use crate::http::fields;
 use crate::net::client::Parts;
+use crate::net::client::push_zeros;
 use crate::net::pool::Lease;
 use crate::net::stream::Interest;
 
@@ -241,7 +242,7 @@ impl Relay {
                 };
                 // What is behind the body's end stays in the kernel, where the pool sees it.
                 let most = usize::try_from(self.decoder.most_missing()).unwrap_or(usize::MAX);
-                out.resize(start + most.clamp(1, limit), 0);
+                push_zeros(out, most.clamp(1, limit));
                 let Some(came) = watched.read(&mut out[start..])? else {
                     out.truncate(start);
                     return Ok(Progress::Dry);
@@ -272,7 +273,11 @@ impl Relay {
                 })?;
                 let data = data.len();
                 used += count;
-                out.copy_within(start + used - data..start + used, end);
+                let from = start + used - data;
+                // A move to where it is costs most with some C libraries.
+                if from != end {
+                    out.copy_within(from..from + data, end);
+                }
                 end += data;
                 if data == 0 {
                     break;

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use super::relay::{Progress, Relay, Tunnel};
 use crate::http::body::Framing;
+use crate::net::client::push_zeros;
 
 /// Where the bytes come from.
 pub(crate) enum Source {
@@ -122,7 +123,7 @@ fn read_step(
     out: &mut Vec<u8>,
 ) -> io::Result<Progress> {
     let start = out.len();
-    out.resize(start + limit, 0);
+    push_zeros(out, limit);
     loop {
         match reader.read(&mut out[start..]) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

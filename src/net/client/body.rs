@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::time::Instant;
 
 use super::error::ClientError;
-use super::is_not_ready;
+use super::{is_not_ready, push_zeros};
 use crate::http::body::BodyDecoder;
 use crate::http::response::ResponseError;
 use crate::net::pool::Lease;
@@ -115,7 +115,7 @@ impl ReplyBody {
             && let Some((socket, _)) = &mut self.connection
         {
             let before = self.ahead.len();
-            self.ahead.resize(before + PIECE, 0);
+            push_zeros(&mut self.ahead, PIECE);
             let read = socket.read(&mut self.ahead[before..]);
             self.ahead.truncate(before + *read.as_ref().unwrap_or(&0));
             match read {
