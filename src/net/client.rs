@@ -8,12 +8,12 @@
 mod body;
 mod error;
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::pool::{Lease, Pool, Reuse};
-use super::stream::{Interest, Socket, Waited};
+use super::stream::{Interest, Socket, Waited, read_behind};
 use crate::http::body::BodyDecoder;
 use crate::http::response::{Asked, ResponseError, ResponseHead, ResponseParser};
 use crate::patterns::Deadline;
@@ -280,11 +280,7 @@ impl Call {
     /// Reads up to the end of the final head.
     fn read(&mut self) -> Result<(), ClientError> {
         while self.head.is_none() {
-            let before = self.ahead.len();
-            push_zeros(&mut self.ahead, HEAD_PIECE);
-            let read = self.socket.read(&mut self.ahead[before..]);
-            self.ahead.truncate(before + *read.as_ref().unwrap_or(&0));
-            match read {
+            match read_behind(&mut self.socket, HEAD_PIECE, &mut self.ahead) {
                 Ok(0) => return Err(self.closed()),
                 Ok(_) => self.parse()?,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -330,18 +326,6 @@ impl Call {
         } else {
             ClientError::Closed
         }
-    }
-}
-
-/// Makes room to read `count` bytes into, as `resize` does: which, where code is built for size, sets one byte at a time.
-pub(crate) fn push_zeros(buffer: &mut Vec<u8>, count: usize) {
-    const ZEROS: &[u8] = &[0; 4096];
-    buffer.reserve(count);
-    let mut left = count;
-    while left > 0 {
-        let part = left.min(ZEROS.len());
-        buffer.extend_from_slice(&ZEROS[..part]);
-        left -= part;
     }
 }
 

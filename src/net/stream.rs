@@ -78,6 +78,29 @@ impl fmt::Display for Address {
     }
 }
 
+/// Reads once, at most `most` bytes, and puts them behind what is in `buffer`.
+///
+/// # Errors
+/// The source's own; nothing is added then.
+pub(crate) fn read_behind(
+    source: &mut (impl Read + ?Sized),
+    most: usize,
+    buffer: &mut Vec<u8>,
+) -> io::Result<usize> {
+    // `resize` sets one byte at a time where code is built for size.
+    const ZEROS: &[u8] = &[0; 4096];
+    let start = buffer.len();
+    buffer.reserve(most);
+    for at in (0..most).step_by(ZEROS.len()) {
+        buffer.extend_from_slice(&ZEROS[..ZEROS.len().min(most - at)]);
+    }
+    // A reader that is a user's may claim more than there was room for.
+    let read = source.read(&mut buffer[start..]);
+    let read = read.map(|count| count.min(most));
+    buffer.truncate(start + *read.as_ref().unwrap_or(&0));
+    read
+}
+
 /// How a wait for a socket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waited {
@@ -363,6 +386,35 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
     const SHORT: Duration = Duration::from_millis(100);
+
+    /// Gives its bytes once, then what is said of it.
+    struct Once(&'static [u8], fn() -> io::Result<usize>);
+
+    impl Read for Once {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            assert!(buffer.iter().all(|&byte| byte == 0), "room of zeros");
+            let (now, later) = self.0.split_at(self.0.len().min(buffer.len()));
+            if now.is_empty() {
+                return self.1();
+            }
+            buffer[..now.len()].copy_from_slice(now);
+            self.0 = later;
+            Ok(now.len())
+        }
+    }
+
+    #[test]
+    fn what_is_read_stands_behind_what_was_there_and_nothing_else_does() {
+        let mut buffer = b"a".to_vec();
+        let mut source = Once(&[b'x'; 5000], || Err(ErrorKind::WouldBlock.into()));
+        assert_eq!(read_behind(&mut source, 4999, &mut buffer).unwrap(), 4999);
+        assert_eq!(read_behind(&mut source, 9000, &mut buffer).unwrap(), 1);
+        read_behind(&mut source, 9000, &mut buffer).unwrap_err();
+        assert_eq!(buffer, [b"a".as_slice(), &[b'x'; 5000]].concat());
+        let mut liar = Once(b"", || Ok(100));
+        assert_eq!(read_behind(&mut liar, 3, &mut buffer).unwrap(), 3);
+        assert_eq!(buffer.len(), 5004);
+    }
 
     fn listener() -> (TcpListener, SocketAddr) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");

@@ -15,7 +15,6 @@ use super::watched::Watched;
 use crate::http::body::BodyDecoder;
 use crate::http::fields;
 use crate::net::client::Parts;
-use crate::net::client::push_zeros;
 use crate::net::pool::Lease;
 use crate::net::stream::Interest;
 
@@ -242,13 +241,10 @@ impl Relay {
                 };
                 // What is behind the body's end stays in the kernel, where the pool sees it.
                 let most = usize::try_from(self.decoder.most_missing()).unwrap_or(usize::MAX);
-                push_zeros(out, most.clamp(1, limit));
-                let Some(came) = watched.read(&mut out[start..])? else {
-                    out.truncate(start);
+                let Some(came) = watched.read_behind(most.clamp(1, limit), out)? else {
                     return Ok(Progress::Dry);
                 };
                 if came == 0 {
-                    out.truncate(start);
                     return if self.decoder.is_whole_at_close() {
                         Ok(Progress::End)
                     } else {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use super::relay::{Progress, Relay, Tunnel};
 use crate::http::body::Framing;
-use crate::net::client::push_zeros;
+use crate::net::stream::read_behind;
 
 /// Where the bytes come from.
 pub(crate) enum Source {
@@ -122,19 +122,11 @@ fn read_step(
     limit: usize,
     out: &mut Vec<u8>,
 ) -> io::Result<Progress> {
-    let start = out.len();
-    push_zeros(out, limit);
     loop {
-        match reader.read(&mut out[start..]) {
+        match read_behind(reader, limit, out) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(0) => {
-                out.truncate(start);
-                return Ok(Progress::End);
-            }
-            Ok(count) => {
-                out.truncate(start + count.min(limit));
-                return Ok(Progress::More);
-            }
+            Ok(0) => return Ok(Progress::End),
+            Ok(_) => return Ok(Progress::More),
             Err(error) => return Err(error),
         }
     }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use mio::unix::SourceFd;
 use mio::{Registry, Token};
 
-use crate::net::stream::{Interest, Socket};
+use crate::net::stream::{Interest, Socket, read_behind};
 
 /// A socket to another server, and what the event loop knows of it.
 pub(crate) struct Watched {
@@ -45,8 +45,24 @@ impl Watched {
 
     /// Reads once; `None` when nothing is at hand.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.read_by(|socket| socket.read(buffer))
+    }
+
+    /// The same, at most `most` bytes behind what is in `buffer`.
+    pub(crate) fn read_behind(
+        &mut self,
+        most: usize,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Option<usize>> {
+        self.read_by(|socket| read_behind(socket, most, buffer))
+    }
+
+    fn read_by(
+        &mut self,
+        mut read: impl FnMut(&mut Socket) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
         loop {
-            match self.socket.read(buffer) {
+            match read(&mut self.socket) {
                 Ok(count) => return Ok(Some(count)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {

@@ -4,11 +4,11 @@ use std::io::{self, Read};
 use std::time::Instant;
 
 use super::error::ClientError;
-use super::{is_not_ready, push_zeros};
+use super::is_not_ready;
 use crate::http::body::BodyDecoder;
 use crate::http::response::ResponseError;
 use crate::net::pool::Lease;
-use crate::net::stream::{Interest, Socket, Waited};
+use crate::net::stream::{Interest, Socket, Waited, read_behind};
 use crate::patterns::Deadline;
 
 /// How much of a body is read at a time.
@@ -114,11 +114,7 @@ impl ReplyBody {
         while self.ahead.len() < most
             && let Some((socket, _)) = &mut self.connection
         {
-            let before = self.ahead.len();
-            push_zeros(&mut self.ahead, PIECE);
-            let read = socket.read(&mut self.ahead[before..]);
-            self.ahead.truncate(before + *read.as_ref().unwrap_or(&0));
-            match read {
+            match read_behind(socket, PIECE, &mut self.ahead) {
                 Ok(0) => {
                     return self
                         .try_whole(true)?
@@ -176,24 +172,22 @@ impl ReplyBody {
         if self.deadline.is_over() {
             return Err(ClientError::ResponseTimeout);
         }
-        self.ahead.resize(PIECE, 0);
+        self.ahead.clear();
         self.start = 0;
-        let read = loop {
-            match socket.read(&mut self.ahead) {
+        loop {
+            match read_behind(socket, PIECE, &mut self.ahead) {
                 Err(error) if is_not_ready(&error) => {
                     match socket.wait(Interest::Readable, self.deadline, None) {
-                        Ok(Waited::Over) => break Err(ClientError::ResponseTimeout),
+                        Ok(Waited::Over) => return Err(ClientError::ResponseTimeout),
                         Ok(_) => {}
-                        Err(_) => break Err(ClientError::Incomplete),
+                        Err(_) => return Err(ClientError::Incomplete),
                     }
                 }
-                Ok(count) => break Ok(count),
+                Ok(count) => return Ok(count > 0),
                 // A reset is not the end of a body, also not of one that ends with the connection.
-                Err(_) => break Err(ClientError::Incomplete),
+                Err(_) => return Err(ClientError::Incomplete),
             }
-        };
-        self.ahead.truncate(*read.as_ref().unwrap_or(&0));
-        read.map(|count| count > 0)
+        }
     }
 }
 
