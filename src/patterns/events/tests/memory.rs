@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::panics::lock;
 use crate::patterns::events::files::{Directory, File};
@@ -37,17 +37,24 @@ struct Names {
 
 #[derive(Default)]
 struct Faults {
+    /// Operations share it; a power cut has it alone, so that it comes at one moment for all files.
+    power: RwLock<()>,
     fault: Mutex<Option<Fault>>,
     syncs: AtomicU64,
 }
 
 impl Faults {
-    fn pass(&self, op: Op, name: &str) -> io::Result<()> {
+    /// What an operation holds until it is done.
+    fn pass(&self, op: Op, name: &str) -> io::Result<RwLockReadGuard<'_, ()>> {
         let mut fault = lock(&self.fault);
         match fault.as_mut().and_then(|fault| fault(op, name)) {
             Some(kind) => Err(kind.into()),
-            None => Ok(()),
+            None => Ok(self.power.read().unwrap_or_else(PoisonError::into_inner)),
         }
+    }
+
+    fn cut(&self) -> RwLockWriteGuard<'_, ()> {
+        self.power.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,6 +89,7 @@ impl Memory {
     /// What a power cut leaves: what is durable, and of the rest some blocks. Of each file name the durable one.
     pub(super) fn cut_power(&self, random: &mut Random) -> Self {
         let after = Self::default();
+        let _cut = self.shared.cut();
         for (name, file) in &lock(&self.names).durable {
             let mut content = lock(&file.content).clone();
             for dirty in std::mem::take(&mut content.dirty) {
@@ -147,7 +155,7 @@ impl Directory for Memory {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        self.shared.pass(Op::Create, name)?;
+        let _power = self.shared.pass(Op::Create, name)?;
         let file = Arc::new(MemoryFile {
             name: Mutex::new(name.to_owned()),
             content: Mutex::default(),
@@ -166,7 +174,7 @@ impl Directory for Memory {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.shared.pass(Op::Rename, from)?;
+        let _power = self.shared.pass(Op::Rename, from)?;
         let mut names = lock(&self.names);
         let file = names.now.remove(from).ok_or(ErrorKind::NotFound)?;
         to.clone_into(&mut lock(&file.name));
@@ -175,13 +183,13 @@ impl Directory for Memory {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.shared.pass(Op::Remove, name)?;
+        let _power = self.shared.pass(Op::Remove, name)?;
         let removed = lock(&self.names).now.remove(name);
         removed.map(drop).ok_or(ErrorKind::NotFound.into())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.shared.pass(Op::SyncNames, "")?;
+        let _power = self.shared.pass(Op::SyncNames, "")?;
         let mut names = lock(&self.names);
         names.durable = names.now.clone();
         Ok(())
@@ -211,7 +219,7 @@ impl File for Handle {
 
 impl MemoryFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.shared.pass(Op::Read, &lock(&self.name))?;
+        let _power = self.shared.pass(Op::Read, &lock(&self.name))?;
         let content = lock(&self.content);
         let offset = usize::try_from(offset).unwrap().min(content.now.len());
         let count = buffer.len().min(content.now.len() - offset);
@@ -220,7 +228,7 @@ impl MemoryFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.shared.pass(Op::Write, &lock(&self.name))?;
+        let _power = self.shared.pass(Op::Write, &lock(&self.name))?;
         let mut content = lock(&self.content);
         let range =
             usize::try_from(offset).unwrap()..usize::try_from(offset).unwrap() + bytes.len();
@@ -246,6 +254,6 @@ impl MemoryFile {
                 durable[range.clone()].copy_from_slice(&now[range]);
             }
         }
-        result
+        result.map(drop)
     }
 }
