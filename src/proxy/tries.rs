@@ -309,6 +309,8 @@ impl Tries {
         let is_excused = current.is_short && fault == EndpointFault::Late;
         if blames_endpoint(&error) && !is_excused {
             fail(&mut current.pick, fault);
+        } else if !matches!(error, ClientError::Cancelled) {
+            current.pick.excuse();
         }
         let next = if way.is_worth_another(&error) {
             way.next(&current.pick, &self.tried, None, now)

@@ -36,13 +36,14 @@ enum Stage {
     Pending,
     /// The answer has begun.
     Answered,
-    /// How it went.
+    /// How it went, or that this says nothing.
     Reported,
 }
 
 /// An endpoint that was chosen for a request, which is pending there until this is dropped.
 ///
-/// The first [`success`](Self::success) or [`failure`](Self::failure) counts. Without one, as when the client has left:
+/// The first [`success`](Self::success) or [`failure`](Self::failure) counts, unless it was [excused](Self::excuse) before.
+/// Without any of these, as when the client has left:
 ///
 /// - if the answer had [begun](Self::answered), the request was a success;
 /// - if it has waited for 1 s or longer, the endpoint has answered no request since it began, and there are others to ask,
@@ -145,6 +146,11 @@ impl<E> Pick<E> {
     /// [`failure`](Self::failure), with the time as an argument.
     pub fn failure_at(&mut self, now: Instant) {
         self.report(Some(false), now);
+    }
+
+    /// How the request went says nothing about the endpoint: it counts as nothing, however long it has waited.
+    pub fn excuse(&mut self) {
+        self.stage = Stage::Reported;
     }
 
     /// Tells how the request went; none: its answer has begun.

@@ -565,6 +565,10 @@ fn an_endpoint_that_hangs_is_found_out_although_every_client_leaves_before_the_d
     };
     pick_a(now).success_at(now + MS);
     let begun = now + 2 * MS;
+    let mut excused = pick_a(begun);
+    excused.excuse();
+    excused.give_up(begun + 2 * SECOND);
+    drop(excused);
     let mut picks: Vec<_> = (0..5).map(|_| pick_a(begun)).collect();
     for (before, pick) in picks.iter_mut().enumerate() {
         let status = breaker.status_at(begun);

@@ -1,6 +1,8 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use nix::errno::Errno;
+
 use super::super::config::ProxyConfig;
 use super::super::headers::Forwarded;
 use super::super::{Core, Proxy};
@@ -194,6 +196,45 @@ fn a_try_that_got_too_little_time_is_not_held_against_its_endpoint() {
     let step = tries.begin(&way);
     assert!(matches!(step, Step::Done(Err(Failure::Client(_)))));
     assert_eq!((failures(core), pending(core)), (1, 0), "it was not asked");
+}
+
+#[test]
+fn only_a_client_that_leaves_lets_a_long_wait_count_against_an_endpoint_that_is_not_blamed() {
+    let service = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addresses = [&service, &other].map(|it| it.local_addr().expect("it is bound"));
+    let endpoints = addresses.map(|address| format!("http://{address}"));
+    let proxy = Proxy::start(ProxyConfig {
+        retries: 0,
+        ..ProxyConfig::to(endpoints)
+    });
+    let proxy = proxy.expect("it starts");
+    let (core, request, forwarded) = (&proxy.core, request("POST"), forwarded());
+    let way = core.way(&request, &forwarded);
+    let no_more_files = || ClientError::Connect(Errno::EMFILE.into());
+    for (is_short, error, expected) in [
+        (true, ClientError::ResponseTimeout, 0),
+        (false, no_more_files(), 0),
+        (false, ClientError::Stale, 0),
+        (false, ClientError::Cancelled, 1),
+    ] {
+        let shown = format!("{error:?}");
+        let mut tries = core.tries(&request);
+        assert!(matches!(tries.begin(&way), Step::Waits));
+        let mut current = tries.current.take().expect("it waits");
+        let begun = Instant::now().checked_sub(Duration::from_secs(5));
+        let pick = way
+            .upstreams
+            .balancer
+            .pick_at(current.deadline, begun.expect("it is later"));
+        current.pick = pick.expect("one of them");
+        current.is_short = is_short;
+        let step = tries.unanswered(&way, current, error, Instant::now());
+        assert!(matches!(step, Step::Done(Err(_))), "{shown}");
+        let endpoints = core.upstreams.balancer.endpoints();
+        let failures: u64 = endpoints.iter().map(|it| it.failures).sum();
+        assert_eq!(failures, expected, "{shown}");
+    }
 }
 
 #[test]
