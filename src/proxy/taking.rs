@@ -158,7 +158,7 @@ pub(super) struct Fills {
 
 fn with_status(response: Response, status: Option<Vec<u8>>) -> Response {
     match status {
-        Some(status) => response.with_added_header("Cache-Status", status),
+        Some(status) => response.with_plain_header("Cache-Status", &status),
         None => response,
     }
 }

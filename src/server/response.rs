@@ -169,6 +169,13 @@ impl Response {
         }
     }
 
+    /// Adds a header that is not one of the [server's own](Self::with_header), beside those of that name.
+    #[cfg(all(feature = "proxy", feature = "cache"))]
+    pub(crate) fn with_plain_header(mut self, name: &str, value: &[u8]) -> Self {
+        push_header(&mut self.headers, name, value);
+        self
+    }
+
     /// The same reply with another body.
     #[cfg(all(feature = "proxy", feature = "cache"))]
     pub(crate) fn with_other_body(self, body: Body) -> Self {

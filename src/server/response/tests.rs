@@ -41,6 +41,17 @@ fn a_head_has_what_the_handler_set() {
     }
 }
 
+/// They are those of another server, with its date.
+#[test]
+#[cfg(all(feature = "proxy", feature = "cache"))]
+fn complete_headers_go_out_as_they_are_with_a_plain_one_behind_them() {
+    let response = Response::new(204, Vec::new())
+        .with_complete_headers(b"A: 1\r\n".to_vec())
+        .with_plain_header("B", b"2\n");
+    let expected = "HTTP/1.1 204 No Content\r\nA: 1\r\nB: 2 \r\n\r\n";
+    assert_eq!(head(response, true), expected);
+}
+
 #[test]
 fn interim_replies_go_before_the_reply_and_only_to_clients_that_know_them() {
     let response = |status| {
