@@ -297,8 +297,8 @@ impl Monitored {
 
     /// Whether it has answered the last run, be it not as it should.
     #[cfg(feature = "proxy")]
-    pub(crate) fn hwith_answered(&self) -> bool {
-        lock(&self.monitor).hwith_answered()
+    pub(crate) fn has_answered(&self) -> bool {
+        lock(&self.monitor).has_answered()
     }
 
     /// What a report says of it.

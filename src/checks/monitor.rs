@@ -102,7 +102,7 @@ pub(crate) struct Monitor {
     last: Option<LastRun>,
     last_success: Option<SystemTime>,
     error: Option<Arc<str>>,
-    hwith_answered: bool,
+    has_answered: bool,
     pool: Option<PoolStatus>,
 }
 
@@ -119,7 +119,7 @@ impl Monitor {
             last: None,
             last_success: None,
             error: None,
-            hwith_answered: false,
+            has_answered: false,
             pool: None,
         }
     }
@@ -136,8 +136,8 @@ impl Monitor {
 
     /// Whether the store has answered the last run, be it not as it should.
     #[cfg(feature = "proxy")]
-    pub(crate) fn hwith_answered(&self) -> bool {
-        self.hwith_answered
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered
     }
 
     /// When something is to be done next: a run is due, or one has gone on for too long.
@@ -265,7 +265,7 @@ impl Monitor {
             took: at.instant.saturating_duration_since(began),
         });
         let first = self.state == CheckState::NotYet;
-        self.hwith_answered = result
+        self.has_answered = result
             .as_ref()
             .map_or_else(CheckError::is_answer, |()| true);
         match result {

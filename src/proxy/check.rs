@@ -160,7 +160,7 @@ impl Checked {
         let error = report
             .error
             .unwrap_or_else(|| "not heard of for too long".into());
-        if self.monitored.hwith_answered() {
+        if self.monitored.has_answered() {
             Verdict::Wrong(error)
         } else {
             Verdict::Silent(error)
