@@ -12,6 +12,7 @@ use super::MOST_ENDPOINTS;
 use super::breaker::{BreakerStatus, CircuitBreaker};
 use super::chance::Chance;
 use super::deadline::Deadline;
+use crate::panics::lock;
 use members::{Id, Members};
 use pick::Chosen;
 use std::error::Error;
@@ -298,7 +299,7 @@ struct SharedMembers<E> {
 
 impl<E> SharedMembers<E> {
     fn members(&self) -> MutexGuard<'_, Members<E>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.members)
     }
 
     fn end(&self, id: Id) {

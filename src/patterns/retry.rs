@@ -4,10 +4,11 @@ use super::Deadline;
 use super::chance::Chance;
 use super::window::Window;
 use crate::health::Ewma;
+use crate::panics::lock;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -142,7 +143,7 @@ impl RetryBudget {
     /// [`take`](Self::take), with the time as an argument.
     #[must_use]
     pub fn take_at(&self, now: Instant) -> bool {
-        let deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
+        let deciding = lock(&self.deciding);
         let [requests, retries] = self.window.sums(now);
         let left = (retries as f64) < self.share * requests as f64 + self.at_hand;
         if left {

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub use rate::{Rate, RateError};
@@ -20,6 +20,7 @@ pub use store::{SharedCheck, SharedLimit, ThrottleStore, ThrottleStoreStatus};
 use table::Table;
 
 use crate::net::peer::Peer;
+use crate::panics::lock;
 
 /// Most keys that are known at once; 36 bytes each.
 const MAX_KEYS: u32 = 65_536;
@@ -118,7 +119,7 @@ impl Throttle {
     /// How many keys are known.
     #[must_use]
     pub fn keys(&self) -> usize {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.state);
         state.table.len()
     }
 
@@ -129,7 +130,7 @@ impl Throttle {
     /// [`Throttled`] when the key has asked too often; it tells when the next request will be let through.
     pub fn check(&self, key: ThrottleKey<'_>, now: Instant) -> Result<Quota, Throttled> {
         let hash = key.hash(&self.seed);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let epoch = *state.epoch.get_or_insert(now);
         let elapsed = now.saturating_duration_since(epoch).as_nanos();
         // 64 bits of nanoseconds are 584 years.
@@ -157,7 +158,7 @@ impl Throttle {
     /// refused it.
     pub fn give_back(&self, key: ThrottleKey<'_>) {
         let hash = key.hash(&self.seed);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if let Some(caught_up) = state.table.find(hash) {
             *caught_up = caught_up.saturating_sub(self.interval);
         }

@@ -1,11 +1,12 @@
 //! Why a client does not get the answer of an endpoint, and what it gets instead.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::headers::PSEUDONYM;
 use crate::Response;
 use crate::net::client::ClientError;
+use crate::panics::lock;
 use crate::patterns::Unavailable;
 
 /// Why there is no answer of an endpoint.
@@ -23,7 +24,7 @@ pub(super) struct Failures(Mutex<Vec<(&'static str, u64)>>);
 
 impl Failures {
     fn count(&self, token: &'static str) {
-        let mut counts = self.lock();
+        let mut counts = lock(&self.0);
         match counts.iter_mut().find(|(known, _)| *known == token) {
             Some((_, count)) => *count += 1,
             None => counts.push((token, 1)),
@@ -31,12 +32,7 @@ impl Failures {
     }
 
     pub(super) fn read(&self) -> Vec<(&'static str, u64)> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(&'static str, u64)>> {
-        // A panic elsewhere leaves whole numbers behind.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).clone()
     }
 }
 

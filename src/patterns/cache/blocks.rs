@@ -6,7 +6,9 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::panics::lock;
 
 /// Bytes of a block. Only the last one of a body is smaller.
 pub(super) const BLOCK: usize = 4096;
@@ -55,7 +57,7 @@ impl Spare {
     }
 
     fn spare(&self) -> MutexGuard<'_, SpareBlocks> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

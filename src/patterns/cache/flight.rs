@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::key::Key;
+use crate::panics::lock;
 
 /// For how long requests for a key whose reply turned out not to be shared are not held for one another, unless one is kept
 /// meanwhile: what one client asks for must not end that for all.
@@ -58,7 +59,7 @@ struct FlightState {
 
 impl Flight {
     pub(super) fn end(&self, outcome: FetchOutcome) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.outcome = Some(outcome);
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
@@ -70,18 +71,18 @@ impl Flight {
 
     /// Whether anybody waits for it now.
     fn is_awaited(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.state);
         state.blocked > 0 || !state.wakers.is_empty()
     }
 
     pub(super) fn outcome(&self) -> Option<FetchOutcome> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.state);
         state.outcome
     }
 
     /// Blocks until it has ended; none if the deadline is over before.
     pub(super) fn wait(&self, deadline: Instant) -> Option<FetchOutcome> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.blocked += 1;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -98,7 +99,7 @@ impl Flight {
 
     /// Calls `wake` once it has ended, at once if it has.
     pub(super) fn when_ended(self: &Arc<Self>, wake: Box<dyn FnOnce() + Send>) -> Notice {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let number = state.came;
         state.came += 1;
         if state.outcome.is_none() {
@@ -124,8 +125,7 @@ pub struct Notice {
 
 impl Drop for Notice {
     fn drop(&mut self) {
-        let state = &self.flight.state;
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.flight.state);
         let wake = state.wakers.remove(&self.number);
         drop(state);
         // Not under the lock, as it is another's.

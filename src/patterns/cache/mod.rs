@@ -34,8 +34,9 @@ mod vary;
 mod wait;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::panics::lock;
 use blocks::Spare;
 pub use fetch::{Fetch, Fetched};
 pub use fields::Fields;
@@ -283,6 +284,6 @@ impl CacheState {
 
 impl SharedCache {
     fn state(&self) -> MutexGuard<'_, CacheState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
