@@ -1,6 +1,7 @@
 //! Cache-Control: its directives, from any text (RFC 9111 section 5.2).
 
-use super::fields::{Fields, cost_of, is_token_byte};
+use super::fields::{Fields, cost_of};
+use crate::http::fields::is_token_byte;
 
 /// The largest number of seconds; a larger one means this one (RFC 9111 section 1.2.2).
 pub(super) const MOST_SECONDS: u32 = 1 << 31;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::conditional::{describes, is_of_another};
-use super::control::{Directives, Scope};
+use super::control::Directives;
 use super::date;
 use super::fields::Fields;
 use super::filling::Filling;
 use super::flight::FetchOutcome;
 use super::freshness::{CacheTime, Freshness};
 use super::reply::CachedReply;
-use super::status::{CacheResult, Forward, push_forward};
+use super::reuse::may_be_given;
+use super::status::{CacheResult, Forward};
 use super::store::Entry;
 use super::storing::{is_storable, kept_fields, updated_fields};
 use super::ticket::Ticket;
@@ -116,13 +117,7 @@ impl Fetch {
     fn relayed(&self, status: u16, fields: &Fields, stored: bool) -> Fields {
         let mut fields = fields.clone();
         let status = self.ticket.kept.is_some().then_some(status);
-        push_forward(
-            &mut fields,
-            self.ticket.forward,
-            status,
-            stored,
-            self.ticket.collapsed,
-        );
+        self.ticket.note(&mut fields, status, stored);
         fields
     }
 
@@ -175,13 +170,7 @@ impl Fetch {
         self.ticket.land(outcome, now);
         let reply = self.ticket.reply(updated.as_ref().unwrap_or(kept), now);
         let mut reply = reply.validated();
-        push_forward(
-            &mut reply.fields,
-            self.ticket.forward,
-            Some(304),
-            false,
-            self.ticket.collapsed,
-        );
+        self.ticket.note(&mut reply.fields, Some(304), false);
         Fetched::Reply(reply)
     }
 
@@ -217,9 +206,9 @@ impl Fetch {
         let is_valid = state.fetches.is_valid(place);
         let mut is_fresh = false;
         if let Some(vary) = vary.clone().filter(|_| storable && is_valid) {
-            state.store.replace(&place.key, kept, entry(vary));
-            is_fresh =
-                freshness.left(now.monotonic).is_some() && directives.no_cache != Scope::Whole;
+            let new = entry(vary);
+            is_fresh = may_be_given(&new, now.monotonic);
+            state.store.replace(&place.key, kept, new);
         } else {
             state.store.remove(&place.key, kept);
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::Write;
 
+use crate::http::fields::is_token_byte;
+
 /// The fields of a request's or a reply's head, in order, with duplicates, and with any bytes that HTTP allows in
 /// values.
 ///
@@ -139,11 +141,6 @@ impl fmt::Debug for Fields {
             .entries(fields.map(|(name, value)| (name, String::from_utf8_lossy(value))))
             .finish()
     }
-}
-
-/// `tchar` (RFC 9110 section 5.6.2).
-pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// The members of a comma-separated list, without those that are empty; a comma within a quoted string parts nothing

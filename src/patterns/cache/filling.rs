@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::blocks::{BLOCK, Growing};
-use super::control::Scope;
 use super::flight::FetchOutcome;
 use super::freshness::CacheTime;
 use super::reply::{CachedBody, CachedReply};
+use super::reuse::may_be_given;
 use super::store::Entry;
 use super::ticket::Ticket;
 
@@ -96,8 +96,7 @@ impl Filling {
             return whole;
         }
         entry.body = body;
-        let is_fresh = entry.freshness.left(now.monotonic).is_some()
-            && entry.directives.no_cache != Scope::Whole;
+        let is_fresh = may_be_given(&entry, now.monotonic);
         let reserved = std::mem::take(&mut self.reserved);
         let mut state = self.ticket.shared.state();
         state.store.release(reserved);

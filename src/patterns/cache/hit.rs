@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Cache;
-use super::control::Directives;
 use super::fields::Fields;
 use super::key::Key;
 use super::reply::CachedReply;
-use super::reuse::Reuse;
+use super::reuse::may_be_given;
 use super::store::Entry;
 
 /// A GET without a body, with the fields as its client sent them.
@@ -50,7 +49,7 @@ impl Cache {
         let (found, entry) = kept
             .filter(|(_, entry)| entry.answers(&request.fields))
             .max_by_key(|(_, entry)| entry.freshness.date)?;
-        if Reuse::of(entry, &Directives::default(), now) != Reuse::Give {
+        if !may_be_given(entry, now) {
             return None;
         }
         let entry = Arc::clone(entry);

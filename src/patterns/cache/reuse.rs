@@ -58,6 +58,11 @@ impl Reuse {
     }
 }
 
+/// Whether every request gets it that does not ask for more: it is fresh, and may be given without asking the origin.
+pub(super) fn may_be_given(entry: &Entry, now: Instant) -> bool {
+    Reuse::of(entry, &Directives::default(), now) == Reuse::Give
+}
+
 /// Whether it may be given because the origin cannot be asked, or failed (RFC 5861 section 4).
 pub(super) fn may_stand_for_error(entry: &Entry, request: &Directives, now: Instant) -> bool {
     let Entry {

@@ -2,6 +2,7 @@
 
 use super::control::Directives;
 use super::fields::Fields;
+use crate::http::fields::is_token_byte;
 
 /// A value of a dictionary, as far as directives need it.
 enum Item {
@@ -178,7 +179,7 @@ impl Parser<'_> {
             }
             b'-' | b'0'..=b'9' => self.number(),
             byte if byte.is_ascii_alphabetic() || byte == b'*' => {
-                self.take_while(|byte| super::fields::is_token_byte(byte) || b":/".contains(&byte));
+                self.take_while(|byte| is_token_byte(byte) || b":/".contains(&byte));
                 Some(Item::Other)
             }
             _ => None,

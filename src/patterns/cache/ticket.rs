@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::SharedCache;
 use super::control::Directives;
+use super::fields::Fields;
 use super::flight::{FetchOutcome, Place};
 use super::freshness::CacheTime;
 use super::reply::CachedReply;
@@ -46,9 +47,14 @@ impl Ticket {
             return None;
         }
         let mut reply = self.reply(kept, now);
-        let fields = &mut reply.fields;
-        push_forward(fields, self.forward, status, false, self.collapsed);
+        self.note(&mut reply.fields, status, false);
         Some(reply)
+    }
+
+    /// Says in Cache-Status why the fetch was made, and what came of it. `status`: what the origin answered, where a reply
+    /// was kept before.
+    pub(super) fn note(&self, fields: &mut Fields, status: Option<u16>, stored: bool) {
+        push_forward(fields, self.forward, status, stored, self.collapsed);
     }
 
     /// What the request gets of this kept reply.

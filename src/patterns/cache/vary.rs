@@ -1,6 +1,7 @@
 //! Vary: which requests a kept reply answers (RFC 9111 section 4.1).
 
 use super::fields::{Fields, cost_of, members};
+use crate::http::fields::is_token_byte;
 
 /// Most names that a kept reply may vary by: each look-up compares them all.
 const MOST_NAMES: usize = 32;
@@ -14,7 +15,7 @@ impl Vary {
     pub(super) fn of(reply: &Fields) -> Option<Self> {
         let mut names = Vec::new();
         for name in reply.all("Vary").flat_map(members) {
-            let is_name = name.iter().all(|&byte| super::fields::is_token_byte(byte));
+            let is_name = name.iter().all(|&byte| is_token_byte(byte));
             if name.contains(&b'*') || !is_name {
                 return None;
             }
