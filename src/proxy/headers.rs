@@ -214,6 +214,12 @@ pub(super) fn goes_on(name: &str) -> bool {
     Kind::of(name).0 == Kind::EndToEnd
 }
 
+/// Whether fields of this name say how long a message is.
+#[cfg(feature = "events")]
+pub(super) fn is_framing(name: &str) -> bool {
+    Kind::of(name).0 == Kind::Framing
+}
+
 /// Makes what is forwarded of a request.
 pub(super) fn forward<'a, F>(request: &Received<'a, F>) -> Decision
 where

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::answer::{Answer, AnswerBody};
 use super::super::config::{BalanceBy, ProxyConfig};
 use super::super::failure::Failure;
-use super::super::headers::{Forwarded, is_same_name};
+use super::super::headers::{Forwarded, is_framing, is_same_name};
 use super::super::tries::Tries;
 use super::super::upstreams::Upstreams;
 use super::super::way::{Outgoing, Way, retry_after};
@@ -116,12 +116,7 @@ fn is_request(event: &Event) -> bool {
         ..
     } = event;
     let is_path = topic.starts_with('/') && topic.bytes().all(|byte| byte.is_ascii_graphic());
-    let mut framing = fields::iterate(attributes).filter(|(name, _)| {
-        let names = ["content-length", "transfer-encoding"];
-        names
-            .iter()
-            .any(|framing| is_same_name(framing.as_bytes(), name.as_bytes()))
-    });
+    let mut framing = fields::iterate(attributes).filter(|(name, _)| is_framing(name));
     let is_framed = match framing.next() {
         None => body.is_empty(),
         Some((name, length)) => {
