@@ -2,27 +2,27 @@
 //!
 //! Pure: messages in and out are bytes.
 
+mod error;
 mod message;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use message::{A, AAAA, Data, HEADER, LEAST_RECORD, Message, Record, SRV};
+pub(super) use error::DnsError;
+use message::{A, AAAA, Data, Message, Record, SRV};
+
+use crate::patterns::MOST_ENDPOINTS;
 
 /// Largest answer over UDP that is asked for: what passes every usual path in one piece (DNS flag day 2020).
 pub(super) const UDP_SIZE: u16 = 1232;
-
-/// Most records in an answer: each of 256 endpoints may have one of its own and some addresses.
-const MOST_RECORDS: u32 = 2048;
 
 /// Codes of answers (RFC 1035 section 4.1.1).
 const NO_ERROR: u16 = 0;
 const NO_SUCH_NAME: u16 = 3;
 
-/// Most addresses of one name that are believed: more endpoints than that are not taken.
-const MOST_ADDRESSES: usize = 257;
+/// Most addresses of one name that are believed: one more than are taken, so that it shows that there are more.
+const MOST_ADDRESSES: usize = MOST_ENDPOINTS + 1;
 
 /// Most aliases between the name that was asked for and the one that has records.
 const MOST_ALIASES: usize = 8;
@@ -47,42 +47,6 @@ impl Kind {
             Self::V4 => A,
             Self::V6 => AAAA,
         }
-    }
-}
-
-/// Why an answer is not believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DnsError {
-    /// It is no message of DNS.
-    Malformed,
-    /// It has too many records.
-    TooManyRecords,
-    /// It answers another question.
-    OtherQuestion,
-    /// It was cut to fit a datagram: it has to be asked for over TCP.
-    Truncated,
-    /// There is no such name.
-    NoSuchName,
-    /// The server does not answer, with this code.
-    Refused(u8),
-    /// Its aliases do not end.
-    EndlessAlias,
-    /// The name cannot be asked for.
-    BadName,
-}
-
-impl fmt::Display for DnsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Malformed => "the name server's answer is malformed",
-            Self::TooManyRecords => "the name server's answer has too many records",
-            Self::OtherQuestion => "the name server answers another question",
-            Self::Truncated => "the name server's answer is cut",
-            Self::NoSuchName => "there is no such name",
-            Self::Refused(code) => return write!(f, "the name server refuses with code {code}"),
-            Self::EndlessAlias => "the name's aliases do not end",
-            Self::BadName => "the name cannot be asked for",
-        })
     }
 }
 
@@ -127,8 +91,7 @@ pub(super) fn question(id: u16, name: &str, kind: Kind) -> Result<Vec<u8>, DnsEr
 
 /// Reads the answer to that question.
 pub(super) fn answer(message: &[u8], id: u16, name: &str, kind: Kind) -> Result<Answer, DnsError> {
-    check_counts(message)?;
-    let message = Message::parse(message).ok_or(DnsError::Malformed)?;
+    let message = Message::parse(message)?;
     if message.id != id || !message.is_response() {
         return Err(DnsError::OtherQuestion);
     }
@@ -147,13 +110,16 @@ pub(super) fn answer(message: &[u8], id: u16, name: &str, kind: Kind) -> Result<
         return Err(DnsError::Truncated);
     }
     let owner = owner(&message, asked.0)?;
-    let known = addresses(&message);
+    let known = match kind {
+        Kind::Srv => addresses(&message),
+        Kind::V4 | Kind::V6 => HashMap::new(),
+    };
     let mut answer = Answer::none();
-    for record in message.answers {
+    for record in &message.answers {
         if record.owner != owner {
             continue;
         }
-        match (record.data, kind) {
+        match (&record.data, kind) {
             (
                 Data::Service {
                     priority,
@@ -163,44 +129,25 @@ pub(super) fn answer(message: &[u8], id: u16, name: &str, kind: Kind) -> Result<
                 },
                 Kind::Srv,
             ) => {
-                if !is_host_name(&target) {
+                if !is_host_name(target) {
                     return Err(DnsError::Malformed);
                 }
-                let addresses = known.get(&target).cloned().unwrap_or_default();
+                let addresses = known.get(target.as_str()).cloned();
                 answer.services.push(Srv {
-                    priority,
-                    weight,
-                    port,
-                    target,
-                    addresses,
+                    priority: *priority,
+                    weight: *weight,
+                    port: *port,
+                    target: target.clone(),
+                    addresses: addresses.unwrap_or_default(),
                 });
             }
-            (Data::Address(address), Kind::V4 | Kind::V6) => answer.addresses.push(address),
+            (Data::Address(address), Kind::V4 | Kind::V6) => answer.addresses.push(*address),
             _ => continue,
         }
         let ttl = Duration::from_secs(record.ttl.into());
         answer.ttl = answer.ttl.min(ttl).max(SHORTEST_TTL);
     }
     Ok(answer)
-}
-
-/// The counts of the header say how much the parser makes room for: they have to fit the message.
-fn check_counts(message: &[u8]) -> Result<(), DnsError> {
-    let (header, rest) = message
-        .split_at_checked(HEADER)
-        .ok_or(DnsError::Malformed)?;
-    let count = |at: usize| u32::from(u16::from_be_bytes([header[at], header[at + 1]]));
-    let records = count(6) + count(8) + count(10);
-    if count(4) > 1 {
-        return Err(DnsError::OtherQuestion);
-    }
-    if records as usize > rest.len() / LEAST_RECORD {
-        return Err(DnsError::Malformed);
-    }
-    if records > MOST_RECORDS {
-        return Err(DnsError::TooManyRecords);
-    }
-    Ok(())
 }
 
 /// The name that has the records: the end of the aliases from `owner` on.
@@ -220,11 +167,11 @@ fn owner(message: &Message, mut owner: String) -> Result<String, DnsError> {
 }
 
 /// The addresses of all names in the answer.
-fn addresses(message: &Message) -> HashMap<String, Vec<IpAddr>> {
+fn addresses(message: &Message) -> HashMap<&str, Vec<IpAddr>> {
     let mut addresses: HashMap<_, Vec<_>> = HashMap::new();
     for Record { owner, data, .. } in message.additional.iter().chain(&message.answers) {
         if let Data::Address(address) = data {
-            let of_name = addresses.entry(owner.clone()).or_default();
+            let of_name = addresses.entry(owner.as_str()).or_default();
             if of_name.len() < MOST_ADDRESSES {
                 of_name.push(*address);
             }

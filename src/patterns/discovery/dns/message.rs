@@ -5,11 +5,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::error::DnsError;
+
 /// Bytes of a message's header.
 pub(super) const HEADER: usize = 12;
 
 /// Fewest bytes of a record: a name of one byte, type, class, TTL and length.
-pub(super) const LEAST_RECORD: usize = 11;
+const LEAST_RECORD: usize = 11;
+
+/// Most records in an answer: each of 256 endpoints may have one of its own and some addresses.
+pub(super) const MOST_RECORDS: usize = 2048;
 
 // Types of records: RFC 1035 section 3.2.2, RFC 3596, RFC 2782, RFC 6891.
 pub(super) const A: u16 = 1;
@@ -41,7 +46,7 @@ pub(super) struct Message {
     flags: u16,
     /// The part of the code that a record tells (RFC 6891 section 6.1.3).
     extended_code: u16,
-    /// The last question: its name and type.
+    /// Its name and type.
     pub(super) question: Option<(String, u16)>,
     pub(super) answers: Vec<Record>,
     pub(super) additional: Vec<Record>,
@@ -70,16 +75,42 @@ pub(super) enum Data {
 }
 
 impl Message {
-    /// Reads a message; `None` if it is none. It makes room for as many records as the header says, at most as many as
-    /// there are bytes for.
-    pub(super) fn parse(message: &[u8]) -> Option<Self> {
-        let mut reader = Reader { message, at: 0 };
-        let [id, flags] = [reader.u16()?, reader.u16()?];
-        let [questions, answers] = [reader.u16()?, reader.u16()?];
-        let [authorities, additional] = [reader.u16()?, reader.u16()?];
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// It is malformed, or has more than one question or too many records.
+    pub(super) fn parse(message: &[u8]) -> Result<Self, DnsError> {
+        let (header, rest) = message
+            .split_first_chunk::<HEADER>()
+            .ok_or(DnsError::Malformed)?;
+        let numbers =
+            [0, 2, 4, 6, 8, 10].map(|at| u16::from_be_bytes([header[at], header[at + 1]]));
+        let [_, _, questions, sections @ ..] = numbers;
+        if questions > 1 {
+            return Err(DnsError::OtherQuestion);
+        }
+        let records = sections.into_iter().map(usize::from).sum::<usize>();
+        // Before it is too many: who answers in another's place over UDP must not end the wait for the right answer.
+        if records > rest.len() / LEAST_RECORD {
+            return Err(DnsError::Malformed);
+        }
+        if records > MOST_RECORDS {
+            return Err(DnsError::TooManyRecords);
+        }
+        Self::read(message, numbers).ok_or(DnsError::Malformed)
+    }
+
+    /// Reads what is behind the header, which holds these numbers.
+    fn read(message: &[u8], numbers: [u16; 6]) -> Option<Self> {
+        let [id, flags, questions, answers, authorities, additional] = numbers;
+        let mut reader = Reader {
+            message,
+            at: HEADER,
+        };
         let mut question = None;
         for _ in 0..questions {
             question = Some((reader.name()?, reader.u16()?));
+            // Its class.
             reader.u16()?;
         }
         let mut extended_code = 0;

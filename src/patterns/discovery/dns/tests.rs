@@ -8,6 +8,7 @@ use simple_dns::{
     CLASS, Label, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
 };
 
+use super::message::{HEADER, MOST_RECORDS};
 use super::*;
 
 const NAME: &str = "_http._tcp.api.example";
