@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::{Address, Deadline, MOST_ENDPOINTS};
 use crate::net::resolve::resolve;
+use crate::net::url::{Endpoint as Place, Host};
 use crate::panics::lock;
 use file::{FileState, Seen};
 pub use source::SourceError;
@@ -487,7 +488,11 @@ fn tell(source: &Source, before: &[Discovered], deadline: Deadline) -> Result<To
         Source::Srv { name, server } => {
             let found = lookup::services(name, *server, deadline)?;
             let endpoints = found.list.iter().flat_map(|service| {
-                let authority = format!("{}:{}", service.target, service.port);
+                let place = Place {
+                    host: Host::Name(service.target.clone()),
+                    port: service.port,
+                };
+                let authority = place.authority();
                 let told = service.addresses.iter();
                 let told = told.map(|&address| Address::Tcp((address, service.port).into()));
                 let mut addresses: Vec<_> = told.collect();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::net::url::{Endpoint as Place, Host, Scheme, Url};
+use crate::net::url::{Endpoint as Place, HTTP_PORT, Host, Scheme, Url};
 
 /// The schemes, as an error lists them.
 const SCHEMES: &str = "http://, unix:, srv:// and file:";
@@ -17,9 +17,6 @@ const DNS_PORT: u16 = 53;
 
 /// Largest weight of an endpoint.
 const MOST_WEIGHT: u32 = 65_535;
-
-/// The port of `http://`.
-const HTTP_PORT: u16 = 80;
 
 /// What is wrong with the text of a source. Prints as one line: `SOURCE: expected X, found Y`.
 ///

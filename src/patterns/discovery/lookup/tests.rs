@@ -7,6 +7,7 @@ use simple_dns::rdata::{A, RData, SRV};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, ResourceRecord, TYPE};
 
 use super::*;
+use crate::patterns::Discovery;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(200);
@@ -124,6 +125,28 @@ fn services_come_with_the_addresses_beside_them() {
         (services[0].port, &services[0].addresses),
         (9000, &vec![address(1)])
     );
+}
+
+#[test]
+fn a_service_is_called_as_a_host_field_has_it_without_the_default_port() {
+    let server = NameServer::start(|question, _| {
+        let target = "a.example";
+        let services = vec![srv(80, target), srv(9000, target)];
+        vec![reply(question, services, vec![v4(target, 1)])]
+    });
+    let source = format!("srv://{NAME}?server={}", server.0);
+    let discovery = Discovery::new([source]).expect("a good source");
+    discovery.refresh(Instant::now());
+    let endpoints = discovery.endpoints();
+    let found: Vec<_> = endpoints
+        .iter()
+        .map(|it| (it.name(), it.authority.as_str()))
+        .collect();
+    let expected = [
+        ("10.0.0.1:80".to_owned(), "a.example"),
+        ("10.0.0.1:9000".to_owned(), "a.example:9000"),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]
