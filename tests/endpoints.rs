@@ -14,7 +14,7 @@ use plimsoll::proxy::{BalanceBy, Proxy, ProxyConfig};
 use serde_json::Value;
 use socket2::SockRef;
 
-use crate::kit::{Client, Latch, Upstream, get, metric_in, quiet, wait_until};
+use crate::kit::{Client, Latch, Over, Upstream, get, metric_in, quiet, wait_until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -127,11 +127,11 @@ fn of_three_endpoints_one_is_killed_under_200_requests_a_second() {
             let stops = || is_killed.load(Ordering::SeqCst) && tally.all() >= 600;
             ask_until(address, CLIENTS, 200 / CLIENTS, true, &tally, stops);
         });
+        let _killed = Over(&is_killed);
         wait_until("each is asked", || {
             tally.all() >= 200 && third.asked().len() >= 20
         });
         third.stop();
-        is_killed.store(true, Ordering::SeqCst);
     });
     let bad = |method| tally.count(|ending| ending.0 == method && ending.1 != 200);
     assert_eq!(bad("GET"), 0, "{tally:?}");
@@ -253,6 +253,7 @@ fn survive(fault: Fault) {
                 stops.load(Ordering::SeqCst)
             });
         });
+        let _over = Over(&stops);
         wait_until("its breaker is open", || breaker() == 2);
         // Requests that began before may still end.
         let before = tally.all();
@@ -266,7 +267,6 @@ fn survive(fault: Fault) {
         wait_until("it is used again", || {
             breaker() == 0 && third.asked().len() > asked + 2
         });
-        stops.store(true, Ordering::SeqCst);
     });
     let bad = tally.all() - tally.good();
     assert_eq!(

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::kit::{
-    Client, Latch, NEVER, PATIENCE, Reply, alone, ask, get, quiet, settle, wait_until,
+    Client, Latch, NEVER, PATIENCE, Reply, alone, ask, get, meanwhile, quiet, settle, wait_until,
 };
 use plimsoll::{Builder, Ewma, GateMode, GateState, OwnPaths, Request, Response, Server};
 
@@ -231,16 +231,12 @@ fn the_report_can_be_read_while_the_gate_trips_and_resets() {
     let server = sick(GateMode::Literal, Duration::from_millis(1));
     let address = server.local_addr();
     let health = server.health();
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut client = Client::connect(address);
-            let deadline = Instant::now() + PATIENCE;
-            while !done.load(Ordering::Acquire) && Instant::now() < deadline {
-                let status = client.get("/").reply().status;
-                assert!(status == 200 || status == 503, "{status}");
-            }
-        });
+    let mut client = Client::connect(address);
+    let ask = || {
+        let status = client.get("/").reply().status;
+        assert!(status == 200 || status == 503, "{status}");
+    };
+    meanwhile(ask, || {
         let mut reader = Client::connect(address);
         let mut reads = 0;
         wait_until("many cycles", || {
@@ -256,7 +252,6 @@ fn the_report_can_be_read_while_the_gate_trips_and_resets() {
             reads += 1;
             snapshot.resets >= 20 && reads >= 100
         });
-        done.store(true, Ordering::Release);
     });
 }
 

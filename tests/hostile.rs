@@ -4,12 +4,13 @@
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kit::usage::affordable;
-use crate::kit::{Client, PATIENCE, Serving, alone, get, quiet, time_to_get, wait_until};
+use crate::kit::{
+    Client, PATIENCE, Serving, alone, get, meanwhile, quiet, time_to_get, wait_until,
+};
 
 /// What the allocator may keep of a load that is over, in KiB.
 const KEPT: usize = 16 * 1024;
@@ -297,7 +298,7 @@ fn a_small_request_waits_for_few_of_the_clients_that_send_chunks_of_one_byte() {
             socket
         })
         .collect();
-    let is_over = AtomicBool::new(false);
+    // How many replies have come to each since this was last asked.
     let answered = || {
         let count = |mut socket: &TcpStream| {
             let mut came = Vec::new();
@@ -305,23 +306,23 @@ fn a_small_request_waits_for_few_of_the_clients_that_send_chunks_of_one_byte() {
             assert_eq!(error.kind(), ErrorKind::WouldBlock);
             came.windows(9).filter(|it| it == b"HTTP/1.1 ").count()
         };
-        sockets.iter().map(count).sum::<usize>()
+        sockets.iter().map(count).collect::<Vec<_>>()
     };
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut sent = [0; CLIENTS];
-            while !is_over.load(Ordering::Relaxed) {
-                for (mut socket, sent) in sockets.iter().zip(&mut sent) {
-                    if let Ok(count) = socket.write(&request[*sent..]) {
-                        *sent = (*sent + count) % request.len();
-                    }
-                }
+    let mut sent = [0; CLIENTS];
+    let write_on = || {
+        for (mut socket, sent) in sockets.iter().zip(&mut sent) {
+            if let Ok(count) = socket.write(&request[*sent..]) {
+                *sent = (*sent + count) % request.len();
             }
-        });
-        let mut sum = 0;
+        }
+    };
+    meanwhile(write_on, || {
+        let mut have = [0; CLIENTS];
         wait_until("each is answered", || {
-            sum += answered();
-            sum > CLIENTS
+            for (have, count) in have.iter_mut().zip(answered()) {
+                *have += count;
+            }
+            !have.contains(&0)
         });
         let mut small = Client::connect(address);
         // Of the others' requests, how many are answered before a small one.
@@ -329,10 +330,9 @@ fn a_small_request_waits_for_few_of_the_clients_that_send_chunks_of_one_byte() {
             .map(|_| {
                 answered();
                 assert_eq!(small.get("/livez").reply().status, 200);
-                answered()
+                answered().iter().sum()
             })
             .collect();
-        is_over.store(true, Ordering::Relaxed);
         before.sort_unstable();
         assert!(before[10] < CLIENTS / 4, "{before:?}");
     });

@@ -3,11 +3,10 @@
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::kit::{Client, Latch, NEVER, PATIENCE, Reply, ask, get, quiet, wait_until};
+use crate::kit::{Client, Latch, NEVER, PATIENCE, Reply, ask, get, meanwhile, quiet, wait_until};
 use plimsoll::{Builder, Details, GateMode, Request, Server};
 
 /// A threshold below the time that anything takes: every request is unhealthy.
@@ -487,20 +486,14 @@ fn the_path_for_consul_moves_with_the_health_path() {
 fn consuls_line_stays_the_same_while_requests_come_and_go() {
     let server = serve(quiet(2));
     let address = server.local_addr();
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut client = Client::connect(address);
-            while !done.load(Ordering::Acquire) {
-                client.get("/").reply();
-            }
-        });
+    let mut client = Client::connect(address);
+    let ask_on = || drop(client.get("/").reply());
+    meanwhile(ask_on, || {
         for _ in 0..100 {
             for path in ["/health", "/health/consul"] {
                 assert_eq!(ask(address, plain(path)).body, b"healthy\n");
             }
         }
-        done.store(true, Ordering::Release);
     });
 }
 

@@ -1,7 +1,6 @@
 //! The status page and its numbers: over sockets, and in a real browser.
 
 use std::fs;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,7 +8,9 @@ use std::time::Duration;
 
 use crate::kit::browser::Browser;
 use crate::kit::process::TempDir;
-use crate::kit::{Client, NEVER, Nobody, Reply, Serving, Upstream, ask, get, quiet, wait_until};
+use crate::kit::{
+    Client, NEVER, Nobody, Reply, Serving, Upstream, ask, get, meanwhile, quiet, wait_until,
+};
 use plimsoll::proxy::{BalanceBy, Proxy, ProxyConfig};
 use plimsoll::{Details, GateMode, Request, Response, Server};
 use serde_json::Value;
@@ -610,53 +611,46 @@ fn in_a_browser_a_sidecar_says_in_words_what_is_wrong_and_shows_all_its_parts() 
         "--throttle=1/h,path=/rare,name=rare",
     ]);
     let address = sidecar.address;
-    let (over, mut number) = (AtomicBool::new(false), 0);
-    thread::scope(|scope| {
-        // A trial of the endpoint that refuses comes with a request, so that its breaker is never long without one.
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                number += 1;
-                for path in [format!("/{number}"), "/kept".to_owned(), "/rare".to_owned()] {
-                    get(address, &path);
-                }
-                let order = "POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nConnection: close\r\n\r\n1";
-                ask(address, order);
-                thread::sleep(Duration::from_millis(50));
-            }
-        });
-        let looked = panic::catch_unwind(AssertUnwindSafe(|| {
-            browser.open(&format!("http://{address}/status"));
-            let told = format!(
-                "/^1 of 2 endpoints refuses connections; the circuit breaker of {} tries again in \\d+ s\\. The others do \
+    // A trial of the endpoint that refuses comes with a request, so that its breaker is never long without one.
+    let mut number = 0;
+    let ask_on = || {
+        number += 1;
+        for path in [format!("/{number}"), "/kept".to_owned(), "/rare".to_owned()] {
+            get(address, &path);
+        }
+        let order = "POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nConnection: close\r\n\r\n1";
+        ask(address, order);
+        thread::sleep(Duration::from_millis(50));
+    };
+    meanwhile(ask_on, || {
+        browser.open(&format!("http://{address}/status"));
+        let told = format!(
+            "/^1 of 2 endpoints refuses connections; the circuit breaker of {} tries again in \\d+ s\\. The others do \
                  the work\\.$/.test(document.getElementById('why').textContent)",
-                nobody.address
-            );
-            browser.wait_until(&told);
-            browser.wait_until(
-                "document.getElementById('word').textContent == 'warning: 1 of 2 endpoints down'",
-            );
-            for part in ["forwarding", "throttling", "caching", "queueing"] {
-                browser.wait_until(&format!("!document.getElementById('{part}').hidden"));
-            }
-            let row = format!(
-                "Array.from(document.querySelectorAll('#endpoints tbody tr')).some(row => row.textContent.includes('{}') \
+            nobody.address
+        );
+        browser.wait_until(&told);
+        browser.wait_until(
+            "document.getElementById('word').textContent == 'warning: 1 of 2 endpoints down'",
+        );
+        for part in ["forwarding", "throttling", "caching", "queueing"] {
+            browser.wait_until(&format!("!document.getElementById('{part}').hidden"));
+        }
+        let row = format!(
+            "Array.from(document.querySelectorAll('#endpoints tbody tr')).some(row => row.textContent.includes('{}') \
                  && row.textContent.includes('✕ down') && row.textContent.includes('refuses connections'))",
-                nobody.address
-            );
-            browser.wait_until(&row);
-            browser
-                .wait_until("/[1-9]\\d* hits/.test(document.getElementById('cache').textContent)");
-            browser.wait_until(
-                "/[1-9]\\d* delivered/.test(document.getElementById('events').textContent)",
-            );
-            browser.wait_until("data.throttles[0].throttled > 0");
-            // What is wrong comes before everything else.
-            let first = "document.querySelector('main section:not([hidden])').id == 'top'";
-            browser.wait_until(first);
-            assert_readable(&browser);
-            assert_eq!(browser.console(), Vec::<String>::new());
-        }));
-        over.store(true, Ordering::Relaxed);
-        looked.unwrap_or_else(|panic| panic::resume_unwind(panic));
+            nobody.address
+        );
+        browser.wait_until(&row);
+        browser.wait_until("/[1-9]\\d* hits/.test(document.getElementById('cache').textContent)");
+        browser.wait_until(
+            "/[1-9]\\d* delivered/.test(document.getElementById('events').textContent)",
+        );
+        browser.wait_until("data.throttles[0].throttled > 0");
+        // What is wrong comes before everything else.
+        let first = "document.querySelector('main section:not([hidden])').id == 'top'";
+        browser.wait_until(first);
+        assert_readable(&browser);
+        assert_eq!(browser.console(), Vec::<String>::new());
     });
 }

@@ -21,7 +21,7 @@ use plimsoll::patterns::{
 };
 
 use crate::kit::process::TempDir;
-use crate::kit::wait_until;
+use crate::kit::{Over, wait_until};
 
 fn event(text: &str) -> Event {
     Event {
@@ -181,6 +181,7 @@ fn letters_may_be_purged_and_replayed_by_many_while_events_are_delivered() {
                 }
             });
         }
+        let _over = Over(&done);
         for number in 0..EVENTS {
             queue
                 .publish(&event(&number.to_string()))
@@ -190,7 +191,6 @@ fn letters_may_be_purged_and_replayed_by_many_while_events_are_delivered() {
             let stats = queue.stats();
             stats.backlog == 0 && stats.dead_letters == 0
         });
-        done.store(true, Ordering::Relaxed);
     });
     let purged = purged.into_inner().expect("no thread panics");
     let delivered = delivered.lock().expect("no thread panics");

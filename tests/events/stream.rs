@@ -15,7 +15,7 @@ use super::event;
 use super::sidecar::{OK, attempts, id, post};
 use crate::kit::process::free_port;
 use crate::kit::stores::{self, Service};
-use crate::kit::{Client, Plimsoll, Serving, Upstream, wait_until};
+use crate::kit::{Client, Over, Plimsoll, Serving, Upstream, wait_until};
 
 /// As durable as redis can be.
 const DURABLE: &str = "appendonly yes\nappendfsync always";
@@ -110,11 +110,11 @@ fn of_three_replicas_one_is_killed_and_every_accepted_event_is_delivered() {
                 });
             }
         }
+        let _over = Over(&stop);
         let reached = |count| accepted.lock().expect("no thread panics").len() >= count;
         wait_until("events come", || reached(300));
         replicas[0].process.signal("-KILL");
         wait_until("events come still", || reached(900));
-        stop.store(true, Ordering::Relaxed);
     });
     drop(replicas.remove(0));
     let accepted = accepted.into_inner().expect("no thread panics");

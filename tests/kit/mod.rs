@@ -20,4 +20,4 @@ pub(crate) use reply::{Framing, Reply};
 pub(crate) use server::{Latch, quiet, report, settle};
 pub(crate) use upstream::{Nobody, Upstream};
 pub(crate) use usage::Usage;
-pub(crate) use wait::{NEVER, PATIENCE, wait_until};
+pub(crate) use wait::{NEVER, Over, PATIENCE, meanwhile, wait_until};

@@ -10,7 +10,7 @@ use std::thread;
 use plimsoll::proxy::{BreakerMode, ProxyConfig};
 
 use super::{OK, serve};
-use crate::kit::{Client, Upstream, wait_until};
+use crate::kit::{Client, Over, Upstream, wait_until};
 
 /// Half of them send what may be sent twice, and half of them what may not be.
 const CLIENTS: usize = 64;
@@ -128,6 +128,7 @@ fn restart_under_load(breaker: BreakerMode) {
                 scope.spawn(move || shared.ask(client))
             })
             .collect();
+        let over = Over(&shared.is_over);
         for _ in 0..RESTARTS {
             shared.await_answers();
             shared.next_phase();
@@ -137,7 +138,7 @@ fn restart_under_load(breaker: BreakerMode) {
             shared.next_phase();
         }
         shared.await_answers();
-        shared.is_over.store(true, Ordering::SeqCst);
+        drop(over);
         let joined = clients.into_iter().map(thread::ScopedJoinHandle::join);
         joined
             .flat_map(|outcomes| outcomes.expect("no panic"))
