@@ -17,9 +17,9 @@ use simple_dns::rdata::{A, CNAME, RData, SRV};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
 use crate::kit::binary::{Plimsoll, Serving};
-use crate::kit::process::{Process, TempDir, find, free_port};
+use crate::kit::process::{Process, TempDir, find};
 use crate::kit::stores::as_root;
-use crate::kit::{Client, Latch, PATIENCE, Upstream, get, quiet, wait_until};
+use crate::kit::{Client, Latch, PATIENCE, Reserved, Upstream, get, quiet, wait_until};
 
 /// What the sources name.
 const NAME: &str = "_http._tcp.api.test";
@@ -86,7 +86,8 @@ fn fault(server: &Server) -> Option<String> {
 struct Dnsmasq {
     program: PathBuf,
     directory: TempDir,
-    address: SocketAddr,
+    /// For TCP; another may have it for UDP for a moment.
+    port: Reserved,
     process: Option<Process>,
 }
 
@@ -96,13 +97,13 @@ impl Dnsmasq {
         Some(Self {
             program: find("dnsmasq", "dnsmasq-base")?,
             directory: TempDir::new("dnsmasq"),
-            address: (Ipv4Addr::LOCALHOST, free_port()).into(),
+            port: Reserved::new(),
             process: None,
         })
     }
 
     fn source(&self) -> String {
-        format!("srv://{NAME}?server={}", self.address)
+        format!("srv://{NAME}?server={}", self.port.address)
     }
 
     /// Starts it, or starts it again, with these records: port, priority and weight.
@@ -111,7 +112,7 @@ impl Dnsmasq {
         let mut lines = format!(
             "port={}\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nkeep-in-foreground\n\
              pid-file=\nlocal-ttl=1\nhost-record=one.test,127.0.0.1\n",
-            self.address.port()
+            self.port.port()
         );
         if as_root() {
             lines.push_str("user=root\n");
@@ -123,11 +124,16 @@ impl Dnsmasq {
         fs::write(&file, lines).expect("the directory can be written");
         let mut command = Command::new(&self.program);
         command.arg(format!("--conf-file={}", file.display()));
-        let mut process = Process::start(&mut command, self.directory.path());
+        let mut start = || Process::start(&mut command, self.directory.path());
+        let mut process = start();
         wait_until("dnsmasq listens", || {
-            let output = self.directory.path().join("output");
-            assert!(!process.has_ended(), "{:?}", fs::read_to_string(output));
-            TcpStream::connect(self.address).is_ok()
+            if process.has_ended() {
+                let output = fs::read_to_string(self.directory.path().join("output"));
+                let output = output.expect("what it said");
+                assert!(output.contains("Address already in use"), "{output}");
+                process = start();
+            }
+            TcpStream::connect(self.port.address).is_ok()
         });
         self.process = Some(process);
     }
@@ -608,8 +614,8 @@ fn the_257th_endpoint_is_refused_by_name_and_the_others_are_used() {
 fn endpoints_that_are_all_down_when_they_are_found_do_not_fill_the_log() {
     let directory = TempDir::new("endpoints");
     let path = directory.path().join("endpoints");
-    let port = free_port();
-    let lines = (0..32).map(|number| format!("http://127.0.0.1:{port}/{number}\n"));
+    let nobody = Reserved::new();
+    let lines = (0..32).map(|number| format!("http://{}/{number}\n", nobody.address));
     fs::write(&path, lines.collect::<String>()).expect("a file");
     let source = format!("file:{}", path.display());
     let check = "/up,interval=100ms";

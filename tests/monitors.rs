@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::kit::process::{self, Process, TempDir, find, free_port};
-use crate::kit::{Client, Latch, NEVER, PATIENCE, ask, get, quiet, wait_until};
+use crate::kit::process::{self, Process, TempDir, find};
+use crate::kit::{Client, Latch, NEVER, PATIENCE, Reserved, ask, get, quiet, wait_until};
 use plimsoll::{Builder, GateMode, Request, Server};
 
 /// A threshold that only requests for `/slow` reach, on a busy machine too.
@@ -209,33 +209,28 @@ fn query(address: SocketAddr, expression: &str) -> Vec<String> {
         .collect()
 }
 
-/// Starts Prometheus with the configuration in that directory; gives where it listens.
-fn prometheus(program: &Path, directory: &TempDir) -> (Process, SocketAddr) {
+/// Starts Prometheus with the configuration in that directory; gives the port that it listens on.
+fn prometheus(program: &Path, directory: &TempDir) -> (Process, Reserved) {
     let directory = directory.path();
-    // Its port may be taken before it is bound.
-    for _ in 0..5 {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut command = Command::new(program);
-        command
-            .arg(format!(
-                "--config.file={}",
-                directory.join("prometheus.yml").display()
-            ))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                directory.join("data").display()
-            ))
-            .arg(format!("--web.listen-address={address}"));
-        let mut process = Process::start(&mut command, directory);
-        wait_until("Prometheus listens", || {
-            process.has_ended() || TcpStream::connect(address).is_ok()
-        });
-        if !process.has_ended() {
-            return (process, address);
-        }
-    }
-    let output = fs::read_to_string(directory.join("output"));
-    panic!("Prometheus does not start: {output:?}");
+    let port = Reserved::new();
+    let mut command = Command::new(program);
+    command
+        .arg(format!(
+            "--config.file={}",
+            directory.join("prometheus.yml").display()
+        ))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            directory.join("data").display()
+        ))
+        .arg(format!("--web.listen-address={}", port.address));
+    let mut process = Process::start(&mut command, directory);
+    wait_until("Prometheus listens", || {
+        let output = directory.join("output");
+        assert!(!process.has_ended(), "{:?}", fs::read_to_string(output));
+        TcpStream::connect(port.address).is_ok()
+    });
+    (process, port)
 }
 
 #[test]
@@ -251,7 +246,7 @@ fn prometheus_scrapes_the_server() {
          static_configs:\n      - targets: ['{admin}']\n",
     );
     fs::write(directory.path().join("prometheus.yml"), config).expect("a file");
-    let (_process, address) = prometheus(&program, &directory);
+    let (_process, port) = prometheus(&program, &directory);
     get(server.local_addr(), "/");
     for (expression, expected) in [
         ("plimsoll_up", "1"),
@@ -259,7 +254,7 @@ fn prometheus_scrapes_the_server() {
         ("plimsoll_status%7Bstatus=%22pass%22%7D", "1"),
         ("up%7Bjob=%22plimsoll%22%7D", "1"),
     ] {
-        wait_until(expression, || query(address, expression) == [expected]);
+        wait_until(expression, || query(port.address, expression) == [expected]);
     }
 }
 

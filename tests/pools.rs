@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::kit::process::{Process, TempDir, find, free_port};
-use crate::kit::{NEVER, PATIENCE, get, quiet, report, wait_until};
+use crate::kit::process::{Process, TempDir, find};
+use crate::kit::{NEVER, PATIENCE, Reserved, get, quiet, report, wait_until};
 use plimsoll::{Check, CheckSettings, CheckState, PoolCheck, PoolStatus, Server, Status};
 use r2d2::{ManageConnection, Pool};
 use rusqlite::{Connection, OpenFlags};
@@ -320,7 +320,8 @@ fn redis_behind_a_pool_is_down_at_start_comes_up_dies_and_comes_back() {
         return;
     };
     let directory = TempDir::new("redis");
-    let port = free_port().to_string();
+    let reserved = Reserved::new();
+    let port = reserved.port().to_string();
     let start = || {
         let options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
         let mut command = Command::new(&program);

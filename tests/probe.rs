@@ -4,8 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use crate::kit::Plimsoll;
-use crate::kit::process::free_port;
-use crate::kit::{NEVER, PATIENCE, get, quiet, wait_until};
+use crate::kit::{NEVER, PATIENCE, Reserved, get, quiet, wait_until};
 use plimsoll::{GateMode, Request, Server};
 
 /// Runs a probe to its end; gives its exit code and what it printed on standard output.
@@ -75,8 +74,8 @@ fn an_unhealthy_server_exits_1_for_docker_and_2_for_consul() {
 
 #[test]
 fn a_server_that_is_not_there_exits_1_for_docker_and_2_for_consul() {
-    let gone = free_port();
-    let (line, codes) = probe(&format!("http://127.0.0.1:{gone}/"));
+    let nobody = Reserved::new();
+    let (line, codes) = probe(&format!("http://{}/", nobody.address));
     assert!(line.contains("refused"), "{line}");
     assert_eq!(codes, [1, 2]);
 }

@@ -10,15 +10,14 @@ use plimsoll::patterns::{
 };
 use plimsoll::{Request, Server};
 
-use crate::kit::process::free_port;
 use crate::kit::stores::{self, Service};
-use crate::kit::{Client, PATIENCE, get, metric_in, quiet, wait_until};
+use crate::kit::{Client, PATIENCE, Reserved, get, metric_in, quiet, wait_until};
 
 /// Rounds of which one has to show what a busy machine may hide in the others.
 const ROUNDS: usize = 20;
 
 fn address_of(redis: &Service) -> String {
-    format!("redis://127.0.0.1:{}", redis.port)
+    format!("redis://127.0.0.1:{}", redis.port())
 }
 
 fn url_of(redis: &Service) -> RedisUrl {
@@ -410,10 +409,9 @@ fn a_store_that_hangs_holds_a_request_up_for_no_longer_than_twenty_milliseconds(
 
 #[test]
 fn a_store_that_is_none_is_never_waited_for() {
-    let url: RedisUrl = format!("redis://127.0.0.1:{}", free_port())
-        .parse()
-        .expect("a URL");
-    let store = start(&url);
+    let nobody = Reserved::new();
+    let url = format!("redis://{}", nobody.address);
+    let store = start(&url.parse().expect("a URL"));
     let limit = throttle("1/h", 1);
     for _ in 0..3 {
         assert_eq!(ask(&store, "none", &limit, "a"), SharedCheck::Away);
@@ -429,7 +427,7 @@ fn a_store_that_refuses_the_login_or_to_be_written_to_is_away() {
     secured.start();
     let login = secured.store("redis://:right@HOST");
     secured.wait_until_up(&login);
-    let port = secured.port;
+    let port = secured.port();
     let at = |login: &str| -> ThrottleStore {
         start(
             &format!("redis://{login}127.0.0.1:{port}")

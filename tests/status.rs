@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::kit::browser::Browser;
 use crate::kit::process::TempDir;
 use crate::kit::{
-    Client, NEVER, Nobody, Reply, Serving, Upstream, ask, get, meanwhile, quiet, wait_until,
+    Client, NEVER, Reply, Reserved, Serving, Upstream, ask, get, meanwhile, quiet, wait_until,
 };
 use plimsoll::proxy::{BalanceBy, Proxy, ProxyConfig};
 use plimsoll::{Details, GateMode, Request, Response, Server};
@@ -600,7 +600,7 @@ fn in_a_browser_a_sidecar_says_in_words_what_is_wrong_and_shows_all_its_parts() 
     let well = Upstream::answering(
         "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 3\r\n\r\nok\n",
     );
-    let (nobody, directory) = (Nobody::new(), TempDir::new("status-events"));
+    let (nobody, directory) = (Reserved::new(), TempDir::new("status-events"));
     let sidecar = Serving::start(&[
         &format!("--upstream={}", well.url()),
         &format!("--upstream=http://{}", nobody.address),

@@ -3,9 +3,8 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::kit::process::free_port;
 use crate::kit::stores::{self, Service, failure, is_timeout};
-use crate::kit::{Nobody, PATIENCE, quiet};
+use crate::kit::{PATIENCE, Reserved, quiet};
 use plimsoll::{Check, Request, Store};
 
 /// What no error may hold.
@@ -138,9 +137,10 @@ fn a_redis_that_does_not_know_auth_does_not_make_the_password_known() {
 
 #[test]
 fn a_redis_replica_that_has_lost_its_master_does_not_serve() {
+    let nobody = Reserved::new();
     let lines = format!(
         "replicaof 127.0.0.1 {}\nreplica-serve-stale-data no",
-        free_port()
+        nobody.port()
     );
     let Some(mut redis) = stores::redis(&lines) else {
         return;
@@ -282,7 +282,7 @@ fn http() {
     assert_eq!(check("/health"), Ok(()));
     assert_eq!(check("/?a=b"), Ok(()));
     assert!(failure(&store("/sick")).contains("found \"HTTP/1.1 500"));
-    let nobody = Nobody::new();
+    let nobody = Reserved::new();
     let store: Store = format!("http://{}/health", nobody.address)
         .parse()
         .expect("a good URL");

@@ -278,7 +278,7 @@ fn redis_is_watched_from_before_its_start_to_a_change_of_its_password() {
     let Some(mut redis) = stores::redis("requirepass s3cret") else {
         return;
     };
-    let port = redis.port;
+    let port = redis.port();
     let check = format!(
         "store=redis://:s3cret@127.0.0.1:{port},critical,interval=100ms,timeout=2s,fall=2,rise=2"
     );
@@ -328,7 +328,7 @@ fn two_hundred_probes_are_no_command_to_redis() {
     };
     redis.start();
     redis.wait_until_up(&redis.store("redis://:s3cret@HOST"));
-    let port = redis.port;
+    let port = redis.port();
     let check = format!("store=redis://:s3cret@127.0.0.1:{port},critical,interval=1h");
     let watching = Watching::start(&[&check]);
     watching.expect(&WELL, "");

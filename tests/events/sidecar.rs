@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::kit::process::{TempDir, free_port};
+use crate::kit::process::TempDir;
 use crate::kit::upstream::Asked;
-use crate::kit::{Client, Plimsoll, Reply, Serving, Upstream, get, wait_until};
+use crate::kit::{Client, Plimsoll, Reply, Reserved, Serving, Upstream, get, wait_until};
 
 pub(super) const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
@@ -108,18 +108,18 @@ fn an_event_is_answered_202_and_delivered_with_its_id_and_the_number_of_the_atte
 #[test]
 fn events_that_come_while_the_service_is_down_are_delivered_when_it_is_back() {
     let directory = TempDir::new("sidecar");
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let mut server = sidecar(address, directory.path(), &[]);
+    let port = Reserved::new();
+    let mut server = sidecar(port.address, directory.path(), &[]);
     let mut ids: Vec<String> = (0..20)
         .map(|number| id(&post(server.address, "/events", "", &number.to_string())))
         .collect();
     // A sidecar that is killed has them still.
     server = {
         drop(server);
-        sidecar(address, directory.path(), &[])
+        sidecar(port.address, directory.path(), &[])
     };
     ids.push(id(&post(server.address, "/events", "", "last")));
-    let upstream = Upstream::start_at(address, |_, stream| stream.write_all(OK));
+    let upstream = Upstream::start_at(port.address, |_, stream| stream.write_all(OK));
     let asked = await_asked(&upstream, 21);
     assert_eq!(asked.len(), 21);
     for id in ids {
@@ -226,9 +226,9 @@ fn a_producer_that_repeats_its_key_gets_the_same_id_also_after_a_restart_and_ano
 #[test]
 fn a_full_queue_answers_507_and_loses_nothing() {
     let directory = TempDir::new("sidecar");
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let port = Reserved::new();
     let options = ["--events-max", "512KiB"];
-    let server = sidecar(address, directory.path(), &options);
+    let server = sidecar(port.address, directory.path(), &options);
     let body = "x".repeat(8000);
     let mut taken = 0;
     let full = loop {
@@ -245,7 +245,7 @@ fn a_full_queue_answers_507_and_loses_nothing() {
     );
     let large = post(server.address, "/events", "", &"x".repeat(100_000));
     assert_eq!(large.status, 413);
-    let upstream = Upstream::start_at(address, |_, stream| stream.write_all(OK));
+    let upstream = Upstream::start_at(port.address, |_, stream| stream.write_all(OK));
     assert_eq!(await_asked(&upstream, taken).len(), taken);
     wait_until("events are taken again", || {
         post(server.address, "/events", "", &body).status == 202
@@ -255,8 +255,8 @@ fn a_full_queue_answers_507_and_loses_nothing() {
 #[test]
 fn a_disk_that_fails_answers_503_and_the_rest_of_the_server_goes_on() {
     let directory = TempDir::new("sidecar");
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let upstream = format!("http://{address}");
+    let port = Reserved::new();
+    let upstream = format!("http://{}", port.address);
     let events = format!("/events={}", directory.path().join("queue").display());
     // A file may have half the size of the queue's. Its signal, SIGXFSZ, would end the process.
     let limit = "ulimit -f 2048";
@@ -265,7 +265,7 @@ fn a_disk_that_fails_answers_503_and_the_rest_of_the_server_goes_on() {
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.header("retry-after").is_some());
     assert_eq!(get(server.address, "/livez").status, 200);
-    let upstream = Upstream::start_at(address, |_, stream| stream.write_all(OK));
+    let upstream = Upstream::start_at(port.address, |_, stream| stream.write_all(OK));
     assert_eq!(get(server.address, "/").status, 200);
     assert_eq!(upstream.asked().len(), 1);
 }

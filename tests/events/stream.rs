@@ -13,9 +13,8 @@ use plimsoll::patterns::{DeadLetters, EventId, EventSettings, EventStream, Outco
 
 use super::event;
 use super::sidecar::{OK, attempts, id, post};
-use crate::kit::process::free_port;
 use crate::kit::stores::{self, Service};
-use crate::kit::{Client, Over, Plimsoll, Serving, Upstream, wait_until};
+use crate::kit::{Client, Over, Plimsoll, Reserved, Serving, Upstream, wait_until};
 
 /// As durable as redis can be.
 const DURABLE: &str = "appendonly yes\nappendfsync always";
@@ -32,7 +31,7 @@ fn start(lines: &str) -> Option<Service> {
 /// Asks redis itself.
 #[track_caller]
 fn ask<T: redis::FromRedisValue>(service: &Service, words: &[&str]) -> T {
-    let client = redis::Client::open(format!("redis://127.0.0.1:{}", service.port));
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}", service.port()));
     let connection = client.and_then(|client| client.get_connection());
     let mut command = redis::cmd(words[0]);
     let reply = command
@@ -51,7 +50,7 @@ fn fill(service: &Service) {
 }
 
 fn url(service: &Service) -> String {
-    format!("redis://127.0.0.1:{}/orders", service.port)
+    format!("redis://127.0.0.1:{}/orders", service.port())
 }
 
 /// A replica that keeps what is sent to /events.
@@ -133,9 +132,9 @@ fn while_redis_is_down_events_are_refused_and_afterwards_it_has_those_that_were_
     let Some(mut service) = start(DURABLE) else {
         return;
     };
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let port = Reserved::new();
     // What redis could not be told of is taken over after twice that.
-    let server = replica(&service, address, &["--request-timeout", "2s"]);
+    let server = replica(&service, port.address, &["--request-timeout", "2s"]);
     let kept = id(&post(server.address, "/events", "", "kept"));
     service.kill();
     let refused = post(server.address, "/events", "", "x");
@@ -145,7 +144,7 @@ fn while_redis_is_down_events_are_refused_and_afterwards_it_has_those_that_were_
     let store = service.store("redis://HOST");
     service.wait_until_up(&store);
     let later = id(&post(server.address, "/events", "", "later"));
-    let upstream = Upstream::start_at(address, |_, stream| stream.write_all(OK));
+    let upstream = Upstream::start_at(port.address, |_, stream| stream.write_all(OK));
     wait_until("both are delivered", || {
         let delivered = delivered(&upstream);
         [&kept, &later].iter().all(|id| delivered.contains_key(*id))
@@ -205,8 +204,8 @@ fn a_redis_without_memory_answers_507_and_loses_nothing() {
     let Some(service) = start("maxmemory 3mb\nmaxmemory-policy noeviction") else {
         return;
     };
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let server = replica(&service, address, &[]);
+    let port = Reserved::new();
+    let server = replica(&service, port.address, &[]);
     let body = "x".repeat(50_000);
     let mut taken = Vec::new();
     let full = loop {
@@ -219,7 +218,7 @@ fn a_redis_without_memory_answers_507_and_loses_nothing() {
     assert_eq!(full.status, 507, "{full:?}");
     assert!(taken.len() > 5, "{}", taken.len());
     fill(&service);
-    let upstream = Upstream::start_at(address, |_, stream| stream.write_all(OK));
+    let upstream = Upstream::start_at(port.address, |_, stream| stream.write_all(OK));
     wait_until("all are delivered", || {
         let delivered = delivered(&upstream);
         taken.iter().all(|id| delivered.contains_key(id))
@@ -393,7 +392,7 @@ fn no_error_of_a_redis_that_asks_for_a_password_shows_the_one_that_was_given() {
     let store = service.store("redis://:right@HOST");
     service.wait_until_up(&store);
     for login in [":hunter2", "someone:hunter2"] {
-        let url = format!("redis://{login}@127.0.0.1:{}/orders", service.port);
+        let url = format!("redis://{login}@127.0.0.1:{}/orders", service.port());
         let stream = EventStream::open(&url.parse().expect("a URL"), quick());
         let stream = stream.expect("threads start");
         let error = stream.publish(&event("one")).expect_err("it may not");
@@ -405,7 +404,7 @@ fn no_error_of_a_redis_that_asks_for_a_password_shows_the_one_that_was_given() {
         assert!(!errors.contains("hunter2"), "{errors}");
     }
     // What nobody has published to is named without it, too.
-    let url = format!("redis://:right@127.0.0.1:{}/nothing", service.port);
+    let url = format!("redis://:right@127.0.0.1:{}/nothing", service.port());
     let (status, _, errors) = Plimsoll::start(&["events", "list", &url], &[]).exit();
     assert_eq!(status.code(), Some(1));
     let errors = errors.concat();
@@ -488,7 +487,8 @@ fn a_redis_that_may_lose_what_it_has_accepted_is_said_at_the_start() {
         let Some(service) = start(lines) else {
             return;
         };
-        let server = replica(&service, ([127, 0, 0, 1], free_port()).into(), &[]);
+        let nobody = Reserved::new();
+        let server = replica(&service, nobody.address, &[]);
         wait_until(said, || server.process.logged(said) == 1);
     }
 }

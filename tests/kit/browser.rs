@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::process::{Process, TempDir, find, free_port};
+use super::Reserved;
+use super::process::{Process, TempDir, find};
 
 /// Longest a browser is waited for: a machine with two busy cores takes its time to start one.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -24,6 +25,7 @@ pub(crate) struct Browser {
     session: String,
     _driver: Process,
     _directory: TempDir,
+    _port: Reserved,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -34,17 +36,18 @@ impl Browser {
         let chromium = find("chromium", "chromium")?;
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = TempDir::new("browser");
-        let port = free_port();
+        let port = Reserved::new();
         let mut command = Command::new(driver);
-        command.arg(format!("--port={port}"));
+        command.arg(format!("--port={}", port.port()));
         command.env("HOME", directory.path());
         let driver = Process::start(&mut command, directory.path());
         let profile = directory.path().join("profile");
         let mut browser = Self {
-            address: ([127, 0, 0, 1], port).into(),
+            address: port.address,
             session: String::new(),
             _driver: driver,
             _directory: directory,
+            _port: port,
             _turn: turn,
         };
         let deadline = Instant::now() + PATIENCE;

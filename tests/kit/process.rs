@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,12 +49,6 @@ impl Drop for TempDir {
         // A program that has just been killed may still write here; what is left is small.
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-/// A port of loopback that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("it is bound").port()
 }
 
 /// Runs a program to its end, with this as its input; gives whether it is content, and all that it says.

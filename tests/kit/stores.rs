@@ -1,4 +1,4 @@
-//! Real data stores beside a test: each on a free port of loopback, with its files in a directory of its own.
+//! Real data stores beside a test: each on a port of its own on loopback, with its files in a directory of its own.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,21 +8,21 @@ use std::time::Instant;
 
 use plimsoll::{Check, CheckError, Store};
 
-use super::PATIENCE;
-use super::process::{self, Process, TempDir, find, free_port};
+use super::process::{self, Process, TempDir, find};
+use super::{PATIENCE, Reserved};
 
 /// A store that can be started, stopped, paused and started again on the same port.
 pub(crate) struct Service {
     command: Command,
     directory: TempDir,
-    pub(crate) port: u16,
+    port: Reserved,
     /// What makes it end at once and leave nothing behind.
     stop: &'static str,
     process: Option<Process>,
 }
 
 impl Service {
-    fn new(command: Command, directory: TempDir, port: u16, stop: &'static str) -> Self {
+    fn new(command: Command, directory: TempDir, port: Reserved, stop: &'static str) -> Self {
         Self {
             command,
             directory,
@@ -30,6 +30,10 @@ impl Service {
             stop,
             process: None,
         }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port.port()
     }
 
     #[track_caller]
@@ -64,7 +68,7 @@ impl Service {
     /// The store at this service that a URL names, with `HOST` for its host and port.
     #[track_caller]
     pub(crate) fn store(&self, url: &str) -> Store {
-        let host = format!("127.0.0.1:{}", self.port);
+        let host = self.port.address.to_string();
         url.replace("HOST", &host).parse().expect("a good URL")
     }
 
@@ -133,10 +137,11 @@ pub(crate) fn as_root() -> bool {
 /// Redis with these lines of configuration.
 pub(crate) fn redis(lines: &str) -> Option<Service> {
     let program = find("redis-server", "redis-server")?;
-    let (directory, port) = (TempDir::new("redis"), free_port());
+    let (directory, port) = (TempDir::new("redis"), Reserved::new());
     let file = directory.path().join("redis.conf");
     let content = format!(
-        "bind 127.0.0.1\nport {port}\nsave \"\"\ndir {}\n{lines}\n",
+        "bind 127.0.0.1\nport {}\nsave \"\"\ndir {}\n{lines}\n",
+        port.port(),
         directory.path().display()
     );
     fs::write(&file, content).expect("the directory can be written");
@@ -147,7 +152,7 @@ pub(crate) fn redis(lines: &str) -> Option<Service> {
 
 pub(crate) fn memcached() -> Option<Service> {
     let program = find("memcached", "memcached")?;
-    let (directory, port) = (TempDir::new("memcached"), free_port());
+    let (directory, port) = (TempDir::new("memcached"), Reserved::new());
     let mut command = Command::new(program);
     command.args([
         "-l",
@@ -157,7 +162,7 @@ pub(crate) fn memcached() -> Option<Service> {
         "-m",
         "8",
         "-p",
-        &port.to_string(),
+        &port.port().to_string(),
     ]);
     if as_root() {
         command.args(["-u", "nobody"]);
@@ -171,7 +176,7 @@ pub(crate) fn postgres(access: &str, commands: &str) -> Option<Service> {
         find("initdb", "postgresql")?,
         find("postgres", "postgresql")?,
     );
-    let (directory, port) = (TempDir::new("postgres"), free_port());
+    let (directory, port) = (TempDir::new("postgres"), Reserved::new());
     let data = directory.path().join("data");
     // It refuses to run as root.
     let unprivileged = |program: &Path| {
@@ -219,7 +224,7 @@ pub(crate) fn postgres(access: &str, commands: &str) -> Option<Service> {
     command
         .arg("-D")
         .arg(&data)
-        .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+        .args(["-h", "127.0.0.1", "-p", &port.port().to_string()])
         .args([
             "-c",
             "unix_socket_directories=",
@@ -236,7 +241,7 @@ pub(crate) fn postgres(access: &str, commands: &str) -> Option<Service> {
 pub(crate) fn mariadb(commands: &str) -> Option<Service> {
     let install = find("mariadb-install-db", "mariadb-server")?;
     let program = find("mariadbd", "mariadb-server")?;
-    let (directory, port) = (TempDir::new("mariadb"), free_port());
+    let (directory, port) = (TempDir::new("mariadb"), Reserved::new());
     let data = directory.path().join("data");
     let user = as_root().then_some("--user=root");
     let path = |option: &str, path: PathBuf| format!("{option}={}", path.display());
@@ -260,7 +265,7 @@ pub(crate) fn mariadb(commands: &str) -> Option<Service> {
         .arg(path("--socket", directory.path().join("socket")))
         .arg(path("--pid-file", directory.path().join("pid")))
         .arg(path("--init-file", init))
-        .arg(format!("--port={port}"))
+        .arg(format!("--port={}", port.port()))
         .args([
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use socket2::{Domain, Socket, Type};
-
-use super::PATIENCE;
+use super::{PATIENCE, Reserved};
 
 /// A request as it came: from the request line to the empty line, and the body that its Content-Length announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +28,11 @@ impl Asked {
     }
 }
 
-/// It listens on loopback until it is stopped or dropped.
+/// It listens on loopback until it is stopped or dropped; its port is its own until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
+    _port: Reserved,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -54,13 +53,14 @@ impl Upstream {
         Self::start_at(([127, 0, 0, 1], 0).into(), script)
     }
 
-    /// The same at an address that was used before.
+    /// The same at an address that is reserved, or that of one that is stopped.
     pub(crate) fn start_at(
         address: SocketAddr,
         script: impl Fn(&Asked, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).expect("the address is free");
-        let address = listener.local_addr().expect("it is bound");
+        let port = Reserved::at(address);
+        let address = port.address;
+        let listener = TcpListener::bind(address).expect("nobody listens");
         let shared = Arc::new(Shared::default());
         let (kept, script) = (shared.clone(), Arc::new(script));
         let accepting = thread::spawn(move || {
@@ -90,6 +90,7 @@ impl Upstream {
         });
         Self {
             address,
+            _port: port,
             shared,
             accepting: Some(accepting),
         }
@@ -158,25 +159,6 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// An address at which nobody listens, and nobody else comes to: it is bound for as long as this is held.
-pub(crate) struct Nobody {
-    pub(crate) address: SocketAddr,
-    _bound: Socket,
-}
-
-impl Nobody {
-    pub(crate) fn new() -> Self {
-        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        bound.bind(&any.into()).expect("a free port");
-        let address = bound.local_addr().expect("it is bound");
-        Self {
-            address: address.as_socket().expect("an address of IPv4"),
-            _bound: bound,
-        }
     }
 }
 

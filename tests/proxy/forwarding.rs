@@ -11,7 +11,7 @@ use plimsoll::{AccessLogFormat, Server};
 use super::{OK, serve};
 use crate::kit::process::TempDir;
 use crate::kit::{
-    Client, Framing, Nobody, PATIENCE, Serving, Upstream, ask, get, pattern, quiet, wait_until,
+    Client, Framing, PATIENCE, Reserved, Serving, Upstream, ask, get, pattern, quiet, wait_until,
 };
 
 /// A sidecar in front of these, one try a request.
@@ -173,7 +173,7 @@ fn a_body_that_comes_where_none_may_be_is_not_the_reply_to_somebody_else() {
 
 #[test]
 fn nobody_at_the_address_is_502_and_says_so() {
-    let nobody = Nobody::new();
+    let nobody = Reserved::new();
     let url = format!("http://{}", nobody.address);
     let server = serve(ProxyConfig::to([url]), 4);
     let reply = get(server.local_addr(), "/");

@@ -10,8 +10,8 @@ use std::process::Command;
 use plimsoll::proxy::ProxyConfig;
 
 use super::serve;
-use crate::kit::process::{self, Process, TempDir, find, free_port};
-use crate::kit::{Client, Framing, get, pattern, wait_until};
+use crate::kit::process::{self, Process, TempDir, find};
+use crate::kit::{Client, Framing, Reserved, get, pattern, wait_until};
 
 /// A program that listens.
 struct Service(Process);
@@ -19,13 +19,13 @@ struct Service(Process);
 impl Service {
     /// Starts it, and waits until it takes connections.
     #[track_caller]
-    fn start(command: &mut Command, directory: &TempDir, port: u16) -> Self {
+    fn start(command: &mut Command, directory: &TempDir, port: &Reserved) -> Self {
         let mut service = Self(Process::start(command, directory.path()));
         wait_until("it is up", || {
             let output = directory.path().join("output");
             let has_ended = service.0.has_ended();
             assert!(!has_ended, "{:?}", fs::read_to_string(output));
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
+            TcpStream::connect(port.address).is_ok()
         });
         service
     }
@@ -39,12 +39,12 @@ fn a_python_service_is_served_as_it_is() {
     let directory = TempDir::new("python");
     let large = pattern(2_000_000);
     fs::write(directory.path().join("large"), &large).expect("a file");
-    let port = free_port();
+    let port = Reserved::new();
     let mut command = Command::new(python);
     command.args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"]);
-    command.arg(directory.path()).arg(port.to_string());
-    let _service = Service::start(&mut command, &directory, port);
-    let server = serve(ProxyConfig::to([format!("http://127.0.0.1:{port}")]), 4);
+    command.arg(directory.path()).arg(port.port().to_string());
+    let _service = Service::start(&mut command, &directory, &port);
+    let server = serve(ProxyConfig::to([format!("http://{}", port.address)]), 4);
     let mut client = Client::connect(server.local_addr());
     for _ in 0..3 {
         let reply = client.get("/large").reply();
@@ -92,11 +92,11 @@ fn websockets_of_a_real_library_go_through() {
     };
     let directory = TempDir::new("websocket");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proxy/websocket.py");
-    let port = free_port();
+    let port = Reserved::new();
     let mut command = Command::new(&python);
-    command.args([script, "serve"]).arg(port.to_string());
-    let _service = Service::start(&mut command, &directory, port);
-    let server = serve(ProxyConfig::to([format!("http://127.0.0.1:{port}")]), 2);
+    command.args([script, "serve"]).arg(port.port().to_string());
+    let _service = Service::start(&mut command, &directory, &port);
+    let server = serve(ProxyConfig::to([format!("http://{}", port.address)]), 2);
     // It takes nothing else.
     assert_eq!(get(server.local_addr(), "/").status, 426);
     let mut command = Command::new(&python);
@@ -121,7 +121,7 @@ fn nginx_is_served_as_it_is() {
     fs::create_dir(at("www")).expect("a directory");
     fs::write(at("www/large"), &large).expect("a file");
     fs::write(at("www/text.txt"), &text).expect("a file");
-    let port = free_port();
+    let port = Reserved::new();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {};\n", at(name).display()))
         .concat();
@@ -131,7 +131,8 @@ fn nginx_is_served_as_it_is() {
          http {{\n{temporary}\
          log_format told '$connection $request_method $status'; access_log {log} told;\n\
          keepalive_requests {KEPT_FOR}; gzip on; gzip_proxied any; types {{ text/plain txt; }} gzip_types text/plain;\n\
-         server {{ listen 127.0.0.1:{port}; root {root}; }}\n}}\n",
+         server {{ listen {address}; root {root}; }}\n}}\n",
+        address = port.address,
         pid = at("pid").display(),
         errors = at("errors").display(),
         log = at("log").display(),
@@ -144,8 +145,8 @@ fn nginx_is_served_as_it_is() {
         .arg(at("errors"))
         .arg("-c")
         .arg(at("nginx.conf"));
-    let _service = Service::start(&mut command, &directory, port);
-    let server = serve(ProxyConfig::to([format!("http://127.0.0.1:{port}")]), 4);
+    let _service = Service::start(&mut command, &directory, &port);
+    let server = serve(ProxyConfig::to([format!("http://{}", port.address)]), 4);
     let mut client = Client::connect(server.local_addr());
     let mut ask = |method: &str, target: &str, fields: &str| {
         client.send(format!(
