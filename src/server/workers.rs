@@ -249,10 +249,6 @@ impl Worker {
 
     /// Lets a request wait for something else, with no worker. Its deadline and its client's end hold meanwhile.
     fn put_off(&mut self, task: Task, mut waiting: Box<dyn Waiting>) -> Ended {
-        if !task.exchange.advance(Stage::Running, Stage::Waiting) {
-            bump(&self.shared.health.counts.late);
-            return Ended::Dropped;
-        }
         let client = task.exchange.origin.client;
         let wake = || -> Wake {
             let event_loop = self.shared.event_loop.clone();
@@ -263,19 +259,16 @@ impl Worker {
             token: upstream_token(client.token()),
             wake: &wake,
         };
-        match waiting.watch(&signals) {
-            Ok(()) => Ended::Waits(Box::new(Waits { task, waiting })),
-            Err(error) => {
-                log::error!("the socket of another server cannot be watched: {error}");
-                let is_ours = task.exchange.advance(Stage::Waiting, Stage::Running);
-                if is_ours {
-                    let response = Response::text(500, "no reply can be waited for\n");
-                    return self.replier.finish(task, response);
-                }
-                bump(&self.shared.health.counts.late);
-                Ended::Dropped
-            }
+        if let Err(error) = waiting.watch(&signals) {
+            log::error!("what a request waits for cannot be watched: {error}");
+            let response = Response::text(500, "no reply can be waited for\n");
+            return self.replier.finish(task, response);
         }
+        if !task.exchange.advance(Stage::Running, Stage::Waiting) {
+            bump(&self.shared.health.counts.late);
+            return Ended::Dropped;
+        }
+        Ended::Waits(Box::new(Waits { task, waiting }))
     }
 
     /// What a handler answers; 500 if it panics.

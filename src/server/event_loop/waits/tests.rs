@@ -214,6 +214,38 @@ fn one_that_waits_when_its_time_is_over_is_504_and_late() {
     });
 }
 
+/// Cannot be waited for.
+struct Unwatchable;
+
+impl Waiting for Unwatchable {
+    fn watch(&mut self, _: &Signals<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::OutOfMemory.into())
+    }
+
+    fn due(&self) -> Instant {
+        unreachable!("nobody waits for it")
+    }
+
+    fn resume(self: Box<Self>, _: &Request, _: Trigger, _: Instant) -> Resumed {
+        unreachable!("nobody waits for it")
+    }
+}
+
+#[test]
+fn one_that_cannot_be_watched_is_500_and_keeps_no_place() {
+    let builder = Server::builder().listen("127.0.0.1:0").workers(1);
+    let handler = |_: &mut Request| Response::later(Box::new(Unwatchable));
+    let server = builder.handler(handler).start().unwrap();
+    for _ in 0..3 {
+        let reply = reply(ask(&server, "/"));
+        assert!(reply.starts_with("HTTP/1.1 500 "), "{reply}");
+    }
+    await_that("nothing is left", || {
+        let now = server.health().snapshot();
+        (now.in_flight, now.totals.failed, now.totals.late) == (0, 3, 0)
+    });
+}
+
 #[test]
 fn one_that_is_due_goes_on_though_nothing_has_come() {
     let (server, _puts) = serve(Duration::from_millis(5));
