@@ -61,11 +61,7 @@ impl Deliverer {
         let mut stored = event.attributes.clone();
         let id = format!("\"{}\"", delivery.id);
         fields::push(&mut stored, ID, id.as_bytes());
-        fields::push(
-            &mut stored,
-            ATTEMPT,
-            delivery.attempt.to_string().as_bytes(),
-        );
+        fields::push_number(&mut stored, ATTEMPT, u64::from(delivery.attempt));
         let forwarded = Forwarded::of_fields(stored, self.config.upstream_host.as_deref());
         let key = match &self.config.balance {
             BalanceBy::HashHeader(name) => {

@@ -126,8 +126,7 @@ impl RequestBuilder {
             fields::push(&mut text, "Host", b"localhost");
         }
         if !self.body.is_empty() && !has("Content-Length") && !has("Transfer-Encoding") {
-            let length = self.body.len().to_string();
-            fields::push(&mut text, "Content-Length", length.as_bytes());
+            fields::push_number(&mut text, "Content-Length", self.body.len() as u64);
         }
         text.extend_from_slice(&self.fields);
         text.extend_from_slice(b"\r\n");
