@@ -31,7 +31,7 @@ const MOST_FIRST_LINES: usize = 16;
 
 /// A check, and what is known by it.
 #[derive(Clone)]
-pub(crate) struct Job {
+pub(crate) struct MonitoredCheck {
     pub(crate) monitored: Arc<Monitored>,
     pub(crate) check: Arc<dyn Check>,
 }
@@ -53,11 +53,15 @@ enum RunOutcome {
 
 /// Starts the thread for these, if there are any. It ends when it is told to; runs that go on then are left to
 /// themselves. At most `side_by_side` of them run at the same time.
-pub(crate) fn spawn(jobs: Vec<Job>, side_by_side: usize, threads: &mut Threads) -> io::Result<()> {
-    if jobs.is_empty() {
+pub(crate) fn spawn(
+    checks: Vec<MonitoredCheck>,
+    side_by_side: usize,
+    threads: &mut Threads,
+) -> io::Result<()> {
+    if checks.is_empty() {
         return Ok(());
     }
-    start(jobs, never(), side_by_side, threads)
+    start(checks, never(), side_by_side, threads)
 }
 
 /// The same for none yet: each set of checks that is sent takes the place of the one before.
@@ -65,15 +69,15 @@ pub(crate) fn spawn(jobs: Vec<Job>, side_by_side: usize, threads: &mut Threads) 
 pub(crate) fn spawn_for_sets(
     side_by_side: usize,
     threads: &mut Threads,
-) -> io::Result<Sender<Vec<Job>>> {
+) -> io::Result<Sender<Vec<MonitoredCheck>>> {
     let (sender, sets) = crossbeam_channel::bounded(1);
     start(Vec::new(), sets, side_by_side, threads)?;
     Ok(sender)
 }
 
 fn start(
-    jobs: Vec<Job>,
-    sets: Receiver<Vec<Job>>,
+    checks: Vec<MonitoredCheck>,
+    sets: Receiver<Vec<MonitoredCheck>>,
     side_by_side: usize,
     threads: &mut Threads,
 ) -> io::Result<()> {
@@ -82,7 +86,7 @@ fn start(
     let stop = threads.stopped();
     threads.spawn("checks", "plimsoll-checks", move |alive| {
         let scheduler = Scheduler {
-            watched: jobs.into_iter().map(Watched::new).collect(),
+            scheduled: checks.into_iter().map(ScheduledCheck::new).collect(),
             side_by_side,
             first_lines: usize::MAX,
             random: Random::new(random::seed()),
@@ -94,30 +98,32 @@ fn start(
 }
 
 /// A check that runs from time to time.
-struct Watched {
-    job: Job,
+struct ScheduledCheck {
+    monitored: Arc<Monitored>,
+    check: Arc<dyn Check>,
     /// Something was found out about it before.
     is_known: bool,
     /// It is not in the set any more: only its run is waited for.
     is_gone: bool,
 }
 
-impl Watched {
-    fn new(job: Job) -> Self {
+impl ScheduledCheck {
+    fn new(MonitoredCheck { monitored, check }: MonitoredCheck) -> Self {
         Self {
-            job,
+            monitored,
+            check,
             is_known: false,
             is_gone: false,
         }
     }
 
     fn is(&self, monitored: &Arc<Monitored>) -> bool {
-        Arc::ptr_eq(&self.job.monitored, monitored)
+        Arc::ptr_eq(&self.monitored, monitored)
     }
 }
 
 struct Scheduler {
-    watched: Vec<Watched>,
+    scheduled: Vec<ScheduledCheck>,
     side_by_side: usize,
     /// How many lines may still tell what was found first.
     first_lines: usize,
@@ -128,7 +134,12 @@ struct Scheduler {
 }
 
 impl Scheduler {
-    fn run(mut self, ended: &Receiver<RunEnd>, mut sets: Receiver<Vec<Job>>, stop: &Receiver<()>) {
+    fn run(
+        mut self,
+        ended: &Receiver<RunEnd>,
+        mut sets: Receiver<Vec<MonitoredCheck>>,
+        stop: &Receiver<()>,
+    ) {
         loop {
             // Before anything counts as late: what has ended in time may be heard of with the timer.
             for ended in ended.try_iter() {
@@ -142,7 +153,7 @@ impl Scheduler {
                     }
                 }
                 recv(sets) -> set => match set {
-                    Ok(jobs) => self.replace(jobs),
+                    Ok(checks) => self.replace(checks),
                     Err(_) => sets = never(),
                 },
                 recv(stop) -> _ => return,
@@ -152,22 +163,23 @@ impl Scheduler {
     }
 
     /// Takes another set.
-    fn replace(&mut self, jobs: Vec<Job>) {
-        let mut before = mem::take(&mut self.watched);
-        for job in jobs {
-            let same = before.iter().position(|one| one.is(&job.monitored));
-            self.watched.push(match same {
-                Some(index) => Watched {
+    fn replace(&mut self, checks: Vec<MonitoredCheck>) {
+        let mut before = mem::take(&mut self.scheduled);
+        for check in checks {
+            let same = before.iter().position(|one| one.is(&check.monitored));
+            self.scheduled.push(match same {
+                Some(index) => ScheduledCheck {
                     is_gone: false,
                     ..before.swap_remove(index)
                 },
-                None => Watched::new(job),
+                None => ScheduledCheck::new(check),
             });
         }
-        self.watched.extend(before.into_iter().map(|one| Watched {
-            is_gone: true,
-            ..one
-        }));
+        self.scheduled
+            .extend(before.into_iter().map(|one| ScheduledCheck {
+                is_gone: true,
+                ..one
+            }));
         self.first_lines = MOST_FIRST_LINES;
     }
 
@@ -175,24 +187,24 @@ impl Scheduler {
     /// ends before that.
     fn step(&mut self, now: Timestamp) -> Option<Instant> {
         let mut running = 0;
-        for index in 0..self.watched.len() {
-            let mut monitor = lock(&self.watched[index].job.monitored.monitor);
+        for index in 0..self.scheduled.len() {
+            let mut monitor = lock(&self.scheduled[index].monitored.monitor);
             let change = monitor.handle_timeout(now, &mut self.random);
             running += usize::from(monitor.is_running());
             drop(monitor);
             self.tell(index, change);
         }
-        self.watched
-            .retain(|one| !one.is_gone || lock(&one.job.monitored.monitor).is_running());
+        self.scheduled
+            .retain(|one| !one.is_gone || lock(&one.monitored.monitor).is_running());
         while running < self.side_by_side
-            && let Some(job) = self.longest_due(now.instant)
+            && let Some(due) = self.longest_due(now.instant)
         {
-            self.begin(job, now.instant);
+            self.begin(due, now.instant);
             running += 1;
         }
-        let monitors = self.watched.iter();
+        let monitors = self.scheduled.iter();
         let times = monitors.filter_map(|one| {
-            let monitor = lock(&one.job.monitored.monitor);
+            let monitor = lock(&one.monitored.monitor);
             // What is due and has no place waits for another run's end.
             let waits = monitor.is_due(now.instant);
             (!waits).then(|| monitor.next_timeout())
@@ -201,17 +213,17 @@ impl Scheduler {
     }
 
     /// The check that has been due for the longest time.
-    fn longest_due(&self, now: Instant) -> Option<&Job> {
-        let there = self.watched.iter().filter(|one| !one.is_gone);
-        let due = there.filter_map(|Watched { job, .. }| {
-            let monitor = lock(&job.monitored.monitor);
-            monitor.is_due(now).then(|| (monitor.next_timeout(), job))
+    fn longest_due(&self, now: Instant) -> Option<&ScheduledCheck> {
+        let there = self.scheduled.iter().filter(|one| !one.is_gone);
+        let due = there.filter_map(|one| {
+            let monitor = lock(&one.monitored.monitor);
+            monitor.is_due(now).then(|| (monitor.next_timeout(), one))
         });
-        due.min_by_key(|(at, _)| *at).map(|(_, job)| job)
+        due.min_by_key(|(at, _)| *at).map(|(_, one)| one)
     }
 
-    fn begin(&self, job: &Job, now: Instant) {
-        let Job { monitored, check } = job.clone();
+    fn begin(&self, due: &ScheduledCheck, now: Instant) {
+        let (monitored, check) = (due.monitored.clone(), due.check.clone());
         let name = monitored.name.clone();
         let deadline = lock(&monitored.monitor).begin(now);
         let run = CheckRun {
@@ -237,7 +249,7 @@ impl Scheduler {
             outcome,
         } = ended;
         // One that is gone, and whose time was over.
-        let Some(index) = self.watched.iter().position(|one| one.is(&monitored)) else {
+        let Some(index) = self.scheduled.iter().position(|one| one.is(&monitored)) else {
             return;
         };
         let failed = |why: &str| CheckResult {
@@ -257,17 +269,17 @@ impl Scheduler {
     }
 
     fn tell(&mut self, index: usize, change: Option<Change>) {
-        let watched = &mut self.watched[index];
-        let Some(change) = change.filter(|_| !watched.is_gone) else {
+        let scheduled = &mut self.scheduled[index];
+        let Some(change) = change.filter(|_| !scheduled.is_gone) else {
             return;
         };
-        if !mem::replace(&mut watched.is_known, true) {
+        if !mem::replace(&mut scheduled.is_known, true) {
             let Some(left) = self.first_lines.checked_sub(1) else {
                 return;
             };
             self.first_lines = left;
         }
-        let name = &watched.job.monitored.name;
+        let name = &scheduled.monitored.name;
         match change {
             Change::Up => log::info!("{name} is up"),
             Change::Down(reason) => log::warn!("{name} is down: {reason}"),

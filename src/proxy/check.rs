@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use crate::checks::scheduler::{self, Job};
+use crate::checks::scheduler::{self, MonitoredCheck};
 use crate::checks::store::get::{Get, WELL};
 use crate::checks::{Check, CheckError, CheckSettings, CheckState, Monitored};
 use crate::net::stream::{Address, Socket};
@@ -168,8 +168,8 @@ impl Checked {
     }
 
     /// How it is asked in the background.
-    pub(super) fn job(&self) -> Job {
-        Job {
+    pub(super) fn monitored_check(&self) -> MonitoredCheck {
+        MonitoredCheck {
             monitored: self.monitored.clone(),
             check: self.probe.clone(),
         }
@@ -191,7 +191,7 @@ impl fmt::Debug for Checked {
 }
 
 /// Starts the thread that asks the endpoints of the set that it was sent last.
-pub(super) fn spawn(threads: &mut Threads) -> io::Result<Sender<Vec<Job>>> {
+pub(super) fn spawn(threads: &mut Threads) -> io::Result<Sender<Vec<MonitoredCheck>>> {
     scheduler::spawn_for_sets(SIDE_BY_SIDE, threads)
 }
 

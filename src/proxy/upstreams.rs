@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::check::{self, Checked, UpstreamCheck, Verdict};
 use super::config::{BalanceBy, BreakerMode, ProxyConfig};
 use super::slots::Slots;
-use crate::checks::scheduler::Job;
+use crate::checks::scheduler::MonitoredCheck;
 use crate::health::upstreams::{
     EndpointFault, EndpointReport, EndpointState, MOST_REPORTED, UpstreamsReport,
 };
@@ -77,7 +77,7 @@ pub(super) fn fault_of(error: &ClientError) -> EndpointFault {
 struct Known {
     endpoints: Arc<[Discovered]>,
     /// Whom they are told to who asks them how they are.
-    checks: Option<Sender<Vec<Job>>>,
+    checks: Option<Sender<Vec<MonitoredCheck>>>,
 }
 
 /// All endpoints.
@@ -174,7 +174,7 @@ impl Upstreams {
                 let endpoints = self.balancer.endpoints();
                 let checked = endpoints.iter().filter_map(|it| it.data.checked.as_ref());
                 // Nobody listens any more when the server stops.
-                let _ = checks.send(checked.map(Checked::job).collect());
+                let _ = checks.send(checked.map(Checked::monitored_check).collect());
             }
         }
     }

@@ -40,7 +40,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::{Poll, Registry, Waker};
 
 use crate::checks::Monitored;
-use crate::checks::scheduler::{self, Job, STORES_SIDE_BY_SIDE};
+use crate::checks::scheduler::{self, MonitoredCheck, STORES_SIDE_BY_SIDE};
 use crate::error::Error;
 use crate::health::{Health, reset};
 use crate::panics;
@@ -133,11 +133,13 @@ fn start_background(
     let mut threads = Threads::new();
     reset::spawn(health.clone(), tripped, &mut threads).map_err(system("the reset thread"))?;
     let monitored = health.checks.iter().cloned();
-    let jobs = monitored.zip(checks).map(|(monitored, named)| Job {
-        monitored,
-        check: named.check,
-    });
-    scheduler::spawn(jobs.collect(), STORES_SIDE_BY_SIDE, &mut threads)
+    let checks = monitored
+        .zip(checks)
+        .map(|(monitored, named)| MonitoredCheck {
+            monitored,
+            check: named.check,
+        });
+    scheduler::spawn(checks.collect(), STORES_SIDE_BY_SIDE, &mut threads)
         .map_err(system("the thread of the checks"))?;
     Ok(threads)
 }

@@ -8,7 +8,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A check whose runs tell that they have begun, then wait until they are let go.
 struct Held {
-    job: Job,
+    check: MonitoredCheck,
     begun: Receiver<()>,
     /// Dropped, it lets all of them go.
     let_go: Sender<()>,
@@ -35,7 +35,7 @@ impl Held {
         let mut random = Random::new(random::seed());
         let monitored = Monitored::new(name, settings, Instant::now(), &mut random);
         Self {
-            job: Job {
+            check: MonitoredCheck {
                 monitored: Arc::new(monitored),
                 check: Arc::new(check),
             },
@@ -60,22 +60,25 @@ fn a_check_that_stays_in_the_set_is_not_begun_anew_and_its_run_is_heard_of() {
     let mut threads = Threads::new();
     let sets = spawn_for_sets(8, &mut threads).expect("a thread");
     let stays = Held::new("stays");
-    sets.send(vec![stays.job.clone()]).expect("it listens");
+    sets.send(vec![stays.check.clone()]).expect("it listens");
     stays.begins();
     for name in ["a", "b", "c"] {
         let new = Held::new(name);
-        let set = vec![new.job.clone(), stays.job.clone()];
+        let set = vec![new.check.clone(), stays.check.clone()];
         sets.send(set).expect("it listens");
         // The set has been taken then.
         new.begins();
     }
     assert_eq!(stays.runs(), 1);
     let Held {
-        job, begun, let_go, ..
+        check,
+        begun,
+        let_go,
+        ..
     } = stays;
     drop(let_go);
     begun.recv_timeout(PATIENCE).expect("it is run again");
-    assert_eq!(job.monitored.report(Instant::now()).state, CheckState::Up);
+    assert_eq!(check.monitored.report(Instant::now()).state, CheckState::Up);
     threads.stop().join(Instant::now() + PATIENCE);
 }
 
@@ -84,13 +87,13 @@ fn the_run_of_a_check_that_is_gone_keeps_its_place_until_it_ends() {
     let mut threads = Threads::new();
     let sets = spawn_for_sets(1, &mut threads).expect("a thread");
     let [gone, skipped, last] = ["gone", "skipped", "last"].map(Held::new);
-    sets.send(vec![gone.job.clone()]).expect("it listens");
+    sets.send(vec![gone.check.clone()]).expect("it listens");
     gone.begins();
     for held in [&skipped, &last] {
-        sets.send(vec![held.job.clone()]).expect("it listens");
+        sets.send(vec![held.check.clone()]).expect("it listens");
     }
     // The set before the one that waits to be taken has been taken.
-    sets.send(vec![last.job.clone()]).expect("it listens");
+    sets.send(vec![last.check.clone()]).expect("it listens");
     assert_eq!((gone.runs(), skipped.runs(), last.runs()), (1, 0, 0));
     drop(gone.let_go);
     last.begins();
@@ -104,14 +107,14 @@ fn a_check_that_comes_back_while_its_last_run_goes_on_is_run_again() {
     let mut threads = Threads::new();
     let sets = spawn_for_sets(1, &mut threads).expect("a thread");
     let back = Held::new("back");
-    for set in [vec![back.job.clone()], vec![], vec![back.job.clone()]] {
+    for set in [vec![back.check.clone()], vec![], vec![back.check.clone()]] {
         sets.send(set).expect("it listens");
         if back.runs() == 0 {
             back.begins();
         }
     }
     // The set before the one that waits to be taken has been taken.
-    sets.send(vec![back.job.clone()]).expect("it listens");
+    sets.send(vec![back.check.clone()]).expect("it listens");
     assert_eq!(back.runs(), 1);
     drop(back.let_go);
     back.begun.recv_timeout(PATIENCE).expect("it is run again");
