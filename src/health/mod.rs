@@ -238,13 +238,7 @@ impl Health {
         let (epoch, trips, resets) = (gate.epoch(), gate.trips(), gate.resets());
         let (gate_probes, cooldown) = (gate.probes(), gate.cooldown());
         drop(gate);
-        let ages = self.workers.iter().filter_map(|start| self.age(start, now));
-        let (busy, stuck) = ages.fold((0, 0), |(busy, stuck), age| {
-            (
-                busy + 1,
-                stuck + usize::from(age > self.config.request_timeout),
-            )
-        });
+        let (busy, stuck) = self.busy_and_stuck(now);
         Snapshot {
             service_time: duration(&self.service),
             response_time: duration(&self.response),
@@ -434,14 +428,19 @@ impl Health {
         bump(&self.throttles[place].1);
     }
 
+    /// How many workers have a job, and how many of these for longer than a request may take.
+    fn busy_and_stuck(&self, now: Instant) -> (usize, usize) {
+        let ages = self.workers.iter().filter_map(|start| self.age(start, now));
+        ages.fold((0, 0), |(busy, stuck), age| {
+            let is_stuck = age > self.config.request_timeout;
+            (busy + 1, stuck + usize::from(is_stuck))
+        })
+    }
+
     /// Starts the averages afresh: for the reset thread alone. While every worker is stuck nothing happens, and the
     /// thread is to come again after the time returned.
     pub(crate) fn reset(&self, now: Instant) -> Option<Duration> {
-        let busy = self
-            .workers
-            .iter()
-            .filter(|it| it.load(Relaxed) > 0)
-            .count();
+        let (busy, _) = self.busy_and_stuck(now);
         // A request that waits for another server has a worker's place.
         let idle = busy + self.gauges.places.load(Relaxed) < self.workers.len();
         lock(&self.gate).reset(self.occupancy(idle), now)
