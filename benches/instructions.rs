@@ -22,23 +22,18 @@ use plimsoll::internals::{Conversation, decode_chunked, parse_head};
 /// Tells this program which part to run, and how often.
 pub(crate) const REPEAT: &str = "repeat";
 
-const PARTS: [&str; 8] = [
-    "a head judged and rewritten: GET",
-    "a head judged and rewritten: a browser's",
-    "a head judged and rewritten: POST",
-    "a GET through the connection machine, with its reply",
-    "a browser's GET through it",
-    "a POST with a body of 27 bytes through it",
-    "a chunked body of 16 KiB in chunks of 1 KiB",
-    "a sample added to the average",
-];
+/// The part that a quick run counts.
+const QUICK: &str = "a GET through the connection machine, with its reply";
+
+/// One repetition of a part: whether it went as it must.
+type Step = Box<dyn FnMut() -> bool>;
 
 pub(crate) fn run() -> io::Result<()> {
     let mut report = Report::new("Instructions");
     report.line(&common::machine());
     if common::is_installed("valgrind", "--version") {
         common::directory()?;
-        parts(&mut report)?;
+        count_parts(&mut report)?;
         whole(&mut report)?;
     } else {
         report.line("Not counted: valgrind is not installed (apt install valgrind).");
@@ -46,17 +41,53 @@ pub(crate) fn run() -> io::Result<()> {
     report.save("instructions")
 }
 
-fn parts(report: &mut Report) -> io::Result<()> {
-    let mut rows = Vec::new();
-    let parts = if common::quick() {
-        &PARTS[3..4]
-    } else {
-        &PARTS
+/// The parts by their names.
+fn parts() -> Vec<(&'static str, Step)> {
+    fn part(name: &str, step: impl FnMut() -> bool + 'static) -> (&str, Step) {
+        (name, Box::new(step))
+    }
+    let serve = |request: Vec<u8>| {
+        let mut conversation = Conversation::new();
+        move || conversation.serve(black_box(&request), REPLY) == 1
     };
-    for part in parts {
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
+    let chunked = chunk.repeat(16) + "0\r\n\r\n";
+    let average = Ewma::new(30);
+    vec![
+        part("a head judged and rewritten: GET", || {
+            parse_head(black_box(GET)).is_some()
+        }),
+        part("a head judged and rewritten: a browser's", || {
+            parse_head(black_box(BROWSER)).is_some()
+        }),
+        part("a head judged and rewritten: POST", || {
+            parse_head(black_box(POST)).is_some()
+        }),
+        part(QUICK, serve(GET.to_vec())),
+        part("a browser's GET through it", serve(BROWSER.to_vec())),
+        part(
+            "a POST with a body of 27 bytes through it",
+            serve([POST, POST_BODY].concat()),
+        ),
+        part("a chunked body of 16 KiB in chunks of 1 KiB", move || {
+            decode_chunked(black_box(chunked.as_bytes())).is_some()
+        }),
+        part("a sample added to the average", move || {
+            average.add(black_box(0.5));
+            true
+        }),
+    ]
+}
+
+fn count_parts(report: &mut Report) -> io::Result<()> {
+    let mut rows = Vec::new();
+    for (part, _) in parts() {
+        if common::quick() && part != QUICK {
+            continue;
+        }
         let count = difference([1_000, 11_000], |times| count_part(part, times))?;
         report.figure(&format!("instructions: {part}"), &format!("{count:.1}"));
-        rows.push(vec![(*part).to_owned(), format!("{count:.1}")]);
+        rows.push(vec![part.to_owned(), format!("{count:.1}")]);
     }
     report.table(&["part", "instructions"], &rows);
     Ok(())
@@ -157,24 +188,9 @@ fn collected(status: ExitStatus) -> io::Result<f64> {
 
 /// One of the parts, over and over.
 pub(crate) fn repeat(part: &str, times: u32) -> io::Result<()> {
-    let post = [POST, POST_BODY].concat();
-    let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
-    let chunked = chunk.repeat(16) + "0\r\n\r\n";
-    let average = Ewma::new(30);
-    let mut conversation = Conversation::new();
-    let mut step: Box<dyn FnMut() -> bool> = match PARTS.iter().position(|known| *known == part) {
-        Some(0) => Box::new(|| parse_head(black_box(GET)).is_some()),
-        Some(1) => Box::new(|| parse_head(black_box(BROWSER)).is_some()),
-        Some(2) => Box::new(|| parse_head(black_box(POST)).is_some()),
-        Some(3) => Box::new(move || conversation.serve(black_box(GET), REPLY) == 1),
-        Some(4) => Box::new(move || conversation.serve(black_box(BROWSER), REPLY) == 1),
-        Some(5) => Box::new(move || conversation.serve(black_box(&post), REPLY) == 1),
-        Some(6) => Box::new(move || decode_chunked(black_box(chunked.as_bytes())).is_some()),
-        Some(7) => Box::new(move || {
-            average.add(black_box(0.5));
-            true
-        }),
-        _ => return Err(io::Error::other(format!("no such part: {part}"))),
+    let mut steps = parts().into_iter();
+    let Some((_, mut step)) = steps.find(|(name, _)| *name == part) else {
+        return Err(io::Error::other(format!("no such part: {part}")));
     };
     if (0..times).all(|_| step()) {
         Ok(())
