@@ -1,5 +1,5 @@
 // Runs the suite http-cache-tests through the sidecar: node cache-tests.mjs PROGRAM SUITE. Prints the table, and writes
-// it to target/bench/cache-tests.md. Ends with 1 if more `required` cases fail than are known to.
+// it to target/bench/cache-tests.md. Ends with 1 if more `required` cases fail than are known to, or fewer `optimal` ones pass.
 import { spawn } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { createServer, connect } from 'node:net'
@@ -9,10 +9,10 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 // The release on npm is older than RFC 9111, whose section 5.1 has the first member of a list in Age count, and what is no
 // number ignored. It wants these replies taken for stale: age-parse-nonnumeric, -negative and -float, where nothing in Age is a
 // number, and -prefix-twoline, -dup-0, -dup-0-twoline and -dup-old, whose first member is young. The suite's main branch
-// requires the first six of the same replies to be taken for fresh. Of the seventh, `Age: 3600, 3600`, it requires it where
-// the two members come in two lines, which is the same field (RFC 9110 section 5.3).
+// requires the first six of the same replies to be taken for fresh. In place of the seventh, `Age: 3600, 3600` in one line, it
+// has the two members in two lines, which is the same field (RFC 9110 section 5.3), and requires that to be taken for fresh.
 const MOST_REQUIRED_FAILURES = 7
-const LEAST_OPTIMAL_PASSES = 60
+const LEAST_OPTIMAL_PASSES = 77
 
 const [program, suite] = process.argv.slice(2).map(path => resolve(path))
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..')
