@@ -33,7 +33,7 @@ impl Done {
             )
     }
 
-    /// When a request that waits for another server is to go on at the latest.
+    /// When a request that waits is to go on at the latest.
     pub(crate) fn due(&self) -> Option<Instant> {
         match &self.result {
             Ended::Waits(waits) => Some(waits.waiting.due()),
@@ -49,7 +49,7 @@ pub(crate) enum Ended {
     Replied { rest: Vec<Piece>, then: Then },
     /// The reply can't be made whole: the connection must close, for that reason.
     Broken(CloseReason),
-    /// It waits for another server, whose socket is watched.
+    /// It waits, and the event loop is told when it is worth going on.
     Waits(Box<Waits>),
     /// Nothing is left to do: it was abandoned, or was no request.
     Dropped,

@@ -144,8 +144,7 @@ impl Relay {
 
     pub(crate) fn set_ready(&mut self, readable: bool, writable: bool) {
         if let Some(watched) = &mut self.watched {
-            watched.readable |= readable;
-            watched.writable |= writable;
+            watched.set_ready(readable, writable);
         }
     }
 
@@ -360,8 +359,7 @@ impl Tunnel {
     }
 
     pub(crate) fn set_ready(&mut self, readable: bool, writable: bool) {
-        self.watched.readable |= readable;
-        self.watched.writable |= writable;
+        self.watched.set_ready(readable, writable);
     }
 
     /// Has the event loop told when something comes, or is taken.

@@ -29,6 +29,12 @@ impl Watched {
         }
     }
 
+    /// Notes what the event loop was told.
+    pub(crate) fn set_ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
     /// Has the event loop told of the socket's readiness, unless it is already.
     pub(crate) fn watch(
         &mut self,

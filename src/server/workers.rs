@@ -1,6 +1,6 @@
 //! The fixed pool: each worker pulls a request from tiny_http, runs the handler, and writes the reply straight to the
 //! client's socket. What the socket does not take at once goes back to the event loop, and so does a request that waits for
-//! another server: neither holds a worker.
+//! another server, or for another request: neither holds a worker.
 
 use std::io;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ pub(crate) enum ClientError {
     /// The connection was not made in time.
     ConnectTimeout,
     /// A kept connection turned out to be closed, before a byte of the response: the server may not have seen the
-    /// request. Another try, on a [new connection](Reuse::Never), tells nothing about the server's health.
+    /// request. Another try, on a [new connection](crate::net::pool::Reuse::Never), tells nothing about the server's health.
     Stale,
     /// The connection was closed before a byte of the response.
     Closed,

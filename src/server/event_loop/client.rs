@@ -13,6 +13,7 @@ use super::admission::Ticket;
 use super::connection::{CloseReason, Connection};
 use super::dispatcher::Place;
 use super::listeners::Listener;
+use crate::health::{Health, bump};
 use crate::server::client_socket::ClientSocket;
 use crate::server::exchange::{Exchange, LONG_WAIT, ReplyRules, Stage};
 use crate::server::stream::{Source, Stream};
@@ -25,7 +26,7 @@ const SHORT_WAIT: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) enum Wait {
     None,
-    /// For nothing yet, but the socket may be ready that its worker is just about to wait for.
+    /// For nothing yet, but what its worker is just about to have it wait for may have happened.
     Early,
     /// For another server, in its place among those that may; or for another request, with none.
     For(Box<Waits>, Option<Place>),
@@ -148,12 +149,19 @@ impl Client {
         due.into_iter().flatten().min()
     }
 
-    /// Notes that another server's socket is ready before the worker has said that it is waited for.
+    /// Notes that what is waited for may have happened before the worker has said that it is waited for.
     pub(super) fn note_early(&mut self) {
         if let Some(exchange) = &self.exchange {
             self.wait = Wait::Early;
             // The worker's word is not to wait for the next event.
             exchange.wake_at_end();
+        }
+    }
+
+    /// Lets go of what its request waits for. Nobody wants the reply any more, so it is late.
+    pub(super) fn end_wait(&mut self, health: &Health) {
+        if self.wait.take().is_under_way() {
+            bump(&health.counts.late);
         }
     }
 

@@ -1,11 +1,11 @@
 //! From admission to the workers: what waits, what is dispatched, and how much of it the workers still have.
 //!
 //! ```text
-//!   submit ──▶ admission ──┐
-//!                          ├─ next ─▶ dispatch ─▶ jobs (announced through tiny_http) ─▶ a worker ─▶ done
-//!   resume ──▶ resuming ───┘
+//!   submit ─────────▶ admission ──┐
+//!                                 ├─ next ─▶ dispatch ─▶ jobs (announced through tiny_http) ─▶ a worker ─▶ done
+//!   submit_exempt ──▶ exempt ─────┘
 //!      ▲
-//!   follow ─ once one more request may begin
+//!   next_woken, once one more request may begin
 //! ```
 //!
 //! No I/O, and time is an argument. The event loop sends the announcements and tells of what has broken.
@@ -44,15 +44,16 @@ const LOST: u32 = 1000;
 pub(crate) struct Dispatcher {
     workers: usize,
     admission: Admission<Job>,
-    /// Replies to go on with, and what a worker is to drop. Bounded by the number of clients.
-    resuming: VecDeque<Job>,
+    /// What needs no admission: requests that have waited, replies to go on with, and what a worker is to drop. Bounded by
+    /// the number of clients.
+    exempt: VecDeque<Job>,
     /// Of these, requests that have waited, and may ask another server.
     continuing: usize,
     /// The last job that was dispatched came from there.
-    resumed: bool,
-    /// Clients whose requests have waited for others' requests. Nobody leads without a place, so while there is none no
-    /// more are added than wait already.
-    following: VecDeque<ClientKey>,
+    last_was_exempt: bool,
+    /// Clients whose requests have waited for others' requests, which have ended. Nobody leads without a place, so while
+    /// there is none no more are added than wait already.
+    woken: VecDeque<ClientKey>,
     jobs: Arc<Jobs>,
     /// Whether what is dispatched reaches the workers.
     open: bool,
@@ -88,10 +89,10 @@ impl Dispatcher {
         Self {
             workers,
             admission,
-            resuming: VecDeque::new(),
-            resumed: false,
+            exempt: VecDeque::new(),
+            last_was_exempt: false,
             continuing: 0,
-            following: VecDeque::new(),
+            woken: VecDeque::new(),
             jobs,
             open: true,
             dispatched: 0,
@@ -142,7 +143,7 @@ impl Dispatcher {
 
     /// Whether the end of any job sets something going here.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.admission.len() > 0 || !self.resuming.is_empty() || !self.following.is_empty()
+        self.admission.len() > 0 || !self.exempt.is_empty() || !self.woken.is_empty()
     }
 
     /// Whether a worker would begin one more request at once. What waits already has the workers that fall idle.
@@ -180,21 +181,21 @@ impl Dispatcher {
         self.admission.push(job, peer, now)
     }
 
-    /// Appends the rest of a reply, a request that has waited, or something to drop.
-    pub(crate) fn resume(&mut self, job: Job) {
+    /// Appends a request that has waited, the rest of a reply, or something to drop.
+    pub(crate) fn submit_exempt(&mut self, job: Job) {
         self.continuing += usize::from(job.continues());
-        self.resuming.push_back(job);
+        self.exempt.push_back(job);
     }
 
     /// Has the request of a client go on that has waited for another request.
-    pub(crate) fn follow(&mut self, client: ClientKey) {
-        self.following.push_back(client);
+    pub(crate) fn wake(&mut self, client: ClientKey) {
+        self.woken.push_back(client);
     }
 
     /// The next of them, if it could begin now.
-    pub(crate) fn next_to_follow(&mut self) -> Option<ClientKey> {
+    pub(crate) fn next_woken(&mut self) -> Option<ClientKey> {
         let has_place = self.busy() < self.workers;
-        has_place.then(|| self.following.pop_front()).flatten()
+        has_place.then(|| self.woken.pop_front()).flatten()
     }
 
     /// Takes a request out whose client has gone.
@@ -212,11 +213,11 @@ impl Dispatcher {
         let has_place = !self.has_places || self.busy() < self.workers;
         let waits = has_place && self.admission.len() > 0;
         // By turns, so that endless replies and new requests do not starve each other.
-        let first = !waits || !std::mem::take(&mut self.resumed);
-        let resuming = first.then(|| self.resuming.pop_front()).flatten();
-        self.resumed = resuming.is_some();
-        self.continuing -= usize::from(resuming.as_ref().is_some_and(Job::continues));
-        resuming.or_else(|| waits.then(|| self.admission.pop(now)).flatten())
+        let first = !waits || !std::mem::take(&mut self.last_was_exempt);
+        let exempt = first.then(|| self.exempt.pop_front()).flatten();
+        self.last_was_exempt = exempt.is_some();
+        self.continuing -= usize::from(exempt.as_ref().is_some_and(Job::continues));
+        exempt.or_else(|| waits.then(|| self.admission.pop(now)).flatten())
     }
 
     fn prefetch(&self, predicted: Option<Duration>) -> usize {
@@ -265,7 +266,7 @@ impl Dispatcher {
         self.begun.1 = now;
         self.unanswered = 0;
         self.unproven = Some(self.jobs.begun());
-        self.resume(Job::Drop(Box::new(())));
+        self.submit_exempt(Job::Drop(Box::new(())));
     }
 
     /// Whether something has just come through a stream that was made anew; true once.
@@ -276,7 +277,7 @@ impl Dispatcher {
 
     /// Ends: leaves all that is left, and `more`, for a worker to drop.
     pub(crate) fn leave(mut self, more: impl Send + 'static) {
-        let left = (std::mem::take(&mut self.resuming), more);
+        let left = (std::mem::take(&mut self.exempt), more);
         self.dispatched += 1;
         self.jobs.put(self.dispatched, Job::Drop(Box::new(left)));
         self.jobs.release(self.dispatched);

@@ -54,7 +54,6 @@ use crate::server::stream::Source;
 use crate::settings::Config;
 use admission::RetryAfter;
 use bodies::Bodies;
-use client::Wait;
 use clients::{Clients, client_of};
 use connection::{CloseReason, Limits};
 use drain::Draining;
@@ -107,7 +106,7 @@ pub(crate) struct EventLoop {
     retry_after: RetryAfter,
     reports: Reports,
     replies: Replies,
-    /// For replies to requests that have waited for another server.
+    /// For replies to requests that have waited.
     replier: Replier,
     draining: Draining,
     sampler: Sampler,
@@ -350,8 +349,12 @@ impl EventLoop {
 
     /// Goes on with the clients that have more to do, as far as the turn has time for them.
     fn serve_unfinished(&mut self, now: Instant) {
+        let unfinished = self.clients.unfinished();
+        if unfinished == 0 {
+            return;
+        }
         let mut at = Instant::now();
-        let mut turn = Turn::new(self.clients.unfinished(), at);
+        let mut turn = Turn::new(unfinished, at);
         while let Some(until) = turn.next(at)
             && let Some(slot) = self.clients.next_unfinished()
         {
@@ -435,9 +438,7 @@ impl EventLoop {
             self.workers.dispatcher.remove(ticket);
             bump(&counts.skipped);
         }
-        if let Wait::For(..) = client.wait.take() {
-            bump(&counts.late);
-        }
+        client.end_wait(&self.shared.health);
         if let Some(exchange) = &client.exchange
             && !exchange.abandon()
             && exchange.advance(Stage::Streaming, Stage::Abandoned)
@@ -453,7 +454,9 @@ impl EventLoop {
         if let Some(stream) = client.parked.take()
             && let Source::Reader(_) = stream.source
         {
-            self.workers.dispatcher.resume(Job::Drop(Box::new(stream)));
+            self.workers
+                .dispatcher
+                .submit_exempt(Job::Drop(Box::new(stream)));
         }
         client.hang_up(reason);
         self.listeners.of(client.listener).resume();

@@ -210,7 +210,7 @@ impl EventLoop {
 
     /// Dispatches what waits, as far as the workers take it.
     pub(super) fn dispatch(&mut self, now: Instant) {
-        self.follow(now);
+        self.resume_woken(now);
         while let Some(job) = self.workers.next(now) {
             if let Job::Handle { exchange, .. } = &job
                 && let Some(client) = self.clients.by_key(exchange.origin.client)
@@ -245,7 +245,7 @@ impl EventLoop {
             let exchange = exchange.clone();
             self.workers
                 .dispatcher
-                .resume(Job::Resume { exchange, stream });
+                .submit_exempt(Job::Resume { exchange, stream });
         }
     }
 
@@ -290,7 +290,9 @@ impl EventLoop {
             }
             (Ended::Replied { then, .. }, None) => {
                 if let Then::More(stream) = then {
-                    self.workers.dispatcher.resume(Job::Drop(Box::new(stream)));
+                    self.workers
+                        .dispatcher
+                        .submit_exempt(Job::Drop(Box::new(stream)));
                 }
             }
             (Ended::Broken(reason), Some(client)) => {
@@ -306,7 +308,7 @@ impl EventLoop {
                         let ready = Trigger::Ready { readable: true };
                         self.go_on_waiting(key.slot, ready, now);
                     } else {
-                        self.workers.dispatcher.follow(key);
+                        self.workers.dispatcher.wake(key);
                     }
                 }
             }
@@ -320,7 +322,7 @@ impl EventLoop {
     /// Refuses a request that has waited for a worker as long as it may.
     pub(super) fn expire(&mut self, job: Job, now: Instant) {
         let Job::Handle { exchange, .. } = job else {
-            return self.workers.dispatcher.resume(job);
+            return self.workers.dispatcher.submit_exempt(job);
         };
         let key = exchange.origin.client;
         if exchange.advance(Stage::Waiting, Stage::Abandoned)
@@ -345,9 +347,7 @@ impl EventLoop {
         let health = self.shared.health.clone();
         if exchange.abandon() {
             client.exchange = None;
-            if let Wait::For(..) = client.wait.take() {
-                bump(&health.counts.late);
-            }
+            client.end_wait(&health);
             client.note_wait(&exchange, now);
             if let Some(ticket) = client.ticket.take() {
                 self.workers.dispatcher.remove(ticket);

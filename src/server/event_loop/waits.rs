@@ -35,15 +35,15 @@ impl EventLoop {
             return;
         };
         if client.wait.is_under_way() {
-            self.workers.dispatcher.follow(key);
+            self.workers.dispatcher.wake(key);
         } else {
             client.note_early();
         }
     }
 
     /// Lets those go on that have waited for other requests, as far as there is room.
-    pub(super) fn follow(&mut self, now: Instant) {
-        while let Some(key) = self.workers.dispatcher.next_to_follow() {
+    pub(super) fn resume_woken(&mut self, now: Instant) {
+        while let Some(key) = self.workers.dispatcher.next_woken() {
             if self.clients.by_key(key).is_some() {
                 self.go_on_waiting(key.slot, Trigger::Ready { readable: true }, now);
                 self.advance(key.slot, now);
@@ -72,7 +72,10 @@ impl EventLoop {
                     task.began = now;
                 }
                 let task = Box::new(task);
-                return self.workers.dispatcher.resume(Job::Continue { task, then });
+                return self
+                    .workers
+                    .dispatcher
+                    .submit_exempt(Job::Continue { task, then });
             }
             Ok(Resumed::Replies(response)) => response,
             Err(what) => {

@@ -55,7 +55,7 @@ impl WorkerPool {
             config.fair,
         );
         let mut dispatcher = Dispatcher::new(admission, config.workers, shared.jobs.clone(), now);
-        dispatcher.resume(Job::Drop(Box::new(())));
+        dispatcher.submit_exempt(Job::Drop(Box::new(())));
         Ok(Self {
             dispatcher,
             intake,

@@ -114,12 +114,12 @@ fn replies_and_new_requests_have_their_turns() {
         scenario
             .dispatcher
             .submit(Scenario::job(), PEER, scenario.now);
-        scenario.dispatcher.resume(Scenario::job());
+        scenario.dispatcher.submit_exempt(Scenario::job());
     }
     for left in [(3, 2), (2, 2), (2, 1), (1, 1), (1, 0), (0, 0)] {
         assert!(scenario.dispatcher.next(None, scenario.now).is_some());
         let dispatcher = &scenario.dispatcher;
-        assert_eq!((dispatcher.waiting(), dispatcher.resuming.len()), left);
+        assert_eq!((dispatcher.waiting(), dispatcher.exempt.len()), left);
     }
     assert!(!scenario.dispatcher.has_backlog());
 }
@@ -197,7 +197,7 @@ fn what_is_left_at_the_end_is_a_workers_to_drop() {
     let dropped = Arc::new(());
     scenario
         .dispatcher
-        .resume(Job::Drop(Box::new(dropped.clone())));
+        .submit_exempt(Job::Drop(Box::new(dropped.clone())));
     scenario.dispatcher.leave(dropped.clone());
     assert_eq!(Arc::strong_count(&dropped), 3);
     drop(scenario.jobs.next().expect("it needs no announcement"));
@@ -245,7 +245,7 @@ fn a_request_that_waits_for_another_server_keeps_its_place_and_no_worker() {
     assert_eq!((dispatcher.at_workers(), dispatcher.places()), (0, 2));
     assert!(!dispatcher.has_idle_worker());
     // What needs a worker gets one.
-    scenario.dispatcher.resume(Scenario::job());
+    scenario.dispatcher.submit_exempt(Scenario::job());
     assert_eq!(scenario.hand_over(Some(TICK)), 1);
     assert_eq!(scenario.begin(), 1);
     scenario.dispatcher.done();
@@ -266,17 +266,17 @@ fn those_who_have_waited_for_others_go_on_one_for_each_place() {
         generation: 0,
     });
     for client in clients {
-        scenario.dispatcher.follow(client);
+        scenario.dispatcher.wake(client);
     }
     let mut places = Vec::new();
     for client in &clients[..2] {
-        assert_eq!(scenario.dispatcher.next_to_follow(), Some(*client));
+        assert_eq!(scenario.dispatcher.next_woken(), Some(*client));
         places.push(scenario.dispatcher.place());
     }
-    assert_eq!(scenario.dispatcher.next_to_follow(), None);
+    assert_eq!(scenario.dispatcher.next_woken(), None);
     assert!(scenario.dispatcher.has_backlog());
     places.pop();
-    assert_eq!(scenario.dispatcher.next_to_follow(), Some(clients[2]));
-    assert_eq!(scenario.dispatcher.next_to_follow(), Some(clients[3]));
+    assert_eq!(scenario.dispatcher.next_woken(), Some(clients[2]));
+    assert_eq!(scenario.dispatcher.next_woken(), Some(clients[3]));
     assert!(!scenario.dispatcher.has_backlog());
 }
