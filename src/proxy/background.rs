@@ -20,7 +20,7 @@ impl Background {
         let (sender, due) = bounded::<Box<dyn FnOnce() + Send>>(0);
         for number in 0..THREADS {
             let due = due.clone();
-            // It ends when nobody can ask for anything any more.
+            // It ends when the sender is dropped, with the sidecar.
             threads.spawn("refreshes", format!("plimsoll-fresh-{number}"), move |_| {
                 due.iter().for_each(|fetch| fetch());
             })?;

@@ -158,8 +158,8 @@ impl Proxy {
     }
 
     /// Takes from the server's settings what concerns forwarding too: whom it [trusts](Config::trust), [how
-    /// long](Config::queue_budget) a request may wait for its turn, and how many descriptors [clients](Config::max_connections)
-    /// leave for connections to the service.
+    /// long](Config::queue_budget) a request may wait for its turn, and how many descriptors
+    /// [clients](Config::max_connections) leave for connections to the service.
     #[must_use]
     pub fn under(mut self, config: &Config) -> Self {
         // Nothing goes on in the background before the first request.

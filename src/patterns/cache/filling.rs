@@ -11,8 +11,8 @@ use super::store::Entry;
 use super::ticket::Ticket;
 
 /// Takes the body of a reply that is to be kept, while it is relayed. Those who wait go on when it is
-/// [finished](Self::finish). When the body was cut, [say so](Self::fail). Dropped before, it keeps nothing either, and another
-/// of those who wait goes on in its place.
+/// [finished](Self::finish). When the body was cut, [say so](Self::fail). Dropped before, it keeps nothing either, and
+/// another of those who wait goes on in its place.
 #[derive(Debug)]
 pub struct Filling {
     ticket: Ticket,

@@ -1,4 +1,4 @@
-//! A request of which something is to become, as it is looked up and as it is remembered.
+//! A request to the cache: as it is looked up, and as it is remembered while its reply is fetched.
 
 use super::fields::Fields;
 use super::flight::FetchOutcome;
