@@ -11,7 +11,6 @@ use std::time::Duration;
 use plimsoll::proxy::{Proxy, ProxyConfig};
 use plimsoll::{AccessLogFormat, Builder, Error, Request, Response, Server};
 use serde_json::Value;
-use socket2::SockRef;
 
 use crate::kit::binary::SIGUSR1;
 use crate::kit::process::TempDir;
@@ -69,13 +68,6 @@ impl Log {
         assert_eq!(lines.len(), 1, "{lines:?}");
         lines.into_iter().next().expect("a line")
     }
-}
-
-/// A reset instead of an orderly end.
-fn reset(client: Client) {
-    let socket = SockRef::from(client.socket());
-    socket.set_linger(Some(Duration::ZERO)).expect("a socket");
-    drop(client);
 }
 
 #[test]
@@ -299,7 +291,7 @@ fn a_client_that_left_is_told_from_one_that_was_cut() {
     let mut running = Client::connect(server.local_addr());
     running.get("/running");
     latch.wait_for(1);
-    reset(running);
+    running.reset();
     let lines = log.wait_for(1);
     assert_eq!(
         (&lines[0]["status"], &lines[0]["reason"]),
@@ -355,7 +347,7 @@ fn a_reply_that_did_not_end_is_there_with_what_was_sent() {
                     .get_mut()
                     .read_exact(&mut [0; 100])
                     .expect("a part");
-                reset(client);
+                client.reset();
             }
             _ => {
                 log.wait_for(before + 1);

@@ -1,6 +1,6 @@
 //! The cache in the sidecar: what is kept, for whom, and what is given when the service fails.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,14 +70,6 @@ fn request(address: SocketAddr, line: &str, fields: &str) -> Reply {
         address,
         format!("{line} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"),
     )
-}
-
-/// The client leaves at once.
-fn reset(client: Client) {
-    socket2::SockRef::from(client.socket())
-        .set_linger(Some(Duration::ZERO))
-        .expect("lingering is off");
-    drop(client);
 }
 
 #[track_caller]
@@ -323,7 +315,7 @@ fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nob
     wait_until("they wait", || {
         cache.stats().waits == 3 && server.health().snapshot().workers_busy == 0
     });
-    reset(first);
+    first.reset();
     wait_until("that is seen", || get(address, "/health").status == 200);
     latch.open();
     for client in &mut others {
@@ -348,7 +340,7 @@ fn those_who_wait_for_a_fetch_and_leave_are_let_go() {
         let mut other = Client::connect(address);
         other.get("/");
         wait_until("it waits", || waits(number));
-        reset(other);
+        other.reset();
     }
     wait_until("nothing is left of them", || {
         server.usage().descriptors < before + 20
@@ -455,21 +447,13 @@ fn a_request_to_upgrade_to_what_is_not_allowed_is_one_like_any_other() {
 
 #[test]
 fn a_client_that_leaves_ends_the_fetch_that_nobody_else_waits_for() {
-    let ended = Arc::new(AtomicUsize::new(0));
-    let counted = ended.clone();
-    let upstream = Upstream::start(move |_, stream| {
-        // Until the other side has closed.
-        if !matches!(stream.read(&mut [0]), Ok(1)) {
-            counted.fetch_add(1, Ordering::SeqCst);
-        }
-        Err(std::io::ErrorKind::UnexpectedEof.into())
-    });
+    let upstream = Upstream::hanging();
     let server = sidecar(&upstream);
     let mut client = Client::connect(server.local_addr());
     client.get("/");
     wait_until("the service is asked", || upstream.asked().len() == 1);
     drop(client);
-    wait_until("the service is left", || ended.load(Ordering::SeqCst) == 1);
+    wait_until("the service is left", || upstream.open() == 0);
 }
 
 #[test]

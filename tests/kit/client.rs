@@ -4,6 +4,8 @@ use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use super::{PATIENCE, Reply};
 
 /// One connection. What is called `try_` tells of an error; the rest panics at one.
@@ -65,6 +67,14 @@ impl Client {
         let socket = self.socket();
         socket.shutdown(Shutdown::Write).expect("a half-close");
         self
+    }
+
+    /// Leaves at once, with a reset.
+    #[track_caller]
+    pub(crate) fn reset(self) {
+        let socket = SockRef::from(self.socket());
+        let set = socket.set_linger(Some(Duration::ZERO));
+        set.expect("an open socket");
     }
 
     /// Reads one whole reply to a request with a method other than HEAD.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::{PATIENCE, Reserved};
+use super::{NEVER, PATIENCE, Reserved};
 
 /// A request as it came: from the request line to the empty line, and the body that its Content-Length announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,9 +113,19 @@ impl Upstream {
 
     /// Reads a request on each connection, and never answers.
     pub(crate) fn hanging() -> Self {
-        Self::start(|_, stream| match stream.read(&mut [0])? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => panic!("nothing comes behind a request"),
+        Self::silent("")
+    }
+
+    /// Begins its answer to a request on each connection with this, and says nothing more.
+    pub(crate) fn silent(beginning: &'static str) -> Self {
+        Self::start(move |_, stream| {
+            stream.write_all(beginning.as_bytes())?;
+            // What ends the connection is the other side.
+            stream.set_read_timeout(Some(NEVER))?;
+            match stream.read(&mut [0])? {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => panic!("nothing comes behind a request"),
+            }
         })
     }
 
@@ -136,6 +146,12 @@ impl Upstream {
         asked[0].clone()
     }
 
+    /// How many connections it has now.
+    pub(crate) fn open(&self) -> usize {
+        lock(&self.shared.open).len()
+    }
+
+    /// How many connections have come so far.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }

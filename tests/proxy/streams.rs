@@ -2,8 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,12 +14,9 @@ const SILENT: usize = 1000;
 const WEBSOCKET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// Begins a stream for `/events`, switches to WebSockets, and answers everything else at once. How many streams and
-/// tunnels it has.
-fn service() -> (Upstream, Arc<AtomicUsize>) {
-    let open = Arc::new(AtomicUsize::new(0));
-    let counted = open.clone();
-    let upstream = Upstream::start(move |asked, stream| {
+/// Begins a stream for `/events`, switches to WebSockets, and answers everything else at once.
+fn service() -> Upstream {
+    Upstream::start(|asked, stream| {
         let is_tunnel = !asked.fields("upgrade").is_empty();
         if !is_tunnel && !asked.line().starts_with("GET /events ") {
             return stream.write_all(super::OK.as_bytes());
@@ -34,12 +29,9 @@ fn service() -> (Upstream, Arc<AtomicUsize>) {
              7\r\ndata: \n\r\n"
         };
         stream.write_all(head.as_bytes())?;
-        counted.fetch_add(1, Ordering::SeqCst);
-        let result = stream.read(&mut [0]);
-        counted.fetch_sub(1, Ordering::SeqCst);
-        result.and(Err(std::io::ErrorKind::ConnectionAborted.into()))
-    });
-    (upstream, open)
+        let _ = stream.read(&mut [0])?;
+        Err(std::io::ErrorKind::ConnectionAborted.into())
+    })
 }
 
 /// Opens a stream or a tunnel, which then stays silent.
@@ -76,11 +68,12 @@ fn usual_time(address: SocketAddr) -> Duration {
 #[ignore = "slow: make test-slow"]
 fn a_thousand_silent_streams_and_a_thousand_silent_tunnels_slow_nobody_down() {
     alone(|| {
-        let (upstream, held) = service();
+        let upstream = service();
         let url = upstream.url();
         let mut server = Serving::start(&["--upstream", &url, "--workers", "8"]);
         let before = usual_time(server.address);
         let usage = server.usage();
+        let kept = upstream.open();
         let events = "GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
         let clients: Vec<_> = (0..SILENT)
             .flat_map(|_| {
@@ -88,7 +81,7 @@ fn a_thousand_silent_streams_and_a_thousand_silent_tunnels_slow_nobody_down() {
                 [stream, open(server.address, WEBSOCKET, "101")]
             })
             .collect();
-        wait_until("all are open", || held.load(Ordering::SeqCst) == 2 * SILENT);
+        wait_until("all are open", || upstream.open() >= 2 * SILENT);
         let with = usual_time(server.address);
         assert!(
             with < 2 * before,
@@ -100,18 +93,13 @@ fn a_thousand_silent_streams_and_a_thousand_silent_tunnels_slow_nobody_down() {
         let (took, used) = (began.elapsed(), server.loop_time_since(used));
         assert!(used < took / 50, "the loop used {used:?} in {took:?}");
         let now = server.usage();
-        let each = now.memory.saturating_sub(usage.memory) * 1024 / clients.len();
+        let each = now.memory.saturating_sub(usage.memory) * 1024 / (2 * SILENT);
         println!("{before:?} without, {with:?} with, {each} bytes each");
         assert!(each < 8192, "{each} bytes for each");
         assert!(now.threads <= usage.threads, "{} threads", now.threads);
         // Their clients leave, and the service sees that at once.
-        for client in &clients {
-            let socket = socket2::SockRef::from(client.socket());
-            let reset = socket.set_linger(Some(Duration::ZERO));
-            reset.expect("an open socket");
-        }
-        drop(clients);
-        wait_until("all have ended", || held.load(Ordering::SeqCst) == 0);
+        clients.into_iter().for_each(Client::reset);
+        wait_until("all have ended", || upstream.open() <= kept);
         server.await_usage(usage, 8 * 1024);
     });
 }
@@ -120,7 +108,7 @@ fn a_thousand_silent_streams_and_a_thousand_silent_tunnels_slow_nobody_down() {
 #[ignore = "slow: make test-slow"]
 fn ten_thousand_idle_clients_cost_a_sidecar_no_more_than_a_server() {
     alone(|| {
-        let (upstream, _) = service();
+        let upstream = service();
         let url = upstream.url();
         let growth = |arguments: &[&str]| {
             let arguments = [&["--idle-timeout", "5m", "--head-timeout", "5m"], arguments].concat();

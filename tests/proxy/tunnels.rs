@@ -1,8 +1,6 @@
 //! What the sidecar relays without a worker: streams, and other protocols.
 
 use std::io::{Read, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll::Config;
@@ -167,22 +165,6 @@ fn trailers_go_to_a_client_that_takes_them_and_to_no_other() {
     }
 }
 
-/// A service that begins an answer and then says nothing, and how many of its connections have ended.
-fn silent(head: &'static str) -> (Upstream, Arc<AtomicUsize>) {
-    let ended = Arc::new(AtomicUsize::new(0));
-    let counted = ended.clone();
-    let upstream = Upstream::start(move |_, stream| {
-        stream.write_all(head.as_bytes())?;
-        let left = matches!(stream.read(&mut [0]), Ok(0))
-            || stream.take_error().is_ok_and(|error| error.is_some());
-        if left {
-            counted.fetch_add(1, Ordering::SeqCst);
-        }
-        Err(std::io::ErrorKind::UnexpectedEof.into())
-    });
-    (upstream, ended)
-}
-
 /// How a client goes.
 #[derive(Debug, Clone, Copy)]
 enum Leaves {
@@ -192,7 +174,7 @@ enum Leaves {
 
 /// How long the service is kept after its client has gone.
 fn time_to_leave(head: &'static str, leaves: Leaves) -> Duration {
-    let (upstream, ended) = silent(head);
+    let upstream = Upstream::silent(head);
     let server = serve(ProxyConfig::to([upstream.url()]), 1);
     let mut client = Client::connect(server.local_addr());
     client.get("/");
@@ -205,17 +187,15 @@ fn time_to_leave(head: &'static str, leaves: Leaves) -> Duration {
     }
     let left = Instant::now();
     leave(client, leaves);
-    wait_until("the service is left", || ended.load(Ordering::SeqCst) == 1);
+    wait_until("the service is left", || upstream.open() == 0);
     left.elapsed()
 }
 
 fn leave(client: Client, leaves: Leaves) {
-    if matches!(leaves, Leaves::Resets) {
-        let socket = socket2::SockRef::from(client.socket());
-        let set = socket.set_linger(Some(Duration::ZERO));
-        set.expect("an open socket");
+    match leaves {
+        Leaves::Closes => drop(client),
+        Leaves::Resets => client.reset(),
     }
-    drop(client);
 }
 
 #[test]
@@ -309,11 +289,13 @@ fn a_tunnel_fails_only_when_the_service_breaks_it_off() {
 /// A client that only says that it sends nothing more still gets its answer, unless that takes long.
 #[test]
 fn half_an_end_is_an_end_once_the_service_takes_long() {
-    let (upstream, ended) = silent("");
+    let upstream = Upstream::hanging();
     let server = serve(ProxyConfig::to([upstream.url()]), 1);
     let mut client = Client::connect(server.local_addr());
     client.get("/").finish();
-    wait_until("the service is left", || ended.load(Ordering::SeqCst) == 1);
+    wait_until("the service is left", || {
+        (upstream.asked().len(), upstream.open()) == (1, 0)
+    });
 
     let upstream = Upstream::start(|_, stream| {
         std::thread::sleep(Duration::from_millis(200));
@@ -327,7 +309,7 @@ fn half_an_end_is_an_end_once_the_service_takes_long() {
 #[test]
 fn a_hundred_silent_streams_leave_the_only_worker_free() {
     const STREAMS: usize = 100;
-    let (upstream, _) = silent("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nhi");
+    let upstream = Upstream::silent("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nhi");
     let server = serve(ProxyConfig::to([upstream.url()]), 1);
     let clients: Vec<Client> = (0..STREAMS)
         .map(|_| {
@@ -349,7 +331,7 @@ fn a_hundred_silent_streams_leave_the_only_worker_free() {
 /// Each stream has two descriptors, and a server without any cannot so much as accept a monitor.
 #[test]
 fn streams_leave_the_descriptors_that_the_server_runs_on() {
-    let (upstream, _) = silent("HTTP/1.1 200 OK\r\n\r\nhi");
+    let upstream = Upstream::silent("HTTP/1.1 200 OK\r\n\r\nhi");
     // As many clients as a setting allows leave none for connections to the service but one for each worker.
     let config = Config {
         max_connections: 1 << 20,
@@ -380,11 +362,8 @@ fn streams_leave_the_descriptors_that_the_server_runs_on() {
     );
     let ready = Client::connect(server.local_addr()).get("/livez").reply();
     assert_eq!(ready.status, 200);
-    for (client, _) in &held {
-        let socket = socket2::SockRef::from(client.socket());
-        let reset = socket.set_linger(Some(Duration::ZERO));
-        reset.expect("an open socket");
+    for (client, _) in held {
+        client.reset();
     }
-    drop(held);
     wait_until("there is room again", || begin().1 == *b"HTTP/1.1 200");
 }

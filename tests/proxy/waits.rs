@@ -3,7 +3,6 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,26 +29,6 @@ fn held(latch: &Arc<Latch>) -> Upstream {
         latch.pass();
         stream.write_all(OK.as_bytes())
     })
-}
-
-/// Says this and nothing more, and counts the connections that are ended.
-fn silent(beginning: &'static str) -> (Upstream, Arc<AtomicUsize>) {
-    let ended = Arc::new(AtomicUsize::new(0));
-    let counted = ended.clone();
-    let upstream = Upstream::start(move |_, stream| {
-        stream.write_all(beginning.as_bytes())?;
-        // The other side has closed, or has reset it.
-        if !matches!(stream.read(&mut [0]), Ok(1)) {
-            counted.fetch_add(1, Ordering::SeqCst);
-        }
-        Err(io::ErrorKind::UnexpectedEof.into())
-    });
-    (upstream, ended)
-}
-
-fn endings(count: &Arc<AtomicUsize>, expected: usize) -> impl FnMut() -> bool {
-    let count = count.clone();
-    move || count.load(Ordering::SeqCst) == expected
 }
 
 #[test]
@@ -98,7 +77,7 @@ fn the_service_gets_as_many_at_once_as_there_are_workers() {
 #[test]
 fn one_that_waits_when_the_time_is_over_is_answered_and_its_connection_closed() {
     for beginning in ["", "HTTP/1.1 200 OK\r\nX: ", "HTTP/1.1 103 x\r\n\r\n"] {
-        let (upstream, ended) = silent(beginning);
+        let upstream = Upstream::silent(beginning);
         let proxy = Proxy::start(to(&[&upstream])).expect("it starts");
         let server = quiet(1).handler(proxy).request_timeout(SHORT);
         let server = server.start().expect("the server starts");
@@ -110,15 +89,16 @@ fn one_that_waits_when_the_time_is_over_is_answered_and_its_connection_closed() 
             (504, Some("plimsoll; error=http_response_timeout"))
         );
         assert!(began.elapsed() < PATIENCE);
-        wait_until("the service is left", endings(&ended, 1));
-        assert_eq!(upstream.asked().len(), 1);
+        wait_until("the service is left", || {
+            (upstream.asked().len(), upstream.open()) == (1, 0)
+        });
     }
 }
 
 #[test]
 fn a_try_that_hangs_is_followed_by_one_elsewhere() {
     for beginning in ["", "HTTP/1.1 200 OK\r\nX: "] {
-        let (hanging, ended) = silent(beginning);
+        let hanging = Upstream::silent(beginning);
         let good = Upstream::answering(OK);
         let config = ProxyConfig {
             try_timeout: Some(SHORT),
@@ -129,14 +109,14 @@ fn a_try_that_hangs_is_followed_by_one_elsewhere() {
             assert_eq!(get(server.local_addr(), "/").text(), "hello");
             !hanging.asked().is_empty()
         });
-        wait_until("it is left", endings(&ended, hanging.asked().len()));
+        wait_until("it is left", || hanging.open() == 0);
     }
 }
 
 /// What is put off must not wait for a moment at which the event loop would have woken anyway.
 #[test]
 fn a_try_is_over_in_time_on_an_idle_server() {
-    let (hanging, _) = silent("");
+    let hanging = Upstream::hanging();
     let config = ProxyConfig {
         try_timeout: Some(Duration::from_millis(20)),
         retries: 0,
@@ -183,14 +163,14 @@ fn a_connection_that_closes_under_a_request_is_followed_by_a_new_one() {
 
 #[test]
 fn a_client_that_closes_ends_the_request_that_waits() {
-    let (upstream, ended) = silent("");
+    let upstream = Upstream::hanging();
     let server = serve(to(&[&upstream]), 2);
     let mut client = Client::connect(server.local_addr());
     client.get("/");
     wait_until("the service is asked", || upstream.asked().len() == 1);
     let began = Instant::now();
     drop(client);
-    wait_until("the service is left", endings(&ended, 1));
+    wait_until("the service is left", || upstream.open() == 0);
     // 2 s by the rule, and room for a busy machine.
     assert!(began.elapsed() < Duration::from_secs(5));
     settle(&server);
@@ -206,12 +186,14 @@ fn a_client_that_only_says_it_sends_no_more_gets_a_quick_answer() {
         assert_eq!(client.reply().text(), "hello");
     }
     // It has ended before its request is sent on, and is given up only later.
-    let (silent, ended) = silent("");
+    let silent = Upstream::hanging();
     let server = serve(to(&[&silent]), 2);
     let mut client = Client::connect(server.local_addr());
     client.get("/").finish();
     client.expect_close();
-    wait_until("the service is left", endings(&ended, 1));
+    wait_until("the service is left", || {
+        (silent.asked().len(), silent.open()) == (1, 0)
+    });
 }
 
 #[test]
@@ -236,7 +218,7 @@ fn a_drain_waits_for_the_answer_of_the_service() {
 
 #[test]
 fn a_drain_that_is_over_cuts_what_waits() {
-    let (upstream, ended) = silent("");
+    let upstream = Upstream::hanging();
     let server = serve(to(&[&upstream]), 2);
     let mut client = Client::connect(server.local_addr());
     client.get("/");
@@ -246,7 +228,7 @@ fn a_drain_that_is_over_cuts_what_waits() {
         matches!(stopped, Err(plimsoll::Error::Cut(1))),
         "{stopped:?}"
     );
-    wait_until("the service is left", endings(&ended, 1));
+    wait_until("the service is left", || upstream.open() == 0);
 }
 
 /// A body that the service does not take at once goes on as it is taken, with no worker.
