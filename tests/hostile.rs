@@ -245,7 +245,8 @@ fn clients_that_pipeline_and_never_read_hurt_nobody() {
             let one = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             requests.push(one.repeat(200));
         }
-        let count = affordable(200);
+        // Many more than there are workers, and no more than a busy machine can answer until they are cut.
+        let count = 16;
         let mut clients: Vec<Client> = (0..count)
             .map(|_| {
                 let client = Client::connect(server.address);
@@ -253,9 +254,9 @@ fn clients_that_pipeline_and_never_read_hurt_nobody() {
                 client
             })
             .collect();
-        let began = Instant::now();
         let mut most = 0;
-        while began.elapsed() < Duration::from_secs(2) {
+        // More than buffers have room for, where replies are large.
+        for _ in 0..5 {
             for (client, requests) in clients.iter_mut().zip(requests.iter().cycle()) {
                 // Its buffers are full, or it has been cut.
                 let _ = client.try_send(requests);
