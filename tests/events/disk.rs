@@ -116,13 +116,14 @@ fn a_letter_that_is_replayed_to_a_full_file_system_is_delivered_once_there_is_ro
         let ballast = Path::new("/mnt/ballast");
         // As much as there is room for.
         fs::write(ballast, vec![1; 24 << 20]).expect_err("it does not fit");
+        // And as much as there is in the files of events that are over.
+        let more = fill(&queue);
         let letters = queue.dead_letters();
         let ids: Vec<_> = letters
             .map(|letter| letter.expect("it can be read").id)
             .collect();
-        let replayed = ids.iter().filter(|id| queue.replay(**id).is_ok()).count();
-        // Some find room at once: how many, depends on how soon the files of letters are used again.
-        assert!(replayed > 0);
+        let replayed = queue.replay(ids[0]);
+        assert!(matches!(replayed, Err(EventError::Io(_))), "{replayed:?}");
         fs::remove_file(ballast).expect("it is there");
         for id in &ids {
             wait_until("it is replayed", || {
@@ -132,7 +133,7 @@ fn a_letter_that_is_replayed_to_a_full_file_system_is_delivered_once_there_is_ro
             });
         }
         consumer.1.store(true, Ordering::Relaxed);
-        let all = EVENTS as u64;
+        let all = (EVENTS + more) as u64;
         wait_until("all are delivered", || queue.stats().delivered == all);
         assert_eq!(queue.stats().dead_letters, 0);
     });
@@ -241,7 +242,7 @@ fn what_is_written_once_segments_are_used_again_is_little_more_than_the_events()
     const PRODUCERS: usize = 64;
     /// All together fit into the files that are kept for new segments.
     const EACH: usize = 6;
-    /// Beside it, what a commit is filled up with is little, also where few events share one.
+    /// What a commit is filled up with is a quarter of it at most, also where no other event shares one.
     const SIZE: u64 = 16 * 1024;
     alone(|| {
         let directory = TempDir::new("events");
@@ -250,7 +251,8 @@ fn what_is_written_once_segments_are_used_again_is_little_more_than_the_events()
             .deliver(|_| Outcome::Delivered)
             .expect("threads start");
         let event = event(&"x".repeat(16 * 1024));
-        let publish = || {
+        let written_for_each = || {
+            let before = written();
             thread::scope(|scope| {
                 for _ in 0..PRODUCERS {
                     scope.spawn(|| {
@@ -261,13 +263,11 @@ fn what_is_written_once_segments_are_used_again_is_little_more_than_the_events()
                 }
             });
             wait_until("all are delivered", || queue.stats().backlog == 0);
+            (written() - before) / (PRODUCERS * EACH) as u64
         };
-        // Until there are files to be used again.
-        publish();
-        publish();
-        let before = written();
-        publish();
-        let each = (written() - before) / (PRODUCERS * EACH) as u64;
-        assert!(each < SIZE * 9 / 5, "{each} bytes");
+        // At first, while there are no files to be used again, and by the thread that makes them, more is written.
+        let rounds: Vec<_> = (0..6).map(|_| written_for_each()).collect();
+        let least = rounds.iter().min().expect("some");
+        assert!(*least <= SIZE * 5 / 4, "bytes for each: {rounds:?}");
     });
 }
