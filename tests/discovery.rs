@@ -614,8 +614,8 @@ fn the_257th_endpoint_is_refused_by_name_and_the_others_are_used() {
 fn endpoints_that_are_all_down_when_they_are_found_do_not_fill_the_log() {
     let directory = TempDir::new("endpoints");
     let path = directory.path().join("endpoints");
-    let nobody = Reserved::new();
-    let lines = (0..32).map(|number| format!("http://{}/{number}\n", nobody.address));
+    let port = Reserved::new();
+    let lines = (0..32).map(|number| format!("http://{}/{number}\n", port.address));
     fs::write(&path, lines.collect::<String>()).expect("a file");
     let source = format!("file:{}", path.display());
     let check = "/up,interval=100ms";
@@ -625,7 +625,10 @@ fn endpoints_that_are_all_down_when_they_are_found_do_not_fill_the_log() {
         let all = report["endpoints"].as_array().expect("a list");
         all.len() == 32 && all.iter().all(|one| one["state"] == "down")
     });
-    wait_until("some are told of", || {
-        server.process.logged("is down: ") == 16
+    // What comes after all of that is told of them all.
+    let _up = Upstream::start_at(port.address, |_, stream| {
+        stream.write_all(b"HTTP/1.1 204 Up\r\n\r\n")
     });
+    wait_until("all are up", || server.process.logged(" is up") == 32);
+    assert_eq!(server.process.logged(" is down: "), 16);
 }
