@@ -578,7 +578,13 @@ fn requests(address: SocketAddr, client: usize, count: usize) {
 
 #[test]
 fn a_file_that_cannot_be_opened_is_a_failure_to_start() {
-    let (status, _, lines) = Plimsoll::start(&["--access-log", "/nowhere/access.log"], &[]).exit();
+    let options = [
+        "--listen",
+        "127.0.0.1:0",
+        "--access-log",
+        "/nowhere/access.log",
+    ];
+    let (status, _, lines) = Plimsoll::start(&options, &[]).exit();
     assert_eq!(status.code(), Some(1));
     let line = lines.last().expect("a line");
     assert_eq!(

@@ -316,7 +316,9 @@ fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nob
         cache.stats().waits == 3 && server.health().snapshot().workers_busy == 0
     });
     first.reset();
-    wait_until("that is seen", || get(address, "/health").status == 200);
+    wait_until("that is seen", || {
+        server.health().snapshot().connections == others.len()
+    });
     latch.open();
     for client in &mut others {
         assert_eq!(client.reply().text(), "shared");
