@@ -8,7 +8,10 @@ use std::time::Instant;
 
 use super::copying::Compaction;
 use super::error::EventError;
-use super::log::{Index, Info};
+use super::log::{COMMIT, Index, Info};
+use super::record::BLOCK;
+use super::segment::Segment;
+use super::space::Use;
 use super::writer::{REST, Writer};
 
 impl Writer {
@@ -37,30 +40,55 @@ impl Writer {
         (urgent(*number, info) || info.alive < most).then_some(*number)
     }
 
-    /// Copies a part of a segment, if there is one to be copied.
-    pub(crate) fn copy_some(&mut self) {
+    /// Copies a part of a segment, if there is one to be copied. Whether it did.
+    pub(crate) fn copy_some(&mut self) -> bool {
         let now = Instant::now();
         if self.rest_until.is_some_and(|after| now < after) {
-            return;
+            return false;
         }
         self.rest_until = None;
         let Some(compaction) = self.compaction.take().or_else(|| self.begin()) else {
-            return;
+            return false;
         };
         let victim = compaction.number();
         match self.step(compaction, now) {
-            Ok(Some(compaction)) => self.compaction = Some(compaction),
+            Ok(Some(compaction)) => {
+                self.compaction = Some(compaction);
+                true
+            }
             Ok(None) => {
                 self.pressed = false;
                 self.failed_copy = None;
                 self.remove_dead();
+                true
             }
             Err(error) => {
                 log::warn!("cannot copy events out of an old segment: {error}");
                 self.rest_until = Some(now + REST);
                 self.failed_copy = Some(victim);
+                false
             }
         }
+    }
+
+    /// Sees to it that there is room for so much progress, if that can be won back. Whether something was copied, and so
+    /// stands elsewhere now.
+    pub(super) fn win_room(&mut self, bytes: u64, now: Instant) -> bool {
+        let mut copied = false;
+        let most = self.log.lock().index.segments.len();
+        for attempt in 0..most {
+            let room = self.make_room(bytes, Use::Progress, now);
+            if !matches!(room, Err(EventError::Full)) {
+                break;
+            }
+            self.pressed |= attempt == 0;
+            if !self.copy_some() {
+                break;
+            }
+            copied = true;
+            while self.compaction.is_some() && self.copy_some() {}
+        }
+        copied
     }
 
     fn begin(&mut self) -> Option<Compaction> {
@@ -79,10 +107,13 @@ impl Writer {
         mut compaction: Compaction,
         now: Instant,
     ) -> Result<Option<Compaction>, EventError> {
-        let part = compaction.next_part(&self.log)?;
+        // What still fits into the active segment, if anything does.
+        let room = self.active.as_ref().map_or(0, Segment::room);
+        let most = if room > BLOCK { room } else { COMMIT };
+        let part = compaction.next_part(&self.log, most.min(COMMIT))?;
         let victim = compaction.number();
         if !part.commit.is_empty() {
-            let written = self.write(&part.commit, now)?;
+            let written = self.write(&part.commit, Use::Copies, now)?;
             let index = &mut self.log.lock().index;
             for (slot, offset) in part.events.iter().zip(&written.events) {
                 index.relocate(*slot, written.segment, *offset);

@@ -58,8 +58,8 @@ impl Compaction {
         self.header.number
     }
 
-    /// Reads its next part, and leaves out what is not alive any more.
-    pub(crate) fn next_part(&mut self, log: &Log) -> io::Result<Part> {
+    /// Reads its next part, of so many bytes unless one record alone has more, and leaves out what is not alive any more.
+    pub(crate) fn next_part(&mut self, log: &Log, most: u64) -> io::Result<Part> {
         let Self {
             file,
             header,
@@ -86,7 +86,7 @@ impl Compaction {
                 }
             };
             bytes += head.span();
-            if bytes > log.commit && !part.commit.is_empty() {
+            if bytes > most && !part.commit.is_empty() {
                 return Ok(part);
             }
             let offset = u32::try_from(offset).expect("a segment has less than 4 GiB");

@@ -134,7 +134,7 @@ fn start(bytes: &[u8]) {
     let directory: Arc<dyn Directory> = Arc::new(One(name, bytes.to_vec()));
     let store = |purpose| Store {
         directory: Arc::clone(&directory),
-        space: Arc::new(Space::new(64 * 1024, 512 * 1024, 2)),
+        space: Arc::new(Space::new(64 * 1024, 512 * 1024)),
         purpose,
     };
     let damage = &mut Damage::default();

@@ -224,22 +224,29 @@ pub(crate) struct Batch {
 /// What those wait for who have something in a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Ticket {
-    outcome: Mutex<Option<Result<(), EventError>>>,
+    outcome: Mutex<Option<Settled>>,
     known: Condvar,
 }
 
+/// Whether the parts of a batch were written. Where there is no room for its events, there may be for the rest.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    pub(crate) events: Result<(), EventError>,
+    pub(crate) progress: Result<(), EventError>,
+}
+
 impl Ticket {
-    pub(crate) fn settle(&self, outcome: Result<(), EventError>) {
+    pub(crate) fn settle(&self, outcome: Settled) {
         *lock(&self.outcome) = Some(outcome);
         self.known.notify_all();
     }
 
-    fn wait(&self, longest: Duration) -> Result<(), EventError> {
+    fn wait(&self, longest: Duration) -> Result<Settled, EventError> {
         let (outcome, _) = self
             .known
             .wait_timeout_while(lock(&self.outcome), longest, |outcome| outcome.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        outcome.clone().unwrap_or(Err(EventError::TimedOut))
+        outcome.clone().ok_or(EventError::TimedOut)
     }
 }
 
@@ -304,7 +311,7 @@ impl Log {
         let bytes = span(body.len() as u64);
         let event = (body, Box::new(committed) as Committed);
         let ticket = self.add(bytes, |batch| batch.events.push(event))?;
-        ticket.wait(self.patience)
+        ticket.wait(self.patience)?.events
     }
 
     /// Adds how far the delivery of an event has come. Nobody waits for it: without it an attempt is made too early.
@@ -321,7 +328,7 @@ impl Log {
     /// Adds that an event is over; that is durable when this returns.
     pub(crate) fn done_durably(&self, slot: u32) -> Result<(), EventError> {
         let ticket = self.add(Done::SIZE as u64, |batch| batch.dones.push(slot))?;
-        ticket.wait(self.patience)
+        ticket.wait(self.patience)?.progress
     }
 
     fn add(&self, bytes: u64, put: impl FnOnce(&mut Batch)) -> Result<Arc<Ticket>, EventError> {

@@ -27,12 +27,6 @@ use crate::panics::lock;
 /// How long a queue that is dropped waits for what is being delivered.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// Segments kept back from new events: one for what is known of their delivery, and one to copy into.
-const RESERVE_LIVE: u64 = 2;
-
-/// The same for dead letters, of which little is known.
-const RESERVE_DEAD: u64 = 1;
-
 /// How often a thread that ends is looked for.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -181,13 +175,10 @@ impl EventQueue {
             space: Arc::new(space),
             purpose,
         };
-        let keys = store(Purpose::Keys, Space::new(sizes.keys, 2 * sizes.keys, 0));
+        let keys = store(Purpose::Keys, Space::new(sizes.keys, 2 * sizes.keys));
         let (file, keys) = KeyFile::open(keys, &names, &mut damage)?;
 
-        let dead_store = store(
-            Purpose::Dead,
-            Space::new(sizes.segment, sizes.dead, RESERVE_DEAD),
-        );
+        let dead_store = store(Purpose::Dead, Space::new(sizes.segment, sizes.dead));
         let dead = Arc::new(Dead::default());
         let found_dead = recover::recover(&dead_store, &*dead, &names, &mut damage)?;
 
@@ -199,10 +190,7 @@ impl EventQueue {
         // What was set aside takes space until somebody removes it.
         let aside = recover::set_aside(&**directory, &names)?;
         let live_bytes = sizes.live.saturating_sub(aside);
-        let live_store = store(
-            Purpose::Live,
-            Space::new(sizes.segment, live_bytes, RESERVE_LIVE),
-        );
+        let live_store = store(Purpose::Live, Space::new(sizes.segment, live_bytes));
         let live = Arc::new(Live::new(settings.delays.clone(), keys, file, letters));
         let mut found = recover::recover(&live_store, &*live, &names, &mut damage)?;
         // A replayed event has a higher number than it had when it died.

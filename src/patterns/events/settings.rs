@@ -32,7 +32,8 @@ const MOST_SEGMENT: u64 = 8 << 20;
 #[non_exhaustive]
 pub struct EventSettings {
     /// Most bytes of all files together: 64 MiB by default, from 512 KiB to 4 GiB. Events may take
-    /// about half of that. The rest is for dead letters, for keys of producers, and to win back space.
+    /// about half of that. The rest is for dead letters, for keys of producers, and to win back space. A power cut in the
+    /// midst of that can make it a segment more for a moment, a 32nd.
     pub max_bytes: u64,
     /// Most bytes of an event, topic, key and attributes included: 1 MiB by default. An eighth of `max_bytes` must have
     /// room for it.
@@ -110,12 +111,14 @@ impl EventSettings {
             )));
         }
         let keys = (max / 16) / BLOCK * BLOCK;
+        // With one segment for letters beside what is kept for their progress and copies.
+        let dead = (max / 4).max(3 * segment);
         Ok(Sizes {
             segment,
             keys,
             // The file of keys is there twice while it is written anew.
-            live: max - 2 * keys - max / 4,
-            dead: max / 4,
+            live: max - 2 * keys - dead,
+            dead,
             commit: COMMIT.min((segment - FIRST) / 4),
         })
     }

@@ -5,14 +5,38 @@ use std::sync::{Mutex, MutexGuard};
 use super::record::to_usize;
 use crate::panics::lock;
 
-/// The space of one log. It is taken by segments, of which the last ones are kept back from new events: for what is known
-/// of events' delivery, and to copy into, so that space can be won back when there is none left.
+/// What a segment is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// New events.
+    Events,
+    /// What is known of events' delivery, and which are over.
+    Progress,
+    /// What is copied, so that space can be won back when there is none left.
+    Copies,
+}
+
+impl Use {
+    /// How many segments stay free for the others.
+    fn reserve(self) -> u64 {
+        match self {
+            Self::Events => 2,
+            Self::Progress => 1,
+            Self::Copies => 0,
+        }
+    }
+}
+
+/// The space of one log. It is taken by segments, of which the last ones are kept for [progress](Use::Progress) and for
+/// [copies](Use::Copies).
+///
+/// A power cut in the midst of copying can leave a segment that was copied in part, and no room for the rest. Then one
+/// segment more than the total is taken until that is copied: otherwise no space could be won back ever again.
 #[derive(Debug)]
 pub(crate) struct Space {
     /// Bytes of a new segment.
     pub(crate) segment: u64,
     total: u64,
-    reserve: u64,
     used: Mutex<Used>,
 }
 
@@ -26,30 +50,28 @@ struct Used {
 }
 
 impl Space {
-    /// `total` bytes, of which the last `reserve` segments are not for new events.
-    pub(crate) fn new(segment: u64, total: u64, reserve: u64) -> Self {
+    pub(crate) fn new(segment: u64, total: u64) -> Self {
         Self {
             segment,
             total,
-            reserve,
             used: Mutex::default(),
         }
     }
 
-    /// Takes a segment: for new events, or for what may have the reserve.
-    pub(crate) fn take(&self, for_events: bool) -> bool {
+    /// Takes a segment, if there is one for this.
+    pub(crate) fn take(&self, wanted_for: Use) -> bool {
         let mut used = self.lock();
-        let least = if for_events { self.reserve } else { 0 };
-        let room = self.free(&used) > least;
+        let is_last_resort = wanted_for == Use::Copies && used.segments <= self.total;
+        let room = self.free(&used) > wanted_for.reserve() || is_last_resort;
         if room {
             used.segments += self.segment;
         }
         room
     }
 
-    /// Whether the reserve is there, so that new events may go to a segment that has been taken already.
-    pub(crate) fn takes_events(&self) -> bool {
-        self.free(&self.lock()) >= self.reserve
+    /// Whether what is kept for the others is there, so that this may go to a segment that has been taken already.
+    pub(crate) fn admits(&self, wanted_for: Use) -> bool {
+        wanted_for != Use::Events || self.free(&self.lock()) >= wanted_for.reserve()
     }
 
     /// Counts a segment that is there already.

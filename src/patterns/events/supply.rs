@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::error::EventError;
 use super::log::Info;
 use super::segment::{self, Segment, Spare};
+use super::space::Use;
 use super::writer::{REST, Store, Writer};
 
 impl Writer {
@@ -16,11 +17,11 @@ impl Writer {
     pub(crate) fn make_room(
         &mut self,
         bytes: u64,
-        for_events: bool,
+        wanted_for: Use,
         now: Instant,
     ) -> Result<(), EventError> {
         let fits = |segment: &Segment| segment.room() >= bytes;
-        let admitted = !for_events || self.store.space.takes_events();
+        let admitted = self.store.space.admits(wanted_for);
         if self.active.as_ref().is_some_and(fits) {
             if admitted {
                 return Ok(());
@@ -41,7 +42,7 @@ impl Writer {
                 return Ok(());
             }
         }
-        match self.create(for_events, now) {
+        match self.create(wanted_for, now) {
             Ok(segment) => {
                 self.active = Some(segment);
                 Ok(())
@@ -75,20 +76,20 @@ impl Writer {
     }
 
     /// A new segment, in the index already.
-    fn create(&mut self, for_events: bool, now: Instant) -> Result<Segment, EventError> {
-        let made = self.prepare(for_events, now)?.make();
+    fn create(&mut self, wanted_for: Use, now: Instant) -> Result<Segment, EventError> {
+        let made = self.prepare(wanted_for, now)?.make();
         self.take_in(made, now)
     }
 
     /// What a new segment is made of, once there is space for it.
-    fn prepare(&mut self, for_events: bool, now: Instant) -> Result<Plan, EventError> {
+    fn prepare(&mut self, wanted_for: Use, now: Instant) -> Result<Plan, EventError> {
         if let Some((struck, error)) = &self.struck
             && self.strikes > 1
             && now.saturating_duration_since(*struck) < REST
         {
             return Err(EventError::Io(Arc::clone(error)));
         }
-        if !self.store.space.take(for_events) {
+        if !self.store.space.take(wanted_for) {
             return Err(EventError::Full);
         }
         let spare = self.spares.pop();
@@ -188,7 +189,7 @@ impl Writer {
             return;
         }
         // Without it an event waits longer, or is refused, and the reason is told then.
-        let Ok(plan) = self.prepare(true, Instant::now()) else {
+        let Ok(plan) = self.prepare(Use::Events, Instant::now()) else {
             return;
         };
         let name = format!("events {} ahead", self.store.purpose.extension());

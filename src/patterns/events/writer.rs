@@ -9,10 +9,10 @@ use super::commit::{Commit, Written};
 use super::copying::Compaction;
 use super::error::EventError;
 use super::files::Directory;
-use super::log::{Batch, Log, NOWHERE, Owner, Place};
+use super::log::{Batch, Log, NOWHERE, Owner, Place, Settled};
 use super::record::{Done, Purpose};
 use super::segment::{Segment, Spare};
-use super::space::Space;
+use super::space::{Space, Use};
 
 /// How long the disk is left alone: by events after it failed twice in a row, by the rest after it failed once.
 pub(crate) const REST: Duration = Duration::from_secs(1);
@@ -141,36 +141,32 @@ impl Writer {
             events: (self.next_sequence..).zip(bodies).collect(),
             ..Commit::default()
         };
-        {
-            let state = self.log.lock();
-            let place = |slot: &u32| state.index.places[*slot as usize];
-            commit.notes = batch
-                .notes
-                .iter()
-                .map(|(slot, note)| (place(slot).sequence, *note))
-                .collect();
-            let dones = batch.dones.iter().map(place);
-            commit.dones = dones
-                .map(|place| Done {
-                    sequence: place.sequence,
-                    segment: place.segment,
-                })
-                .collect();
-        }
-        let mut outcome = Ok(());
+        self.add_progress(&mut commit, &batch);
+        let mut settled = Settled {
+            events: Ok(()),
+            progress: Ok(()),
+        };
         if !commit.events.is_empty()
-            && let Err(refusal) = self.make_room(commit.bytes(), true, now)
+            && let Err(refusal) = self.make_room(commit.bytes(), Use::Events, now)
         {
-            outcome = Err(refusal);
+            settled.events = Err(refusal);
             commit.events.clear();
         }
-        let written = if commit.is_empty() {
-            None
-        } else {
-            self.write(&commit, now)
-                .map_err(|error| outcome = Err(error))
-                .ok()
-        };
+        let mut written = None;
+        if !commit.is_empty() {
+            if self.win_room(commit.bytes(), now) {
+                self.add_progress(&mut commit, &batch);
+            }
+            match self.write(&commit, Use::Progress, now) {
+                Ok(places) => written = Some(places),
+                Err(error) => {
+                    if !commit.events.is_empty() {
+                        settled.events = Err(error.clone());
+                    }
+                    settled.progress = Err(error);
+                }
+            }
+        }
         // A commit that failed holds nothing: its events are refused, and what else it was to hold is known in memory
         // only. At the next start its events are where they were before.
         let events = match &written {
@@ -206,12 +202,34 @@ impl Writer {
         for ((slot, sequence), committed) in slots.into_iter().zip(sequences).zip(callers) {
             committed(slot, sequence);
         }
-        batch.ticket.settle(outcome);
+        batch.ticket.settle(settled);
+    }
+
+    /// Puts into a commit what a batch says of events that are there, by the segments where they stand now.
+    fn add_progress(&self, commit: &mut Commit, batch: &Batch) {
+        let state = self.log.lock();
+        let place = |slot: &u32| state.index.places[*slot as usize];
+        let notes = batch.notes.iter();
+        commit.notes = notes
+            .map(|(slot, note)| (place(slot).sequence, *note))
+            .collect();
+        let dones = batch.dones.iter().map(place);
+        commit.dones = dones
+            .map(|place| Done {
+                sequence: place.sequence,
+                segment: place.segment,
+            })
+            .collect();
     }
 
     /// Writes a commit to the active segment, or to a new one if that is full.
-    pub(crate) fn write(&mut self, commit: &Commit, now: Instant) -> Result<Written, EventError> {
-        self.make_room(commit.bytes(), false, now)?;
+    pub(crate) fn write(
+        &mut self,
+        commit: &Commit,
+        wanted_for: Use,
+        now: Instant,
+    ) -> Result<Written, EventError> {
+        self.make_room(commit.bytes(), wanted_for, now)?;
         let mut active = self.active.take().expect("there is room in it");
         self.buffer.clear();
         let written = commit.append(&mut self.buffer, &active);

@@ -87,7 +87,7 @@ fn texts_in(bytes: &[u8]) -> (Vec<String>, Vec<EventDamageKind>, u64) {
     memory.put("0000000001.log", bytes);
     let store = Store {
         directory: Arc::clone(&memory) as _,
-        space: Arc::new(Space::new(64 * 1024, 512 * 1024, 2)),
+        space: Arc::new(Space::new(64 * 1024, 512 * 1024)),
         purpose: Purpose::Live,
     };
     let owner = Collect::default();

@@ -60,7 +60,8 @@ fn no_acknowledged_event_is_lost_when_the_power_is_cut() {
         let after = Arc::new(memory.cut_power(&mut random));
         drop(queue);
         memory = after;
-        assert!(memory.bytes() <= 512 * 1024);
+        // What was copied in part may take a segment more, in each of the logs.
+        assert!(memory.bytes() <= (512 + 2 * 64) * 1024);
     }
     let queue = open(&memory, small());
     let delivered = deliver_all(&queue).into_iter().map(|delivery| delivery.id);

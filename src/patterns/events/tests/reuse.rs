@@ -154,7 +154,13 @@ fn an_event_that_is_over_does_not_come_back_from_a_segment_that_was_copied_in_pa
     let memory: Arc<Memory> = Arc::default();
     let mut delays = vec![Duration::from_millis(10); 10_000];
     delays.push(LONG * 60);
-    let settings = EventSettings { delays, ..small() };
+    // With segments that are copied in two parts at least.
+    let settings = EventSettings {
+        max_bytes: 16 << 20,
+        max_event: 128 * 1024,
+        delays,
+        ..small()
+    };
     let queue = open(&memory, settings.clone());
     let goes = Arc::new(AtomicBool::new(false));
     let asked = Arc::new(AtomicBool::new(false));
@@ -173,7 +179,7 @@ fn an_event_that_is_over_does_not_come_back_from_a_segment_that_was_copied_in_pa
         })
         .unwrap();
     let fill = |count| {
-        let text = "x".repeat(9000);
+        let text = "x".repeat(72_000);
         for _ in 0..count {
             eventually("there is room", || queue.publish(&event(&text)).is_ok());
             eventually("it is delivered", || queue.stats().backlog <= 2);

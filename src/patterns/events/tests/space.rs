@@ -1,6 +1,7 @@
 use super::super::schedule::Next;
 use super::*;
 use crate::patterns::EventError;
+use crate::random::Random;
 
 fn fill(queue: &EventQueue, length: usize) -> Vec<EventId> {
     let mut ids = Vec::new();
@@ -147,5 +148,52 @@ fn settings_out_of_their_bounds_are_refused() {
         },
     ] {
         assert!(settings.sizes().is_err(), "{settings:?}");
+    }
+}
+
+/// Power cuts while dead letters are copied leave a segment that was copied in part, and another that is partly written.
+/// Then too there is room to copy the rest, and to say which letters are over.
+#[test]
+fn dead_letters_can_be_purged_however_often_the_power_was_cut_before() {
+    let mut memory: Arc<Memory> = Arc::default();
+    let mut random = Random::new(5);
+    for round in 0..200_u32 {
+        let queue = open(&memory, small());
+        queue
+            .deliver(|_| Outcome::Rejected {
+                reason: "no".to_owned(),
+            })
+            .unwrap();
+        for length in (1..2000).step_by(371).cycle() {
+            if queue.stats().dead_full {
+                break;
+            }
+            let published = queue.publish(&event(&"x".repeat(length)));
+            assert!(matches!(published, Ok(_) | Err(EventError::Full)));
+        }
+        let (disk, after) = (Arc::clone(&memory), Arc::new(Mutex::new(None)));
+        let (cut, mut left) = (Arc::clone(&after), round * 7 % 60);
+        let mut blocks = Random::new(round.into());
+        memory.fail(move |_, name| {
+            if name.contains("dead") {
+                left = left.saturating_sub(1);
+            }
+            if left == 0 && lock(&cut).is_none() {
+                *lock(&cut) = Some(disk.cut_power(&mut blocks));
+            }
+            None
+        });
+        let letters: Vec<_> = queue.dead_letters().collect();
+        for letter in letters {
+            if random.uniform() < 0.7 {
+                let purged = queue.purge(letter.unwrap().id);
+                assert!(purged.is_ok(), "{purged:?} in round {round}");
+            }
+        }
+        drop(queue);
+        memory.heal();
+        if let Some(after) = lock(&after).take() {
+            memory = Arc::new(after);
+        }
     }
 }
