@@ -48,13 +48,6 @@ impl Letters {
     }
 }
 
-/// What is to be known of a new dead letter once it is durable.
-pub(crate) struct DeadTag {
-    pub(crate) id: EventId,
-    pub(crate) died_as: u64,
-    pub(crate) died: u64,
-}
-
 impl Dead {
     /// All of them, the oldest first.
     pub(crate) fn letters(&self) -> Vec<Letter> {
@@ -75,21 +68,11 @@ impl Dead {
         letters.remove(slot)
     }
 
-    pub(crate) fn put_back(&self, letter: Letter) {
+    /// One is durable, or was taken out and is to stay.
+    pub(crate) fn put(&self, letter: Letter) {
         let mut letters = lock(&self.letters);
         letters.ids.insert((letter.id, letter.slot));
         letters.by_slot.insert(letter.slot, letter);
-    }
-
-    /// A new letter is durable.
-    pub(crate) fn committed(&self, slot: u32, sequence: u64, tag: &DeadTag) {
-        self.put_back(Letter {
-            id: tag.id,
-            slot,
-            sequence,
-            died_as: tag.died_as,
-            died: tag.died,
-        });
     }
 
     /// How many there are, and when the oldest died.
@@ -108,12 +91,13 @@ impl Owner for Dead {
         let Some(death) = stored.death else {
             return false;
         };
-        let tag = DeadTag {
+        self.put(Letter {
             id: stored.id,
+            slot,
+            sequence,
             died_as: death.sequence,
             died: death.at,
-        };
-        self.committed(slot, sequence, &tag);
+        });
         true
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use super::dead::DeadTag;
+use super::dead::Letter;
 use super::error::EventError;
 use super::event::{Death, Delivery, Outcome, Stored, milliseconds, time};
 use super::schedule::Next;
@@ -127,14 +127,16 @@ fn bury(shared: &SharedQueue, slot: u32, delivery: &Delivery, reason: String) {
     };
     let accepted = milliseconds(delivery.accepted);
     let body = Stored::encode(delivery.id, accepted, None, Some(&death), &delivery.event);
-    let tag = DeadTag {
-        id: delivery.id,
-        died_as: sequence,
-        died: wall,
-    };
+    let (id, died_as) = (delivery.id, sequence);
     let owner = Arc::clone(&shared.dead.owner);
     let kept = shared.dead.append(body, move |slot, sequence| {
-        owner.committed(slot, sequence, &tag);
+        owner.put(Letter {
+            id,
+            slot,
+            sequence,
+            died_as,
+            died: wall,
+        });
     });
     let full = matches!(kept, Err(EventError::Full));
     shared.dead_full.store(full, Ordering::Relaxed);

@@ -38,14 +38,6 @@ struct Twins {
     live: Vec<(EventId, u32, u64)>,
 }
 
-/// What is to be known of a new event once it is durable.
-pub(crate) struct Tag {
-    pub(crate) id: EventId,
-    pub(crate) key: u64,
-    pub(crate) accepted: u64,
-    pub(crate) fingerprint: Option<Fingerprint>,
-}
-
 /// A dead letter and a live event that are the same event.
 pub(crate) enum Twin {
     /// It died, and only this was not noted any more.
@@ -102,17 +94,14 @@ impl Live {
             .collect()
     }
 
+    /// A producer's key is that of a durable event.
+    pub(crate) fn keep_key(&self, fingerprint: Fingerprint, id: EventId) {
+        lock(&self.keys).keep(fingerprint, id);
+        self.settled.notify_all();
+    }
+
     /// A new event is durable.
-    pub(crate) fn committed(&self, slot: u32, sequence: u64, tag: &Tag) {
-        if let Some(fingerprint) = tag.fingerprint {
-            lock(&self.keys).keep(fingerprint, tag.id);
-            self.settled.notify_all();
-        }
-        let arrival = Arrival {
-            sequence,
-            key: tag.key,
-            accepted: tag.accepted,
-        };
+    pub(crate) fn arrived(&self, slot: u32, arrival: Arrival) {
         lock(&self.schedule).insert(slot, arrival, Instant::now());
         self.due.notify_one();
     }

@@ -8,8 +8,9 @@ use std::time::SystemTime;
 use super::dead::{self, Dead};
 use super::error::EventError;
 use super::event::{DeadLetter, Event, EventId, Fingerprint, Stored, milliseconds};
-use super::live::{Live, Tag};
+use super::live::Live;
 use super::log::Log;
+use super::schedule::Arrival;
 
 /// A log, and who owns it.
 pub(crate) struct Owned<O> {
@@ -48,15 +49,18 @@ impl SharedQueue {
         let live = &self.live;
         let accepted = milliseconds(SystemTime::now());
         let body = Stored::encode(id, accepted, fingerprint.as_ref(), None, event);
-        let tag = Tag {
-            id,
-            key: live.owner.hash(event.key.as_deref()),
-            accepted,
-            fingerprint,
-        };
+        let key = live.owner.hash(event.key.as_deref());
         let owner = Arc::clone(&live.owner);
         live.append(body, move |slot, sequence| {
-            owner.committed(slot, sequence, &tag);
+            if let Some(fingerprint) = fingerprint {
+                owner.keep_key(fingerprint, id);
+            }
+            let arrival = Arrival {
+                sequence,
+                key,
+                accepted,
+            };
+            owner.arrived(slot, arrival);
         })?;
         live.owner.accepted.fetch_add(1, Ordering::Relaxed);
         Ok(id)
@@ -90,7 +94,7 @@ impl SharedQueue {
             self.append(id, &found.event, None)
         });
         if let Err(error) = queued {
-            self.dead.owner.put_back(letter);
+            self.dead.owner.put(letter);
             return Err(error);
         }
         self.dead.done_durably(letter.slot)

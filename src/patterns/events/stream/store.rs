@@ -524,9 +524,11 @@ fn failed(error: &RedisError) -> EventError {
 fn failure(error: &RedisError, text: String) -> EventError {
     // Within a script redis 6.2 has no code for it.
     let is_full = error.code() == Some("OOM") || text.contains("OOM command not allowed");
-    match () {
-        () if is_full => EventError::Full,
-        () if error.is_timeout() => EventError::TimedOut,
-        () => EventError::Io(Arc::new(io::Error::other(text))),
+    if is_full {
+        EventError::Full
+    } else if error.is_timeout() {
+        EventError::TimedOut
+    } else {
+        EventError::Io(Arc::new(io::Error::other(text)))
     }
 }
