@@ -136,7 +136,7 @@ pub(crate) fn whole(value: f64) -> u32 {
     value.round() as u32
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "status-page"))]
 mod tests {
     use super::*;
 

@@ -1,6 +1,5 @@
 use super::*;
 use plimsoll::{CheckSettings, Config};
-use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -657,6 +656,8 @@ fn flags_and_variables_are_distinct_and_follow_one_pattern() {
 #[cfg(feature = "redis")]
 #[test]
 fn the_readme_has_the_table_of_options() {
+    use std::fmt::Write as _;
+
     let defaults = Options::default();
     let mut expected =
         String::from("| option | environment | default | meaning |\n|---|---|---|---|\n");

@@ -111,7 +111,7 @@ impl Paths {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "status-page"))]
 mod tests {
     use super::*;
 

@@ -50,7 +50,7 @@ impl Http {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "checks"))]
 mod tests {
     use std::io::Write;
 

@@ -219,5 +219,5 @@ fn allow_cleartext(account: &Account) -> Result<(), CheckError> {
     Err(CheckError::new(format!("login: expected {expected}")))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "checks"))]
 mod tests;

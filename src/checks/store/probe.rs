@@ -152,5 +152,5 @@ fn json_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&text[..end], &text[end + 1..]))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "checks"))]
 mod tests;

@@ -125,7 +125,7 @@ fn closed() -> CheckError {
     CheckError::new("the connection was closed before the answer")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "checks"))]
 mod tests {
     use std::net::TcpListener;
     use std::thread;

@@ -101,5 +101,5 @@ impl EventLoop {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "proxy"))]
 mod tests;
