@@ -1,9 +1,11 @@
 //! Signals as a process gets them.
 
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use crate::kit::binary::{SIGHUP, SIGTERM, SIGUSR1};
-use crate::kit::{Plimsoll, Serving, get, wait_until};
+use crate::kit::{Client, Plimsoll, Serving, get, wait_until};
 
 /// It ended, as its parent's terminal went.
 #[test]
@@ -45,4 +47,27 @@ fn sigusr1_is_left_alone_where_there_is_no_access_log() {
     wait_until("it is caught", || logging.process.catches(SIGUSR1));
     let silent = Serving::start(&[]);
     assert!(!silent.process.catches(SIGUSR1));
+}
+
+/// They were closed as idle, with their requests unread: as on a host that was suspended or moved.
+#[test]
+fn requests_that_come_while_it_is_stopped_are_answered_though_the_time_for_them_is_over_then() {
+    let timeout = Duration::from_secs(2);
+    let options = ["--head-timeout=2s", "--idle-timeout=2s"];
+    let server = Serving::start(&[&options[..], &["--queue-budget=10s"]].concat());
+    let connect = |_| Client::connect(server.address);
+    let mut clients: Vec<_> = (0..64).map(connect).collect();
+    wait_until("all of them are accepted", || {
+        // The one that asks is among them.
+        server.metric("plimsoll_connections_accepted_total", "") > 64
+    });
+    server.process.signal("-STOP");
+    for client in &mut clients {
+        client.get("/");
+    }
+    thread::sleep(timeout + timeout / 10);
+    server.process.signal("-CONT");
+    for client in &mut clients {
+        assert_eq!(client.reply().status, 200);
+    }
 }

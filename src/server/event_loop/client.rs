@@ -255,6 +255,15 @@ impl Client {
         }
     }
 
+    /// Reads what is here at the deadline for it. When the process was stopped, or the host was, clients have sent it in
+    /// time, and the events that tell of it are yet to be seen.
+    pub(super) fn read_if_due(&mut self, buffer: &mut [u8], now: Instant) {
+        let is_due = self.connection.next_timeout().is_some_and(|at| at <= now);
+        if is_due && self.connection.wants_input() {
+            self.read(buffer, now);
+        }
+    }
+
     /// Tells a client whose connection lingers that nothing more will come, once.
     pub(super) fn finish_lingering(&mut self) {
         if self.connection.is_lingering() && !self.finished {

@@ -318,6 +318,7 @@ impl EventLoop {
                 // The system reports a socket as writable only when a third of its buffer is free: a slow client's
                 // progress may not have shown yet.
                 client.flush(now);
+                client.read_if_due(&mut self.buffers.read, now);
                 client.connection.handle_timeout(now);
                 self.handle_wait_timeout(slot, now);
                 self.advance(slot, now);
