@@ -1,15 +1,20 @@
 //! The sockets that a server listens on: bound by name, or passed by whoever starts it.
 
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 
 use mio::net::TcpListener;
+use socket2::SockRef;
 
 use super::event_loop::listeners::Listener;
 use super::handle::Addresses;
 use crate::error::Error;
 use crate::settings::Config;
+
+/// Most connections that wait to be accepted, if the system's own bound (net.core.somaxconn) is not lower. One for which there
+/// is no room tries again after a second. So there is room for all clients of a server that has just been started anew.
+const BACKLOG: i32 = 4096;
 
 /// Takes over those that were `passed`, or binds the public addresses, and binds the others.
 ///
@@ -46,12 +51,19 @@ pub(super) fn open(
 fn bind(address: &str) -> io::Result<TcpListener> {
     let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in address.to_socket_addrs()? {
-        match TcpListener::bind(address) {
+        match listen(address) {
             Ok(listener) => return Ok(listener),
             Err(error) => refused = error,
         }
     }
     Err(refused)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // Where a socket listens already, this changes the length of its queue.
+    SockRef::from(&listener).listen(BACKLOG)?;
+    Ok(listener)
 }
 
 /// Takes over a socket that listens already.
@@ -87,4 +99,25 @@ pub(super) fn addresses_of(listeners: &[(Listener, TcpListener)]) -> io::Result<
         admin: at(Listener::Admin).next(),
         agent: at(Listener::Agent).next(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::tests::PATIENCE;
+    use std::fs;
+    use std::net::TcpStream;
+
+    /// With room for 128, clients that all came back at once waited for a second.
+    #[test]
+    fn a_burst_of_connections_waits_to_be_accepted_and_none_is_turned_away() {
+        let bound = fs::read_to_string("/proc/sys/net/core/somaxconn");
+        let bound = bound.ok().and_then(|text| text.trim().parse().ok());
+        let listener = bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let waiting: Vec<_> = (0..bound.unwrap_or(0).min(300))
+            .map(|_| TcpStream::connect_timeout(&address, PATIENCE).unwrap())
+            .collect();
+        assert!(waiting.len() >= 128);
+    }
 }
