@@ -74,6 +74,9 @@ fn accepting_pauses_while_nobody_is_idle_and_goes_on_when_one_leaves() {
         let paused = metric_in(reply.text(), "plimsoll_accept_pauses_total", "full");
         assert!(paused >= 1, "{}", reply.text());
     }
+    // However often: an operator sees why clients wait, and no more of it than that.
+    let line = "accepting pauses: all 4 connections are in use";
+    wait_until("it is logged", || server.process.logged(line) == 1);
     // The others were not harmed.
     for client in &mut busy {
         client.send(ITS_REST);
@@ -135,7 +138,7 @@ fn out_of_descriptors_accepting_pauses_quietly_and_goes_on_within_a_second() {
         let bound = took.as_secs() * 20 + 22;
         assert!(tries <= bound, "{tries} tries in {took:?}");
         let lines = server.process.logged("accepting pauses");
-        let bound = usize::try_from(began.elapsed().as_secs()).unwrap() + 3;
+        let bound = usize::try_from(began.elapsed().as_secs()).unwrap() / 10 + 2;
         assert!(lines >= 1 && lines <= bound, "{lines} lines in the log");
 
         drop(clients);

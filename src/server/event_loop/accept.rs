@@ -28,13 +28,14 @@ impl EventLoop {
             if !self.listeners.of(listener).is_ready(now) {
                 return;
             }
-            let full = self.clients.count(listener) >= self.listeners.most(listener);
+            let most = self.listeners.most(listener);
+            let full = self.clients.count(listener) >= most;
             if full && self.clients.longest_idle(listener).is_none() {
                 // The kernel's backlog holds the others until a client leaves or falls idle.
                 if listener == Listener::Public {
                     bump(&self.shared.health.counts.accept_pauses_full);
                 }
-                self.listeners.of(listener).pause();
+                self.listeners.of(listener).pause(most, now);
                 return;
             }
             match self.listeners.of(listener).accept(now) {

@@ -1,5 +1,6 @@
 //! The listening sockets of one listener, and when accepting pauses.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use mio::net::{TcpListener, TcpStream};
 /// After a failed accept, how long until the next try.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the log hears of pauses.
-const LOG_EVERY: Duration = Duration::from_secs(1);
+/// How often the log hears of pauses at most.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Acceptor {
@@ -65,9 +66,10 @@ impl Acceptor {
         self.paused_until.filter(|_| self.ready && !self.full)
     }
 
-    /// Notes that all connections are in use.
-    pub(crate) fn pause(&mut self) {
+    /// Notes that all connections are in use, which are `most`.
+    pub(crate) fn pause(&mut self, most: usize, now: Instant) {
         self.full = true;
+        self.log_pause(&format_args!("all {most} connections are in use"), now);
     }
 
     /// Whether accepting waits for a connection to be given back.
@@ -100,17 +102,21 @@ impl Acceptor {
                 Err(error) if is_the_clients(&error) => return Accepted::Gone,
                 Err(error) => {
                     self.paused_until = Some(now + PAUSE);
-                    let quiet = self.logged.map(|at| now.saturating_duration_since(at));
-                    if quiet.is_none_or(|quiet| quiet >= LOG_EVERY) {
-                        self.logged = Some(now);
-                        log::warn!("accepting pauses: {error}");
-                    }
+                    self.log_pause(&error, now);
                     return Accepted::Exhausted;
                 }
             }
         }
         self.ready = false;
         Accepted::Nobody
+    }
+
+    fn log_pause(&mut self, why: &dyn fmt::Display, now: Instant) {
+        let quiet = self.logged.map(|at| now.saturating_duration_since(at));
+        if quiet.is_none_or(|quiet| quiet >= LOG_EVERY) {
+            self.logged = Some(now);
+            log::warn!("accepting pauses: {why}");
+        }
     }
 
     /// Closes the sockets: from now on the system refuses new connections.
