@@ -152,12 +152,8 @@ fn a_panic_or_an_error_that_panics_in_its_turn_costs_no_worker() {
 /// A panic in a reader's `drop` outside of the handler ended the worker for good.
 #[test]
 fn a_reader_that_panics_while_it_is_dropped_costs_no_worker() {
-    let server = Server::builder()
-        .listen("127.0.0.1:0")
-        .workers(1)
-        .gate(GateMode::Off)
-        .queue_budget(Duration::from_secs(5))
-        .request_timeout(Duration::from_millis(200))
+    let server = quiet(1)
+        .request_timeout(Duration::from_secs(1))
         .handler(faulty)
         .start()
         .expect("the server starts");
@@ -208,9 +204,8 @@ fn no_header_splits_a_reply_and_bodiless_replies_have_no_body() {
 fn with_every_worker_stuck_the_health_paths_answer_and_all_recovers() {
     let latch = Arc::new(Latch::default());
     let hang = latch.clone();
-    let server = Server::builder()
-        .listen("127.0.0.1:0")
-        .workers(2)
+    let server = quiet(2)
+        .gate(GateMode::Guarded)
         .threshold(Duration::from_millis(100))
         .cooldown(Duration::from_millis(100))
         .request_timeout(Duration::from_millis(500))
@@ -262,10 +257,7 @@ fn requests_ahead_of_workers_that_stall_are_shed_in_time() {
     let latch = Arc::new(Latch::default());
     let stall = Arc::new(AtomicBool::new(false));
     let (hang, stalls) = (latch.clone(), stall.clone());
-    let server = Server::builder()
-        .listen("127.0.0.1:0")
-        .workers(2)
-        .gate(GateMode::Off)
+    let server = quiet(2)
         .queue_budget(Duration::from_millis(300))
         .handler(move |_: &mut Request| {
             if stalls.load(Ordering::SeqCst) {
@@ -380,9 +372,7 @@ impl Drop for Noted {
 fn a_reply_that_nobody_reads_is_cut_after_the_write_timeout_and_its_reader_dropped() {
     let dropped = Arc::new(AtomicBool::new(false));
     let note = dropped.clone();
-    let server = Server::builder()
-        .listen("127.0.0.1:0")
-        .workers(1)
+    let server = quiet(1)
         .write_timeout(Duration::from_millis(300))
         .handler(move |_: &mut Request| {
             let reader = Noted(Cursor::new(vec![0; LARGE]), note.clone());
@@ -406,10 +396,7 @@ fn a_reply_that_nobody_reads_is_cut_after_the_write_timeout_and_its_reader_dropp
 /// A reply whose reader is slower than its client never filled the socket, so the request timeout ran on and cut it.
 #[test]
 fn a_reply_that_makes_progress_outlives_the_request_timeout() {
-    let server = Server::builder()
-        .listen("127.0.0.1:0")
-        .workers(1)
-        .gate(GateMode::Off)
+    let server = quiet(1)
         .request_timeout(Duration::from_secs(1))
         .handler(|_: &mut Request| {
             let mut left = 60;
@@ -437,11 +424,8 @@ fn a_reply_that_makes_progress_outlives_the_request_timeout() {
 fn a_reader_that_hangs_is_cut_at_the_request_timeout() {
     let latch = Arc::new(Latch::default());
     let hang = latch.clone();
-    let server = Server::builder()
-        .listen("127.0.0.1:0")
-        .workers(1)
-        .gate(GateMode::Off)
-        .request_timeout(Duration::from_millis(300))
+    let server = quiet(1)
+        .request_timeout(Duration::from_secs(1))
         .handler(move |_: &mut Request| {
             let hang = hang.clone();
             let end = move || {

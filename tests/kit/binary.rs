@@ -61,7 +61,8 @@ impl Log {
 }
 
 impl Plimsoll {
-    /// Starts the binary in an environment with no variables of its own but these.
+    /// Starts the binary in an environment with no variables of its own but these, and one: on a busy machine a worker may
+    /// wake later than a request is to wait for it by default, and few tests are about that.
     pub(crate) fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
         command.args(arguments).stdin(Stdio::null());
@@ -78,6 +79,7 @@ impl Plimsoll {
             }
         }
         let mut child = command
+            .env("PLIMSOLL_QUEUE_BUDGET", "30s")
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
