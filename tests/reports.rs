@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::kit::{Client, Latch, NEVER, PATIENCE, Reply, ask, get, meanwhile, quiet, wait_until};
+use crate::kit::{
+    Client, Latch, NEVER, PATIENCE, Reply, Reserved, ask, get, meanwhile, quiet, quiet_at,
+    wait_until,
+};
 use plimsoll::{Builder, Details, GateMode, Request, Server};
 
 /// A threshold below the time that anything takes: every request is unhealthy.
@@ -383,7 +386,11 @@ fn clients_of_the_agent_that_vanish_leave_nothing() {
 #[test]
 fn the_monitors_are_answered_until_the_very_end_of_a_drain() {
     let latch = Arc::new(Latch::default());
-    let server = watched(2)
+    // Nobody else listens there when it does no more.
+    let address = || Reserved::new().for_good();
+    let server = quiet_at(address(), 2)
+        .admin(address())
+        .agent(address())
         .handler(latch.handler("served\n"))
         .start()
         .expect("a server");

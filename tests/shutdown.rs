@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::kit::{Client, Latch, PATIENCE, alone, get, quiet, usage, wait_until};
+use crate::kit::{
+    Client, Latch, PATIENCE, Reserved, alone, get, quiet, quiet_at, usage, wait_until,
+};
 use plimsoll::{Error, Handle, Request, Response, Server};
 
 /// Whether anybody listens there.
@@ -18,11 +20,11 @@ fn is_listening(server: std::net::SocketAddr) -> bool {
     TcpStream::connect(server).is_ok()
 }
 
-/// A server of two workers whose `/held` waits for the latch.
+/// A server of two workers whose `/held` waits for the latch; nobody else ever listens at its address.
 fn holding() -> (Server, Arc<Latch>) {
     let latch = Arc::new(Latch::default());
     let held = latch.clone();
-    let server = quiet(2)
+    let server = quiet_at(Reserved::new().for_good(), 2)
         .handler(move |request: &mut Request| match request.path() {
             "/held" => {
                 held.pass();
@@ -146,7 +148,7 @@ impl Drop for SlowToDrop {
 fn a_reply_that_is_out_is_not_cut_however_late_its_worker_says_so() {
     let latch = Arc::new(Latch::default());
     let held = latch.clone();
-    let server = quiet(1)
+    let server = quiet_at(Reserved::new().for_good(), 1)
         .handler(move |_: &mut Request| {
             Response::reader(200, SlowToDrop(b"held\n", held.clone()), Some(5))
         })
@@ -287,8 +289,8 @@ fn several_servers_live_in_one_process_each_with_its_own_numbers() {
 
 #[test]
 fn a_server_listens_on_every_address_given() {
-    let server = quiet(1)
-        .listen("127.0.0.1:0")
+    let server = quiet_at(Reserved::new().for_good(), 1)
+        .listen(Reserved::new().for_good())
         .handler(|_: &mut Request| "served\n")
         .start()
         .expect("a server");

@@ -19,7 +19,7 @@ pub(crate) use binary::{Plimsoll, Serving, metric_in};
 pub(crate) use client::{Client, ask, get, pattern, time_to_get};
 pub(crate) use port::Reserved;
 pub(crate) use reply::{Framing, Reply};
-pub(crate) use server::{Latch, quiet, report, settle};
+pub(crate) use server::{Latch, quiet, quiet_at, report, settle};
 pub(crate) use upstream::Upstream;
 pub(crate) use usage::Usage;
 pub(crate) use wait::{NEVER, Over, PATIENCE, meanwhile, wait_until};

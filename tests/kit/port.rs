@@ -1,5 +1,6 @@
 //! A port that is kept from others.
 
+use std::mem;
 use std::net::SocketAddr;
 
 use socket2::{Domain, Socket, Type};
@@ -31,6 +32,13 @@ impl Reserved {
             address: address.as_socket().expect("an address of IP"),
             _bound: bound,
         }
+    }
+
+    /// Has nobody else come to the address for as long as this process runs.
+    pub(crate) fn for_good(self) -> SocketAddr {
+        let address = self.address;
+        mem::forget(self);
+        address
     }
 
     pub(crate) fn port(&self) -> u16 {

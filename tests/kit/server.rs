@@ -1,5 +1,6 @@
 //! A server in this process, and handlers that wait.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use plimsoll::{Builder, CheckReport, GateMode, Handler, Request, Server};
@@ -9,8 +10,13 @@ use super::{NEVER, PATIENCE, wait_until};
 /// A server on a free port of loopback that neither sheds nor trips nor times out, however slow the machine is: a test
 /// sets what it is about.
 pub(crate) fn quiet(workers: usize) -> Builder {
+    quiet_at(([127, 0, 0, 1], 0).into(), workers)
+}
+
+/// The same at an address, such as a reserved one, at which nobody listens afterwards.
+pub(crate) fn quiet_at(address: SocketAddr, workers: usize) -> Builder {
     Server::builder()
-        .listen("127.0.0.1:0")
+        .listen(address)
         .workers(workers)
         .gate(GateMode::Off)
         .threshold(NEVER)
