@@ -72,13 +72,18 @@ fn ask(store: &ThrottleStore, name: &str, throttle: &Throttle, key: &str) -> Sha
     }])
 }
 
+/// How many checks had no answer in time.
+fn unanswered(stores: &[ThrottleStore]) -> u64 {
+    stores.iter().map(|store| store.status().unanswered).sum()
+}
+
 /// What was seen in a round in which the store answered all checks in time: one that it did not may have been counted or
 /// not. Each round has a number, for names or keys of its own.
-fn undisturbed<T>(store: &ThrottleStore, mut see: impl FnMut(usize) -> T) -> T {
+fn undisturbed<T>(stores: &[ThrottleStore], mut see: impl FnMut(usize) -> T) -> T {
     let seen = rounds().find_map(|round| {
-        let before = store.status().unanswered;
+        let before = unanswered(stores);
         let seen = see(round);
-        (store.status().unanswered == before).then_some(seen)
+        (unanswered(stores) == before).then_some(seen)
     });
     seen.expect("a round in which the store always answers")
 }
@@ -88,7 +93,7 @@ fn the_shared_count_is_that_of_a_throttle() {
     let Some(redis) = redis() else { return };
     let store = started(&redis);
     let limit = throttle("1/h", 3);
-    let checks = undisturbed(&store, |round| {
+    let checks = undisturbed(std::slice::from_ref(&store), |round| {
         let key = format!("round {round}");
         [(); 4].map(|()| ask(&store, "burst", &limit, &key))
     });
@@ -108,7 +113,7 @@ fn a_request_that_one_limit_refuses_counts_under_none() {
     let Some(redis) = redis() else { return };
     let store = started(&redis);
     let (wide, narrow) = (throttle("1/h", 2), throttle("1/h", 1));
-    let refused_by = undisturbed(&store, |round| {
+    let refused_by = undisturbed(std::slice::from_ref(&store), |round| {
         let names = ["wide", "narrow"].map(|name| format!("{name} {round}"));
         let limits = [(&names[0], &wide), (&names[1], &narrow)];
         let limits = limits.map(|(name, throttle)| SharedLimit {
@@ -145,7 +150,7 @@ fn keys_are_counted_apart_and_values_are_not_shown_to_the_store() {
         ("a", address("2001:db8:0:1:ffff::1")),
         ("a", address("::ffff:192.0.2.1")),
     ];
-    let (round, passed) = undisturbed(&store, |round| {
+    let (round, passed) = undisturbed(std::slice::from_ref(&store), |round| {
         let passes = |&(name, key): &(&str, ThrottleKey<'_>)| {
             let check = store.check(&[SharedLimit {
                 name: &format!("{name}{round}"),
@@ -248,6 +253,32 @@ fn flood(replicas: &[Server], rate: u32, time: Duration) -> (u32, Duration) {
 
 #[test]
 fn three_replicas_together_let_through_what_one_would() {
+    const BURST: usize = 6;
+    const EACH: usize = 4;
+    let Some(redis) = redis() else { return };
+    let rule = format!("1/h,burst={BURST},by=header:X-Key");
+    let stores = [(); 3].map(|()| started(&redis));
+    let replicas = stores.each_ref().map(|store| replica(store, &[&rule]));
+    let mut clients = replicas
+        .each_ref()
+        .map(|it| Client::connect(it.local_addr()));
+    let passed = undisturbed(&stores, |round| {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Key: {round}\r\n\r\n");
+        let ask = |client: &mut Client| client.send(&request).reply().status == 200;
+        thread::scope(|scope| {
+            let clients = clients
+                .each_mut()
+                .map(|client| scope.spawn(move || (0..EACH).filter(|_| ask(client)).count()));
+            let passed = clients.map(|client| client.join().expect("a count"));
+            passed.into_iter().sum::<usize>()
+        })
+    });
+    assert_eq!(passed, BURST);
+}
+
+#[test]
+#[ignore = "slow: make test-slow"]
+fn three_replicas_together_let_through_what_one_would_in_a_flood() {
     const RATE: u32 = 50;
     const BURST: u32 = 100;
     let Some(redis) = redis() else { return };
@@ -260,9 +291,8 @@ fn three_replicas_together_let_through_what_one_would() {
         // Together they ask for half as much again, and each of them alone could let through all that it is asked for.
         let (passed, took) = flood(&replicas, RATE, Duration::from_secs(2));
         let one_would = f64::from(RATE).mul_add(took.as_secs_f64(), BURST.into());
-        let unanswered: u64 = stores.iter().map(|store| store.status().unanswered).sum();
         // What had no answer in time was counted by its replica alone.
-        let (passed, unanswered) = (f64::from(passed), unanswered as f64);
+        let (passed, unanswered) = (f64::from(passed), unanswered(&stores) as f64);
         assert!(
             passed < one_would.mul_add(1.05, unanswered),
             "{passed} of {one_would}, {unanswered} unanswered"
@@ -310,7 +340,7 @@ fn without_the_store_each_replica_counts_by_itself_and_says_so() {
     });
     assert_eq!(statuses(one.local_addr()), [429, 429]);
     let store = started(&redis);
-    let passed = undisturbed(&store, |round| {
+    let passed = undisturbed(std::slice::from_ref(&store), |round| {
         let fresh = replica(&store, &[&format!("1/h,burst=2,name=round{round}")]);
         assert_eq!(get(fresh.local_addr(), "/health").status, 200);
         statuses(fresh.local_addr())
@@ -375,9 +405,9 @@ fn a_store_that_hangs_holds_a_request_up_for_no_longer_than_twenty_milliseconds(
         assert!(status_of(&server).unanswered >= before + 10);
         redis.resume();
         wait_for(&mut redis);
-        // The machine may make any of them late by itself, but hardly in each round.
+        // The machine may make any of them late by itself, but hardly in each round. It is waited for once, and not twice.
         let slowest = times.into_iter().max().expect("some");
-        if slowest < Duration::from_millis(25) {
+        if slowest < Duration::from_millis(35) {
             return;
         }
         longest.push(slowest);
