@@ -1,6 +1,6 @@
 //! The cache in the sidecar: what is kept, for whom, and what is given when the service fails.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -299,7 +299,12 @@ fn a_stale_reply_is_given_at_once_while_it_is_asked_for_in_the_background() {
 fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nobody() {
     let latch = Arc::new(Latch::default());
     let held = latch.clone();
-    let upstream = Upstream::start(move |_, stream| {
+    let upstream = Upstream::start(move |asked, stream| {
+        if asked.line().starts_with("GET /lone ") {
+            // Until the other side has closed.
+            let _ = stream.read(&mut [0])?;
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
         held.pass();
         stream.write_all(reply("Cache-Control: max-age=60", "shared").as_bytes())
     });
@@ -315,15 +320,18 @@ fn requests_for_the_same_make_one_fetch_and_a_client_that_leaves_ends_it_for_nob
     wait_until("they wait", || {
         cache.stats().waits == 3 && server.health().snapshot().workers_busy == 0
     });
+    let mut lone = Client::connect(address);
+    lone.get("/lone");
+    wait_until("the service is asked", || upstream.asked().len() == 2);
+    // By the time that a later fetch, for which nobody else waits, is ended, the earlier one would be too.
     first.reset();
-    wait_until("that is seen", || {
-        server.health().snapshot().connections == others.len()
-    });
+    lone.reset();
+    wait_until("the later one is ended", || upstream.open() == 1);
     latch.open();
     for client in &mut others {
         assert_eq!(client.reply().text(), "shared");
     }
-    assert_eq!(upstream.asked().len(), 1);
+    assert_eq!(upstream.asked().len(), 2);
 }
 
 /// Each held its socket until the fetch had ended.
