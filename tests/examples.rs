@@ -1,16 +1,21 @@
 //! The guide's examples, by the command that it names.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::kit::process::{TempDir, find, run};
 use crate::kit::{Plimsoll, ask, get, wait_until};
 
-/// Cargo, told to do something with an example, which is built as the tests are.
-fn cargo(what: &str, example: &str) -> Command {
+/// Where the files of all profiles are.
+fn target() -> PathBuf {
     let tests = std::env::current_exe().expect("a path");
     // The directories of all profiles, of this one and of the tests, and the tests.
-    let target = tests.ancestors().nth(3).expect("a target directory");
+    tests.ancestors().nth(3).expect("a directory").to_owned()
+}
+
+/// Cargo, told to do something with an example, which is built as the tests are.
+fn cargo(what: &str, example: &str) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     command.args([
@@ -21,7 +26,7 @@ fn cargo(what: &str, example: &str) -> Command {
         "--example",
         example,
     ]);
-    command.arg("--target-dir").arg(target);
+    command.arg("--target-dir").arg(target());
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
@@ -52,11 +57,13 @@ fn the_json_api_keeps_notes_and_tells_when_its_store_is_gone() {
     let directory = TempDir::new("notes");
     let file = directory.path().join("notes.db");
     let start = || {
-        let mut command = cargo("run", "json_api");
-        command
-            .args(["--", "127.0.0.1:0"])
-            .arg(&file)
-            .stdin(Stdio::null());
+        let profile = if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        };
+        let mut command = Command::new(target().join(profile).join("examples/json_api"));
+        command.arg("127.0.0.1:0").arg(&file).stdin(Stdio::null());
         Plimsoll::spawn(command, &[])
     };
     let api = start();
