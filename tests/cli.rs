@@ -4,12 +4,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kit::PATIENCE;
-use crate::kit::Plimsoll;
 use crate::kit::process::TempDir;
+use crate::kit::{PATIENCE, Plimsoll, Reserved};
 
 /// Runs the binary to its end, expecting nothing but one line on standard error, and gives that
 /// line with the exit code.
@@ -235,8 +233,9 @@ fn the_257th_upstream_is_refused_by_name() {
 
 #[test]
 fn a_store_that_goes_down_and_comes_back_is_logged_once_each_time() {
-    let store = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let place = store.local_addr().expect("a bound address");
+    let port = Reserved::new();
+    let place = port.address;
+    let store = TcpListener::bind(place).expect("nobody listens");
     // Nobody accepts there, and 128 connections may wait: enough for more than the test's patience.
     let check = format!("db=tcp://{place},critical,interval=200ms,fall=2,rise=2");
     let server = Plimsoll::start(
@@ -266,14 +265,7 @@ fn a_store_that_goes_down_and_comes_back_is_logged_once_each_time() {
     assert!(get(address, "/readyz").starts_with("HTTP/1.1 503 "));
     assert!(get(address, "/livez").starts_with("HTTP/1.1 200 "));
     // It fails on and on, with nothing more to say; then somebody listens there again.
-    let deadline = Instant::now() + PATIENCE;
-    let _store = loop {
-        match TcpListener::bind(place) {
-            Ok(store) => break store,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        thread::yield_now();
-    };
+    let _store = TcpListener::bind(place).expect("nobody listens");
     wait_for(1, &["[INFO] db is up"]);
     assert!(get(address, "/readyz").starts_with("HTTP/1.1 200 "));
     server.terminate();

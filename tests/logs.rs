@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Instant;
 
@@ -11,7 +12,8 @@ use crate::kit::{Client, PATIENCE, get, wait_until};
 /// A binary whose standard error is read only when a test does so; killed when dropped.
 struct Unread {
     child: Child,
-    stderr: BufReader<ChildStderr>,
+    /// Until a test reads it.
+    stderr: Option<BufReader<ChildStderr>>,
     address: SocketAddr,
 }
 
@@ -25,6 +27,7 @@ impl Unread {
             .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
             .env_clear()
+            .env("PLIMSOLL_QUEUE_BUDGET", "30s")
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(Stdio::piped())
@@ -40,9 +43,22 @@ impl Unread {
         };
         Self {
             child,
-            stderr,
+            stderr: Some(stderr),
             address,
         }
+    }
+
+    /// Its lines from here on.
+    fn read(&mut self) -> Receiver<String> {
+        let stderr = self.stderr.take().expect("it is read once");
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                // The test may be over.
+                let _ = sender.send(line);
+            }
+        });
+        lines
     }
 
     fn signal(&self, name: &str) {
@@ -71,6 +87,17 @@ impl Unread {
     }
 }
 
+/// The next line that contains this.
+#[track_caller]
+fn await_line(lines: &Receiver<String>, text: &str) -> String {
+    loop {
+        let line = lines.recv_timeout(PATIENCE).expect(text);
+        if line.contains(text) {
+            return line;
+        }
+    }
+}
+
 const DROPPED: &str = "plimsoll_dropped_lines_total{log=\"stderr\"}";
 
 impl Drop for Unread {
@@ -87,17 +114,14 @@ fn a_stderr_that_nobody_reads_costs_lines_and_nothing_else() {
     let mut server = Unread::start(&["--log-level", "debug"]);
     server.lose_lines();
     assert_eq!(get(server.address, "/livez").status, 200);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let mut line = String::new();
-        assert!(server.stderr.read_line(&mut line).expect("text") > 0);
-        if line.contains("lines of the log were dropped") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "never told");
+    let lines = server.read();
+    wait_until("the gap is told", || {
         // One more request may be what there is to write after the gap.
         assert_eq!(get(server.address, "/livez").status, 200);
-    }
+        lines
+            .try_iter()
+            .any(|line| line.contains("lines of the log were dropped"))
+    });
 }
 
 #[test]
@@ -162,18 +186,12 @@ fn shedding_is_in_the_log_with_its_reason() {
         client.get("/nothing");
         client.reply().status == 503
     });
-    let mut line = String::new();
-    while !line.contains("shedding begins: ") {
-        line.clear();
-        assert!(server.stderr.read_line(&mut line).expect("text") > 0);
-    }
+    let lines = server.read();
+    let line = await_line(&lines, "shedding begins: ");
     assert!(
         line.contains("[WARN]") && line.contains("(queue "),
         "{line}"
     );
     server.signal("-TERM");
-    while !line.contains("shedding ended ") {
-        line.clear();
-        assert!(server.stderr.read_line(&mut line).expect("text") > 0);
-    }
+    await_line(&lines, "shedding ended ");
 }
