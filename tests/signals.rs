@@ -1,11 +1,13 @@
 //! Signals as a process gets them.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crate::kit::binary::{SIGHUP, SIGTERM, SIGUSR1};
-use crate::kit::{Client, Plimsoll, Serving, get, wait_until};
+use crate::kit::{Client, Latch, Plimsoll, Serving, Upstream, get, wait_until};
 
 /// It ended, as its parent's terminal went.
 #[test]
@@ -69,5 +71,30 @@ fn requests_that_come_while_it_is_stopped_are_answered_though_the_time_for_them_
     server.process.signal("-CONT");
     for client in &mut clients {
         assert_eq!(client.reply().status, 200);
+    }
+}
+
+/// They were 504, and spoke against the service, which had answered in time.
+#[test]
+fn answers_that_come_while_it_is_stopped_are_passed_on_though_the_time_for_them_is_over_then() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    const REQUESTS: usize = 8;
+    let latch = Arc::new(Latch::default());
+    let held = latch.clone();
+    let upstream = Upstream::start(move |_, stream| {
+        held.pass();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes")
+    });
+    let url = upstream.url();
+    let server = Serving::start(&["--upstream", &url, "--try-timeout=2s", "--retries=0"]);
+    let mut clients = Client::asking(server.address, REQUESTS);
+    wait_until("all have come", || upstream.asked().len() == REQUESTS);
+    server.process.signal("-STOP");
+    latch.open();
+    thread::sleep(TIMEOUT + TIMEOUT / 10);
+    server.process.signal("-CONT");
+    for client in &mut clients {
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text()), (200, "yes"));
     }
 }

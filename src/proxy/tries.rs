@@ -229,7 +229,8 @@ impl Tries {
         let request = way.request(&sent.head, current.reuse);
         let advanced = match event {
             Heard::Ready { readable } => sent.call.advance(&request, readable),
-            Heard::Over => Ok(false),
+            // After a pause of this process, what has come in time is yet to be read.
+            Heard::Over => sent.call.advance(&request, true),
             Heard::Cancelled => Err(ClientError::Cancelled),
         };
         match advanced {
