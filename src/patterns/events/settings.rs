@@ -31,9 +31,9 @@ const MOST_SEGMENT: u64 = 8 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventSettings {
-    /// Most bytes of all files together: 64 MiB by default, from 512 KiB to 4 GiB. Events may take
-    /// about half of that. The rest is for dead letters, for keys of producers, and to win back space. A power cut in the
-    /// midst of that can make it a segment more for a moment, a 32nd.
+    /// Most bytes of all files together: 64 MiB by default, from 512 KiB to 4 GiB. Events may take about half of that, and
+    /// a quarter of the smallest. The rest is for dead letters, for keys of producers, and to win back space. A power cut
+    /// in the midst of that can take one file more for a while: a 32nd of it, or the room for the largest event.
     pub max_bytes: u64,
     /// Most bytes of an event, topic, key and attributes included: 1 MiB by default. An eighth of `max_bytes` must have
     /// room for it.
