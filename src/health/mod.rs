@@ -1,7 +1,7 @@
 //! The numbers that the server knows about itself, and the gate's state.
 //!
 //! Workers and the event loop write them as requests go by; a report reads them from memory. Averages and counts are
-//! atomics, each right by itself; the [gate](gate), whose parts must agree, is behind a lock that is held for a few
+//! atomics, each right by itself; the [gate], whose parts must agree, is behind a lock that is held for a few
 //! additions.
 
 pub(crate) mod causes;

@@ -2,7 +2,7 @@
 //!
 //! A run opens a connection of its own and closes it again, so it says nothing about a pool and takes nothing from one.
 //! All of it (resolving the name, connecting, writing, reading) happens by one absolute deadline, and everything that
-//! the other side says is [bounded](wire) and [cleaned](words) before it gets into an error.
+//! the other side says is [bounded](wire) and [cleaned](clean) before it gets into an error.
 
 #[cfg(any(feature = "checks", feature = "binary", feature = "proxy"))]
 mod clean;

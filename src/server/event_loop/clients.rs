@@ -207,7 +207,7 @@ impl Clients {
         (longest != NONE).then_some(longest)
     }
 
-    /// Sees to it that a client is [due](Self::due) at that time, or before.
+    /// Sees to it that a client is [due](Self::take_due) at that time, or before.
     pub(crate) fn arm(&mut self, slot: u32, at: Instant) {
         self.deadlines.arm(slot, at);
     }
