@@ -73,10 +73,13 @@ fn an_event_that_waits_does_not_keep_the_space_of_those_that_were_delivered() {
         .unwrap();
     // One of them in each segment, many times as much as there is room for.
     let filler = "x".repeat(4000);
+    let publish = |text: &str| {
+        eventually("there is room", || queue.publish(&event(text)).is_ok());
+    };
     for round in 0..40 {
-        queue.publish(&event(&format!("wait {round}"))).unwrap();
+        publish(&format!("wait {round}"));
         for _ in 0..20 {
-            eventually("there is room", || queue.publish(&event(&filler)).is_ok());
+            publish(&filler);
         }
     }
     eventually("only these wait", || queue.stats().backlog == 40);
