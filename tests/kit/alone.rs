@@ -7,6 +7,9 @@ use std::process::Command;
 /// Tells the process that it runs one test alone.
 const ALONE: &str = "PLIMSOLL_TEST_ALONE";
 
+/// Seconds that such a process has: some of the slow tests take minutes.
+const LIMIT: &str = "900";
+
 /// Runs the body of a test in a process of its own, with as many descriptors as the system allows: for a test that looks
 /// at the threads and files of its process, or opens more connections than the customary limit of 1,024 descriptors
 /// leaves to tests that run side by side. `body` is a closure written in the test itself, whose type names the test.
@@ -27,8 +30,9 @@ pub(crate) fn alone_under<F: FnOnce()>(command: &[&str], body: F) -> bool {
     // `plimsoll::module::test::{{closure}}`
     let (_, path) = type_name::<F>().split_once("::").expect("a path");
     let (test, _) = path.rsplit_once("::").expect("a closure in a test");
-    let run = Command::new(command[0])
-        .args(&command[1..])
+    let run = Command::new("timeout")
+        .arg(LIMIT)
+        .args(command)
         .arg(env::current_exe().expect("the tests are a file"))
         .args(["--exact", test, "--include-ignored", "--nocapture"])
         .env(ALONE, "1")
