@@ -29,15 +29,7 @@ fn url_of(redis: &Service) -> RedisUrl {
 
 /// A Redis that serves; none where it is not installed.
 fn redis() -> Option<Service> {
-    let mut redis = stores::redis("")?;
-    redis.start();
-    wait_for(&mut redis);
-    Some(redis)
-}
-
-fn wait_for(redis: &mut Service) {
-    let store = redis.store("redis://HOST");
-    redis.wait_until_up(&store);
+    stores::serving_redis("")
 }
 
 fn start(url: &RedisUrl) -> ThrottleStore {
@@ -333,8 +325,7 @@ fn without_the_store_each_replica_counts_by_itself_and_says_so() {
         assert_eq!(metric("plimsoll_throttle_store_unanswered_total"), 2);
     }
     // It is back, and knows of nothing: what each has counted by itself still holds there.
-    redis.start();
-    wait_for(&mut redis);
+    redis.serve("redis://HOST");
     wait_until("they know", || {
         [&one, &other].iter().all(|it| status_of(it).is_up)
     });
@@ -404,7 +395,7 @@ fn a_store_that_hangs_holds_a_request_up_for_no_longer_than_twenty_milliseconds(
         });
         assert!(status_of(&server).unanswered >= before + 10);
         redis.resume();
-        wait_for(&mut redis);
+        redis.wait_until_up(&redis.store("redis://HOST"));
         // The machine may make any of them late by itself, but hardly in each round. It is waited for once, and not twice.
         let slowest = times.into_iter().max().expect("some");
         if slowest < Duration::from_millis(35) {
@@ -432,9 +423,7 @@ fn a_store_that_refuses_the_login_or_to_be_written_to_is_away() {
     let Some(mut secured) = stores::redis("requirepass right") else {
         return;
     };
-    secured.start();
-    let login = secured.store("redis://:right@HOST");
-    secured.wait_until_up(&login);
+    secured.serve("redis://:right@HOST");
     let port = secured.port();
     let at = |login: &str| -> ThrottleStore {
         start(

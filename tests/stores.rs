@@ -29,8 +29,7 @@ fn live(service: &mut Service, url: &str) {
         );
     };
     fails("refused");
-    service.start();
-    service.wait_until_up(&store);
+    service.serve(url);
 
     service.pause();
     let took = hangs(&store);
@@ -40,8 +39,7 @@ fn live(service: &mut Service, url: &str) {
 
     service.kill();
     fails("refused");
-    service.start();
-    service.wait_until_up(&store);
+    service.serve(url);
 }
 
 /// Wants a store that says nothing to fail for the time that it takes, and that the deadline holds; returns how long it
@@ -129,9 +127,7 @@ fn a_redis_that_does_not_know_auth_does_not_make_the_password_known() {
     let Some(mut redis) = stores::redis("rename-command AUTH \"\"") else {
         return;
     };
-    redis.start();
-    let store = redis.store("redis://HOST");
-    redis.wait_until_up(&store);
+    redis.serve("redis://HOST");
     refuses(&redis, &format!("redis://:{ENCODED}@HOST"), "AUTH: ERR");
 }
 
@@ -145,9 +141,7 @@ fn a_redis_replica_that_has_lost_its_master_does_not_serve() {
     let Some(mut redis) = stores::redis(&lines) else {
         return;
     };
-    redis.start();
-    let port = redis.store("tcp://HOST");
-    redis.wait_until_up(&port);
+    redis.serve("tcp://HOST");
     refuses(&redis, "redis://HOST", "PING: MASTERDOWN ");
 }
 

@@ -326,8 +326,7 @@ fn two_hundred_probes_are_no_command_to_redis() {
     let Some(mut redis) = stores::redis("requirepass s3cret") else {
         return;
     };
-    redis.start();
-    redis.wait_until_up(&redis.store("redis://:s3cret@HOST"));
+    redis.serve("redis://:s3cret@HOST");
     let port = redis.port();
     let check = format!("store=redis://:s3cret@127.0.0.1:{port},critical,interval=1h");
     let watching = Watching::start(&[&check]);

@@ -19,15 +19,6 @@ use crate::kit::{Client, Over, PATIENCE, Plimsoll, Reserved, Serving, Upstream, 
 /// As durable as redis can be.
 const DURABLE: &str = "appendonly yes\nappendfsync always";
 
-/// A redis that runs, or nothing where there is none.
-fn start(lines: &str) -> Option<Service> {
-    let mut service = stores::redis(lines)?;
-    service.start();
-    let store = service.store("redis://HOST");
-    service.wait_until_up(&store);
-    Some(service)
-}
-
 /// Asks redis itself.
 #[track_caller]
 fn ask<T: redis::FromRedisValue>(service: &Service, words: &[&str]) -> T {
@@ -75,7 +66,7 @@ fn delivered(upstream: &Upstream) -> HashMap<String, usize> {
 #[test]
 fn of_three_replicas_one_is_killed_and_every_accepted_event_is_delivered() {
     const PARALLEL: usize = 8;
-    let Some(service) = start(DURABLE) else {
+    let Some(service) = stores::serving_redis(DURABLE) else {
         return;
     };
     let upstream = Upstream::start(|_, stream| {
@@ -129,7 +120,7 @@ fn of_three_replicas_one_is_killed_and_every_accepted_event_is_delivered() {
 
 #[test]
 fn while_redis_is_down_events_are_refused_and_afterwards_it_has_those_that_were_accepted() {
-    let Some(mut service) = start(DURABLE) else {
+    let Some(mut service) = stores::serving_redis(DURABLE) else {
         return;
     };
     let port = Reserved::new();
@@ -140,9 +131,7 @@ fn while_redis_is_down_events_are_refused_and_afterwards_it_has_those_that_were_
     let refused = post(server.address, "/events", "", "x");
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.header("retry-after").is_some());
-    service.start();
-    let store = service.store("redis://HOST");
-    service.wait_until_up(&store);
+    service.serve("redis://HOST");
     let later = id(&post(server.address, "/events", "", "later"));
     let upstream = Upstream::start_at(port.address, |_, stream| stream.write_all(OK));
     wait_until("both are delivered", || {
@@ -161,7 +150,7 @@ fn while_redis_is_down_events_are_refused_and_afterwards_it_has_those_that_were_
 
 #[test]
 fn a_failed_delivery_is_repeated_and_one_that_is_refused_for_good_is_a_dead_letter_to_replay() {
-    let Some(service) = start(DURABLE) else {
+    let Some(service) = stores::serving_redis(DURABLE) else {
         return;
     };
     let count = AtomicUsize::new(0);
@@ -201,7 +190,7 @@ fn a_failed_delivery_is_repeated_and_one_that_is_refused_for_good_is_a_dead_lett
 
 #[test]
 fn a_redis_without_memory_answers_507_and_loses_nothing() {
-    let Some(service) = start("maxmemory 3mb\nmaxmemory-policy noeviction") else {
+    let Some(service) = stores::serving_redis("maxmemory 3mb\nmaxmemory-policy noeviction") else {
         return;
     };
     let port = Reserved::new();
@@ -268,7 +257,7 @@ fn rejected() -> Outcome {
 
 #[test]
 fn an_event_that_its_replica_does_not_finish_is_taken_over_by_another() {
-    let Some(service) = start("") else {
+    let Some(service) = stores::serving_redis("") else {
         return;
     };
     let (first, second) = (open(&service, &quick()), open(&service, &quick()));
@@ -285,7 +274,7 @@ fn an_event_that_its_replica_does_not_finish_is_taken_over_by_another() {
 
 #[test]
 fn a_replica_that_is_late_leaves_an_event_to_the_one_that_took_it_over() {
-    let Some(service) = start("") else {
+    let Some(service) = stores::serving_redis("") else {
         return;
     };
     let failed = Outcome::Failed {
@@ -322,7 +311,7 @@ fn a_replica_that_is_late_leaves_an_event_to_the_one_that_took_it_over() {
 
 #[test]
 fn what_dies_while_redis_has_no_memory_is_said_to_wait_and_is_a_dead_letter_later() {
-    let Some(service) = start("maxmemory-policy noeviction") else {
+    let Some(service) = stores::serving_redis("maxmemory-policy noeviction") else {
         return;
     };
     let stream = open(&service, &quick());
@@ -343,7 +332,7 @@ fn what_dies_while_redis_has_no_memory_is_said_to_wait_and_is_a_dead_letter_late
 
 #[test]
 fn a_replica_that_starts_while_redis_has_no_memory_knows_how_much_there_is() {
-    let Some(service) = start("maxmemory-policy noeviction") else {
+    let Some(service) = stores::serving_redis("maxmemory-policy noeviction") else {
         return;
     };
     // There is no group of replicas yet, and none can be made.
@@ -355,7 +344,7 @@ fn a_replica_that_starts_while_redis_has_no_memory_knows_how_much_there_is() {
 
 #[test]
 fn what_comes_to_a_replica_that_stops_is_given_back_untried() {
-    let Some(service) = start("") else {
+    let Some(service) = stores::serving_redis("") else {
         return;
     };
     let mut settings = quick();
@@ -390,9 +379,7 @@ fn no_error_of_a_redis_that_asks_for_a_password_shows_the_one_that_was_given() {
     let Some(mut service) = stores::redis("requirepass right") else {
         return;
     };
-    service.start();
-    let store = service.store("redis://:right@HOST");
-    service.wait_until_up(&store);
+    service.serve("redis://:right@HOST");
     for login in [":hunter2", "someone:hunter2"] {
         let url = format!("redis://{login}@127.0.0.1:{}/orders", service.port());
         let stream = EventStream::open(&url.parse().expect("a URL"), quick());
@@ -418,7 +405,7 @@ fn no_error_of_a_redis_that_asks_for_a_password_shows_the_one_that_was_given() {
 
 #[test]
 fn what_others_write_to_the_stream_and_is_no_request_is_a_dead_letter_and_never_sent() {
-    let Some(service) = start("") else {
+    let Some(service) = stores::serving_redis("") else {
         return;
     };
     let upstream = Upstream::start(|_, stream| stream.write_all(OK));
@@ -449,7 +436,7 @@ fn what_others_write_to_the_stream_and_is_no_request_is_a_dead_letter_and_never_
 #[test]
 fn a_long_list_of_dead_letters_is_read_once_and_then_each_by_its_place() {
     const LETTERS: usize = 320;
-    let Some(service) = start("") else {
+    let Some(service) = stores::serving_redis("") else {
         return;
     };
     for number in 0..LETTERS {
@@ -486,7 +473,7 @@ fn a_redis_that_may_lose_what_it_has_accepted_is_said_at_the_start() {
             "maxmemory-policy is allkeys-lru",
         ),
     ] {
-        let Some(service) = start(lines) else {
+        let Some(service) = stores::serving_redis(lines) else {
             return;
         };
         let nobody = Reserved::new();

@@ -42,6 +42,13 @@ impl Service {
         self.process = Some(Process::start(&mut self.command, self.directory.path()));
     }
 
+    /// Starts it, and waits until the store there that a URL names serves.
+    #[track_caller]
+    pub(crate) fn serve(&mut self, url: &str) {
+        self.start();
+        self.wait_until_up(&self.store(url));
+    }
+
     /// Ends it.
     pub(crate) fn kill(&mut self) {
         let Some(mut process) = self.process.take() else {
@@ -148,6 +155,13 @@ pub(crate) fn redis(lines: &str) -> Option<Service> {
     let mut command = Command::new(program);
     command.arg(file);
     Some(Service::new(command, directory, port, "KILL"))
+}
+
+/// The same, and it serves.
+pub(crate) fn serving_redis(lines: &str) -> Option<Service> {
+    let mut redis = redis(lines)?;
+    redis.serve("redis://HOST");
+    Some(redis)
 }
 
 pub(crate) fn memcached() -> Option<Service> {
