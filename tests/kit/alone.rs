@@ -30,8 +30,9 @@ pub(crate) fn alone_under<F: FnOnce()>(command: &[&str], body: F) -> bool {
     // `plimsoll::module::test::{{closure}}`
     let (_, path) = type_name::<F>().split_once("::").expect("a path");
     let (test, _) = path.rsplit_once("::").expect("a closure in a test");
+    // In the foreground, so that whoever interrupts the tests interrupts this one too.
     let run = Command::new("timeout")
-        .arg(LIMIT)
+        .args(["--foreground", LIMIT])
         .args(command)
         .arg(env::current_exe().expect("the tests are a file"))
         .args(["--exact", test, "--include-ignored", "--nocapture"])
