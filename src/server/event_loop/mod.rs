@@ -28,6 +28,7 @@ mod requests;
 mod sampler;
 #[cfg(test)]
 mod simulation;
+mod surplus;
 mod turn;
 mod waits;
 pub(crate) mod wake;

@@ -1,9 +1,11 @@
 //! What is done once a second: a sample for the history, a look at what is refused or cut for the log, and memory given back.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::bodies::Bodies;
 use super::episodes::{Cut, Episodes, Refused};
+use super::surplus::{self, Surplus};
 use crate::health::Health;
 
 /// See the [module](self).
@@ -11,6 +13,7 @@ pub(super) struct Sampler {
     due: Instant,
     shedding: Episodes<Refused>,
     cutting: Episodes<Cut>,
+    surplus: Surplus,
 }
 
 impl Sampler {
@@ -20,6 +23,7 @@ impl Sampler {
             due: now,
             shedding: Episodes::default(),
             cutting: Episodes::default(),
+            surplus: Surplus::default(),
         }
     }
 
@@ -37,6 +41,10 @@ impl Sampler {
         self.due = health.sample(now);
         bodies.trim();
         let totals = health.counts.read();
+        let connections = health.gauges.connections.load(Relaxed);
+        if self.surplus.observe(totals, connections) {
+            surplus::give_back();
+        }
         if let Some(news) = self.shedding.observe(Refused::of(&totals), now) {
             news.log();
         }
