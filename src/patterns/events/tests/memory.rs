@@ -218,8 +218,14 @@ impl File for Handle {
 }
 
 impl MemoryFile {
+    /// The name is not locked meanwhile: what cuts the power waits for who renames the file.
+    fn pass(&self, op: Op) -> io::Result<RwLockReadGuard<'_, ()>> {
+        let name = lock(&self.name).clone();
+        self.shared.pass(op, &name)
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let _power = self.shared.pass(Op::Read, &lock(&self.name))?;
+        let _power = self.pass(Op::Read)?;
         let content = lock(&self.content);
         let offset = usize::try_from(offset).unwrap().min(content.now.len());
         let count = buffer.len().min(content.now.len() - offset);
@@ -228,7 +234,7 @@ impl MemoryFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let _power = self.shared.pass(Op::Write, &lock(&self.name))?;
+        let _power = self.pass(Op::Write)?;
         let mut content = lock(&self.content);
         let range =
             usize::try_from(offset).unwrap()..usize::try_from(offset).unwrap() + bytes.len();
@@ -242,7 +248,7 @@ impl MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-        let result = self.shared.pass(Op::Sync, &lock(&self.name));
+        let result = self.pass(Op::Sync);
         let mut content = lock(&self.content);
         // As Linux does: after an error the pages count as clean.
         let dirty = std::mem::take(&mut content.dirty);
