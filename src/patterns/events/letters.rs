@@ -1,7 +1,6 @@
 //! What can be done with dead letters, by the process that has the queue open and by others.
 
 use std::fs;
-#[cfg(feature = "redis")]
 use std::io;
 use std::path::Path;
 
@@ -160,7 +159,12 @@ fn fitting(path: &Path) -> Result<EventSettings, EventOpenError> {
     let mut settings = EventSettings::default();
     let (mut largest, mut total) = (0, 0);
     for entry in fs::read_dir(path)? {
-        let length = entry?.metadata()?.len();
+        let length = match entry?.metadata() {
+            Ok(metadata) => metadata.len(),
+            // The process that has the queue open has renamed or removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
         largest = length.max(largest);
         total += length;
     }
@@ -176,7 +180,33 @@ fn fitting(path: &Path) -> Result<EventSettings, EventOpenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::{process, thread};
+
     use super::*;
+
+    #[test]
+    fn files_that_come_and_go_meanwhile_are_no_error() {
+        let directory = std::env::temp_dir().join(format!("plimsoll-letters-{}", process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let names = ["old", "new"].map(|name| directory.join(name));
+        fs::write(&names[0], "event").unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    fs::rename(&names[0], &names[1]).unwrap();
+                    fs::rename(&names[1], &names[0]).unwrap();
+                }
+            });
+            let all: Vec<_> = (0..2000).map(|_| fitting(&directory)).collect();
+            done.store(true, Ordering::Relaxed);
+            for settings in all {
+                settings.unwrap();
+            }
+        });
+        fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn a_url_is_never_taken_for_a_directory_and_no_error_shows_its_password() {
